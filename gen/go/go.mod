@@ -1,0 +1,3 @@
+module github.com/clipper-serving/clipper/gen/go
+
+go 1.26

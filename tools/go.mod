@@ -1,0 +1,3 @@
+module github.com/clipper-serving/clipper/tools
+
+go 1.26
