@@ -77,7 +77,8 @@ type Document struct {
 
 // Documents stores values by key. Keys are ordered as bytes. It is safe for
 // concurrent use, and a write that has returned is seen by every later read
-// through any handle. Errors are those of this package, wrapped.
+// through any handle. A value passed in must not be changed afterwards; one that is
+// returned belongs to the caller. Errors are those of this package, wrapped.
 type Documents interface {
 	// Get returns the document with the key, or [ErrNotFound].
 	Get(ctx context.Context, key string) (Document, error)
@@ -122,8 +123,9 @@ type Update struct {
 
 // Sums stores groups of named float64 sums by key. It is safe for concurrent
 // use, and an Add that has returned is seen by every later read through any
-// handle. Keys and fields may hold any bytes; keys are ordered as bytes. Errors
-// are those of this package, wrapped.
+// handle. Keys and fields may hold any bytes; keys are ordered as bytes. Deltas
+// passed in must not be changed afterwards. Errors are those of this package,
+// wrapped.
 type Sums interface {
 	// Add applies all updates or none, in one step, and returns once they are
 	// durable. Each update has a key of its own.

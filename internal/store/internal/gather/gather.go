@@ -47,17 +47,17 @@ func New[T any](workers, limit int, flush func(items []T)) *Gatherer[T] {
 }
 
 // Do returns nil when item was flushed. Otherwise it returns [ErrClosed], and the
-// item was and will not be flushed, or the reason why ctx ended: then the item may
+// item was and will not be flushed, or the error of ctx: then the item may
 // be flushed yet, and the caller must leave it alone.
 func (g *Gatherer[T]) Do(ctx context.Context, item T) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return ctx.Err()
 	}
 	c := call[T]{item: item, done: make(chan struct{})}
 	select {
 	case g.calls <- c:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return ctx.Err()
 	case <-g.closing:
 		return ErrClosed
 	}
@@ -65,7 +65,7 @@ func (g *Gatherer[T]) Do(ctx context.Context, item T) error {
 	case <-c.done:
 		return nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return ctx.Err()
 	}
 }
 
