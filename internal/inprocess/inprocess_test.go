@@ -325,7 +325,9 @@ func TestServerStream(t *testing.T) {
 }
 
 func TestServerStream_headerOfAnEmptyStream(t *testing.T) {
-	both(t, &fake{output: func(*testpb.StreamingOutputCallRequest, testpb.TestService_StreamingOutputCallServer) error { return nil }},
+	both(t, &fake{output: func(*testpb.StreamingOutputCallRequest, testpb.TestService_StreamingOutputCallServer) error {
+		return nil
+	}},
 		func(t *testing.T, client testpb.TestServiceClient) {
 			stream, err := client.StreamingOutputCall(t.Context(), &testpb.StreamingOutputCallRequest{})
 			require.NoError(t, err)
@@ -416,7 +418,9 @@ func TestInterceptors_wrapInOrder(t *testing.T) {
 		unary: func(context.Context, *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
 			return &testpb.SimpleResponse{}, nil
 		},
-		output: func(*testpb.StreamingOutputCallRequest, testpb.TestService_StreamingOutputCallServer) error { return nil },
+		output: func(*testpb.StreamingOutputCallRequest, testpb.TestService_StreamingOutputCallServer) error {
+			return nil
+		},
 	})
 	client := testpb.NewTestServiceClient(conn)
 	_, err := client.UnaryCall(t.Context(), &testpb.SimpleRequest{})
