@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package storeredis
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/clipper-serving/clipper/internal/store"
+	"github.com/clipper-serving/clipper/internal/store/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func openURL(tb testing.TB, address string) *DB {
+	tb.Helper()
+	db, err := Open(address)
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, db.Close()) })
+	return db
+}
+
+// opener gives each test a namespace of its own on one server.
+func opener(server *storetest.Redis) storetest.Opener {
+	return func(tb testing.TB) (one, other store.Store) {
+		address := server.URL() + "?namespace=" + url.QueryEscape(tb.Name())
+		return openURL(tb, address), openURL(tb, address)
+	}
+}
+
+func TestDocuments(t *testing.T) { storetest.Documents(t, opener(storetest.StartRedis(t))) }
+func TestSums(t *testing.T)      { storetest.Sums(t, opener(storetest.StartRedis(t))) }
+func TestFollower(t *testing.T)  { storetest.Follower(t, opener(storetest.StartRedis(t))) }
+
+// TestCluster runs the suites against a cluster node, which refuses scripts whose
+// keys are in different slots.
+func TestCluster(t *testing.T) {
+	open := opener(storetest.StartRedis(t, storetest.WithClusterNode()))
+	t.Run("documents", func(t *testing.T) { storetest.Documents(t, open) })
+	t.Run("sums", func(t *testing.T) { storetest.Sums(t, open) })
+}
+
+func TestNamespacesAreApart(t *testing.T) {
+	server, ctx := storetest.StartRedis(t), t.Context()
+	a, b := openURL(t, server.URL()), openURL(t, server.URL()+"?namespace=b")
+	_, err := a.Documents().Put(ctx, "k", nil, 0)
+	require.NoError(t, err)
+	_, err = a.Sums().Add(ctx, "o", time.Hour, store.Update{Key: "k", Deltas: map[string]float64{"n": 1}})
+	require.NoError(t, err)
+
+	docs, err := b.Documents().List(ctx, "")
+	require.NoError(t, err)
+	require.Empty(t, docs)
+	applied, err := b.Sums().Add(ctx, "o", time.Hour)
+	require.NoError(t, err)
+	require.True(t, applied)
+	keys, err := b.Sums().Keys(ctx, "", "", 1)
+	require.NoError(t, err)
+	require.Empty(t, keys)
+}
+
+// TestKill kills the server in the middle of writes, several times on the same
+// data. The handle stays open and heals by itself.
+func TestKill(t *testing.T) {
+	server := storetest.StartRedis(t, storetest.WithAppendOnly())
+	db := openURL(t, server.URL())
+	var acknowledged []string
+	for run := range 3 {
+		ctx, cancel := context.WithCancel(t.Context())
+		var mu sync.Mutex
+		count, killAfter := 0, 1+rand.IntN(2000)
+		due, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			storetest.WriteUntil(ctx, db, strconv.Itoa(run), func(identity string) {
+				mu.Lock()
+				defer mu.Unlock()
+				acknowledged = append(acknowledged, identity)
+				if count++; count == killAfter {
+					close(due)
+				}
+			})
+		}()
+		select {
+		case <-due:
+		case <-done: // before its time, which CheckSurvivors or the count would show
+		}
+		server.Kill()
+		<-done
+		cancel()
+		require.GreaterOrEqual(t, count, killAfter)
+		server.Restart()
+		answers(t, db)
+		storetest.CheckSurvivors(t, db, acknowledged)
+	}
+}
+
+// answers waits until the store has found its server again.
+func answers(t *testing.T, db *DB) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		_, err := db.Documents().List(t.Context(), "probe")
+		return err == nil
+	}, 20*time.Second, 10*time.Millisecond)
+}
+
+// TestUnavailable checks that whatever happens to the server, calls fail within
+// their deadline, and work again when it is back, with nothing done by anyone.
+func TestUnavailable(t *testing.T) {
+	server := storetest.StartRedis(t, storetest.WithAppendOnly())
+	for name, outage := range map[string]struct{ begin, end func() }{
+		"killed": {server.Kill, server.Restart},
+		"paused": {server.Pause, server.Resume},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := openURL(t, server.URL()+"?namespace="+name)
+			ctx := t.Context()
+			update := store.Update{Key: "k", Deltas: map[string]float64{"n": 1}}
+			_, err := db.Sums().Add(ctx, "before", time.Hour, update)
+			require.NoError(t, err)
+			f := store.Follow(db.Documents(), "", func(doc store.Document) (string, error) { return string(doc.Value), nil }, store.FollowConfig{Resync: time.Hour})
+			defer f.Close()
+			require.NoError(t, f.Refresh(ctx))
+
+			outage.begin()
+			for call, do := range map[string]func(context.Context) error{
+				"add":      func(ctx context.Context) error { _, err := db.Sums().Add(ctx, "during", time.Hour, update); return err },
+				"get sums": func(ctx context.Context) error { _, err := db.Sums().Get(ctx, "k"); return err },
+				"keys":     func(ctx context.Context) error { _, err := db.Sums().Keys(ctx, "", "", 1); return err },
+				"get":      func(ctx context.Context) error { _, err := db.Documents().Get(ctx, "k"); return err },
+				"list":     func(ctx context.Context) error { _, err := db.Documents().List(ctx, ""); return err },
+				"put": func(ctx context.Context) error {
+					_, err := db.Documents().Put(ctx, "during", nil, 0)
+					return err
+				},
+				"refresh": f.Refresh,
+			} {
+				ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+				require.ErrorIs(t, do(ctx), store.ErrUnavailable, call)
+				cancel()
+			}
+			outage.end()
+
+			answers(t, db)
+			require.Eventually(t, func() bool {
+				_, err := db.Sums().Add(ctx, "during", time.Hour, update)
+				return err == nil
+			}, 20*time.Second, 10*time.Millisecond)
+			got, err := db.Sums().Get(ctx, "k")
+			require.NoError(t, err)
+			require.Equal(t, map[string]float64{"n": 2}, got, "counted once, whether or not the lost call was done")
+
+			// The subscription heals too: nothing but a signal makes f look again.
+			other := openURL(t, server.URL()+"?namespace="+name)
+			_, err = other.Documents().Put(ctx, "after", []byte("seen"), 0)
+			require.NoError(t, err)
+			deadline := time.After(20 * time.Second)
+			for {
+				s := f.Snapshot()
+				if entry, _ := s.Get("after"); entry.Value == "seen" {
+					break
+				}
+				select {
+				case <-s.Replaced():
+				case <-deadline:
+					require.Fail(t, "the follower never heard of the change")
+				}
+			}
+		})
+	}
+}
+
+// TestOpen_serverComesLater checks that a service may start before its Redis.
+func TestOpen_serverComesLater(t *testing.T) {
+	server := storetest.StartRedis(t)
+	server.Kill()
+	db := openURL(t, server.URL())
+	signals := db.Documents().Watch(t.Context(), "")
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := db.Documents().Get(ctx, "k")
+	require.ErrorIs(t, err, store.ErrUnavailable)
+	server.Restart()
+	answers(t, db)
+	select {
+	case <-signals:
+	case <-time.After(20 * time.Second):
+		require.Fail(t, "no signal when the connection was found")
+	}
+}
+
+func TestOpen_refusesAddress(t *testing.T) {
+	for _, address := range []string{
+		"redis://user:secret@host:6379/x",
+		"redis://user:se/cret@host:6379/0",
+		"redis://user:secret@host:6379/0?namespace=",
+		"redis://user:secret@host:6379/0?namespace=a}b",
+		"redis://user:secret@host:6379/0?no_such_parameter=1",
+		"http://user:secret@host",
+	} {
+		_, err := Open(address)
+		require.Error(t, err, address)
+		require.NotContains(t, err.Error(), "cret")
+	}
+}
+
+func TestPrefixRange(t *testing.T) {
+	for prefix, want := range map[string][2]string{
+		"":         {"[", "+"},
+		"a":        {"[a", "(b"},
+		"a\xff":    {"[a\xff", "(b"},
+		"\xff\xff": {"[\xff\xff", "+"},
+		"a/":       {"[a/", "(a0"},
+	} {
+		first, last := prefixRange(prefix)
+		require.Equal(t, want, [2]string{first, last})
+	}
+}
+
+// BenchmarkAdd is feedback as the selector learns from it: a once identity, the
+// sums of a context and those of the application.
+func BenchmarkAdd(b *testing.B) {
+	for _, durable := range []bool{false, true} {
+		b.Run(fmt.Sprintf("durable=%v", durable), func(b *testing.B) {
+			var options []storetest.RedisOption
+			if durable {
+				options = append(options, storetest.WithAppendOnly())
+			}
+			db := openURL(b, storetest.StartRedis(b, options...).URL())
+			var n atomic.Int64
+			b.SetParallelism(128)
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					i := n.Add(1)
+					_, err := db.Sums().Add(b.Context(), fmt.Sprintf("%016x", rand.Uint64()), time.Hour,
+						store.Update{Key: "app", Deltas: map[string]float64{"n": 1, "a": 0.5, "b": 0.25}},
+						store.Update{Key: fmt.Sprintf("app/%d", i%10_000), Deltas: map[string]float64{"n": 1, "a": 0.5, "b": 0.25}})
+					if err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "adds/s")
+		})
+	}
+}
