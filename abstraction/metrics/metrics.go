@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package metrics holds the measurements of the model abstraction layer. Every series has the
+// labels model and version only, and perhaps one of a few fixed words; the series of a version go
+// when it does.
+package metrics
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// The reasons for which a request leaves the queue without a prediction.
+const (
+	DropExpired   = "expired"
+	DropCancelled = "cancelled"
+	DropFull      = "full"
+	DropNoReplica = "no_replica"
+)
+
+// Metrics are the series of all versions. Safe for concurrent use.
+type Metrics struct {
+	queueRows    *prometheus.GaugeVec
+	queueDelay   *prometheus.HistogramVec
+	dropped      *prometheus.CounterVec
+	batchRows    *prometheus.HistogramVec
+	batchLatency *prometheus.HistogramVec
+	inFlight     *prometheus.GaugeVec
+	failedRows   *prometheus.CounterVec
+	retries      *prometheus.CounterVec
+	replicas     *prometheus.GaugeVec
+	cacheHits    *prometheus.CounterVec
+	cacheMisses  *prometheus.CounterVec
+	coalesced    *prometheus.CounterVec
+}
+
+// New registers the series with reg.
+func New(reg prometheus.Registerer) (*Metrics, error) {
+	labels := []string{"model", "version"}
+	latency := prometheus.ExponentialBuckets(0.0001, 2, 17) // 0.1 ms to 6.5 s
+	gauge := func(name, help string, more ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "clipper_model_" + name, Help: help}, append(labels[:2:2], more...))
+	}
+	counter := func(name, help string, more ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "clipper_model_" + name, Help: help}, append(labels[:2:2], more...))
+	}
+	histogram := func(name, help string, buckets []float64) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "clipper_model_" + name, Help: help, Buckets: buckets}, labels)
+	}
+	m := &Metrics{
+		queueRows:    gauge("queue_rows", "Rows that wait for a replica."),
+		queueDelay:   histogram("queue_delay_seconds", "Time that a row waited for a replica.", latency),
+		dropped:      counter("dropped_rows_total", "Rows that left the queue without a prediction, by reason.", "reason"),
+		batchRows:    histogram("batch_rows", "Rows of a batch.", prometheus.ExponentialBuckets(1, 2, 17)),
+		batchLatency: histogram("batch_latency_seconds", "Time from when the container could begin with a batch to its answer.", latency),
+		inFlight:     gauge("in_flight_batches", "Batches under way at replicas."),
+		failedRows:   counter("failed_rows_total", "Rows that the container answered with an error, or wrongly."),
+		retries:      counter("retried_rows_total", "Rows that were lost with their replica and queued again."),
+		replicas:     gauge("replicas", "Replicas, by state.", "state"),
+		cacheHits:    counter("cache_hits_total", "Requests that were answered from the cache."),
+		cacheMisses:  counter("cache_misses_total", "Requests that the cache could not answer."),
+		coalesced:    counter("coalesced_total", "Requests that shared the computation of an equal one in flight."),
+	}
+	for _, c := range m.collectors() {
+		if err := reg.Register(c.(prometheus.Collector)); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// vec is what every vector of series can do.
+type vec interface {
+	DeletePartialMatch(prometheus.Labels) int
+}
+
+func (m *Metrics) collectors() []vec {
+	return []vec{
+		m.queueRows, m.queueDelay, m.dropped, m.batchRows, m.batchLatency, m.inFlight,
+		m.failedRows, m.retries, m.replicas, m.cacheHits, m.cacheMisses, m.coalesced,
+	}
+}
+
+// Version are the series of one model version. Safe for concurrent use.
+type Version struct {
+	// QueueRows is the number of rows that wait.
+	QueueRows prometheus.Gauge
+	// QueueDelay is the time that a row waited, in seconds.
+	QueueDelay prometheus.Observer
+	// DroppedExpired, DroppedCancelled, DroppedFull and DroppedNoReplica count rows that left the
+	// queue without a prediction.
+	DroppedExpired, DroppedCancelled, DroppedFull, DroppedNoReplica prometheus.Counter
+	// BatchRows is the number of rows of a batch.
+	BatchRows prometheus.Observer
+	// BatchLatency is the time that a batch took, in seconds.
+	BatchLatency prometheus.Observer
+	// InFlight is the number of batches under way.
+	InFlight prometheus.Gauge
+	// FailedRows counts rows that the container answered with an error, or wrongly.
+	FailedRows prometheus.Counter
+	// Retries counts rows that were queued again.
+	Retries prometheus.Counter
+	// Replicas is the number of replicas by state.
+	Replicas *prometheus.GaugeVec
+	// CacheHits and CacheMisses count look-ups.
+	CacheHits, CacheMisses prometheus.Counter
+	// Coalesced counts requests that shared the computation of another.
+	Coalesced prometheus.Counter
+}
+
+// Version returns the series of a model version.
+func (m *Metrics) Version(model, version string) *Version {
+	return &Version{
+		QueueRows:        m.queueRows.WithLabelValues(model, version),
+		QueueDelay:       m.queueDelay.WithLabelValues(model, version),
+		DroppedExpired:   m.dropped.WithLabelValues(model, version, DropExpired),
+		DroppedCancelled: m.dropped.WithLabelValues(model, version, DropCancelled),
+		DroppedFull:      m.dropped.WithLabelValues(model, version, DropFull),
+		DroppedNoReplica: m.dropped.WithLabelValues(model, version, DropNoReplica),
+		BatchRows:        m.batchRows.WithLabelValues(model, version),
+		BatchLatency:     m.batchLatency.WithLabelValues(model, version),
+		InFlight:         m.inFlight.WithLabelValues(model, version),
+		FailedRows:       m.failedRows.WithLabelValues(model, version),
+		Retries:          m.retries.WithLabelValues(model, version),
+		Replicas:         m.replicas.MustCurryWith(prometheus.Labels{"model": model, "version": version}),
+		CacheHits:        m.cacheHits.WithLabelValues(model, version),
+		CacheMisses:      m.cacheMisses.WithLabelValues(model, version),
+		Coalesced:        m.coalesced.WithLabelValues(model, version),
+	}
+}
+
+// Delete removes the series of a model version.
+func (m *Metrics) Delete(model, version string) {
+	for _, c := range m.collectors() {
+		c.DeletePartialMatch(prometheus.Labels{"model": model, "version": version})
+	}
+}
