@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -89,35 +90,45 @@ func echoHandler(_ context.Context, payload []byte) (proto.Message, error) {
 
 func text(s string) proto.Message { return wrapperspb.Bytes([]byte(s)) }
 
-func requireEcho(t *testing.T, c *Client, s string) {
-	t.Helper()
+// callEcho sends s and returns an error unless it comes back.
+func callEcho(t *testing.T, c *Client, s string) error {
 	b, err := c.Call(t.Context(), echo, text(s), true)
-	require.NoError(t, err)
+	if err != nil {
+		return err
+	}
 	var m wrapperspb.BytesValue
-	require.NoError(t, proto.Unmarshal(b, &m))
-	require.Equal(t, s, string(m.Value))
+	if err := proto.Unmarshal(b, &m); err != nil {
+		return err
+	}
+	if string(m.Value) != s {
+		return fmt.Errorf("sent %d bytes, got other %d", len(s), len(m.Value))
+	}
+	return nil
 }
 
 func TestCall_manyCallersEachGetTheirOwnReply(t *testing.T) {
 	c := startClient(t, startServer(t, map[internalv1.Method]Handler{echo: echoHandler}).address)
-	var wg sync.WaitGroup
+	var callers errgroup.Group
 	for i := range 64 {
-		wg.Go(func() {
+		callers.Go(func() error {
 			for j := range 100 {
-				requireEcho(t, c, fmt.Sprintf("%d/%d", i, j))
+				if err := callEcho(t, c, fmt.Sprintf("%d/%d", i, j)); err != nil {
+					return err
+				}
 			}
+			return nil
 		})
 	}
-	wg.Wait()
+	require.NoError(t, callers.Wait())
 }
 
 func TestCall_largePayloadsAreSplitOverMessages(t *testing.T) {
 	c := startClient(t, startServer(t, map[internalv1.Method]Handler{echo: echoHandler}).address)
-	var wg sync.WaitGroup
+	var callers errgroup.Group
 	for i := range 12 {
-		wg.Go(func() { requireEcho(t, c, string(make([]byte, 700_000+i))) })
+		callers.Go(func() error { return callEcho(t, c, string(make([]byte, 700_000+i))) })
 	}
-	wg.Wait()
+	require.NoError(t, callers.Wait())
 }
 
 func TestCall_errorsKeepCodeMessageAndReason(t *testing.T) {
@@ -153,7 +164,7 @@ func TestCall_deadlineAndCancellationReachTheServer(t *testing.T) {
 			return nil, ctx.Err()
 		},
 	}).address)
-	requireEcho(t, c, "warm")
+	require.NoError(t, callEcho(t, c, "warm"))
 
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -179,13 +190,10 @@ func TestCall_waitsForAServerThatIsNotThereYet(t *testing.T) {
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	require.False(t, c.Connected())
 
-	answered := make(chan struct{})
-	go func() {
-		defer close(answered)
-		requireEcho(t, c, "late")
-	}()
+	answered := make(chan error, 1)
+	go func() { answered <- callEcho(t, c, "late") }()
 	s.start(map[internalv1.Method]Handler{echo: echoHandler})
-	<-answered
+	require.NoError(t, <-answered)
 	require.True(t, c.Connected())
 }
 

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target says what it does: `make help`.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.bin:$(CURDIR)/tools/node_modules/.bin:$(PATH)
+
+# The tools of tools/go.mod and tools/lint/go.mod, built once for each version of those files.
+TOOLS := .bin/.tools
+GENERATORS := .cache/.generators
+# Paths that `make gen` writes.
+GENERATED := gen/go/clipper gen/openapi gen/python/src gen/typescript/src internal/gen frontend/gateway
+
+.PHONY: help build demo test test-go test-python test-cpp test-typescript check gen lint fmt bench clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+build: ## Build bin/clipper, one static binary.
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$$(git describe --tags --always --dirty 2>/dev/null || echo unknown)" -o bin/clipper ./cmd/clipper
+
+demo: build ## Run the demonstration: five models, an ensemble, a failure. KEEP=1 leaves it running.
+	tools/setup.sh demo
+	examples/demo/run.sh
+
+test: ## Run every check and every test; installs what it needs.
+	tools/setup.sh test
+	$(MAKE) check lint test-go test-python test-cpp test-typescript
+
+test-go: ## Run the Go tests of every module with the race detector.
+	go test -race -timeout 20m work
+
+test-python: ## Run the Python tests: runtime, adapters, generated code.
+	tools/test-python.sh
+
+test-cpp: ## Generate C++ from the protos with CMake and test it.
+	tools/test-cpp.sh
+
+test-typescript: ## Type-check and test the generated TypeScript.
+	tools/test-typescript.sh
+
+check: $(TOOLS) $(GENERATORS) ## Check the protos and that generating leaves no difference.
+	buf lint
+	buf format --diff --exit-code
+	tools/breaking.sh
+	tools/gen.sh
+	@git add --intent-to-add $(GENERATED)
+	@git diff --exit-code --stat -- $(GENERATED) || { echo 'generated code is stale: run `make gen` and commit the result' >&2; exit 1; }
+
+gen: $(TOOLS) $(GENERATORS) ## Regenerate everything that is made from proto/.
+	tools/gen.sh
+
+lint: $(TOOLS) ## Run the linters, import rules included.
+	for module in . gen/go bench; do (cd $$module && golangci-lint run); done
+
+fmt: $(TOOLS) ## Format Go and protos.
+	golangci-lint fmt
+	buf format -w
+
+bench: ## Run every experiment of the bench module and print its tables.
+	cd bench && go run . all
+
+clean: ## Remove what was built, keep what was downloaded.
+	rm -rf bin build
+
+$(TOOLS): tools/go.mod tools/lint/go.mod
+	GOWORK=off GOBIN=$(CURDIR)/.bin go -C tools install tool
+	GOWORK=off GOBIN=$(CURDIR)/.bin go -C tools/lint install tool
+	@touch $@
+
+$(GENERATORS): tools/requirements-gen.txt tools/package-lock.json
+	python3 -m venv --clear .cache/gen
+	.cache/gen/bin/pip install --quiet --disable-pip-version-check -r tools/requirements-gen.txt
+	npm ci --prefix tools --no-audit --no-fund --loglevel=error
+	@touch $@

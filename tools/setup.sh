@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Sees to the programs that `make demo` and `make test` need. Debian packages are installed when
+# this runs as root on Debian; elsewhere it says what is missing and stops.
+set -euo pipefail
+
+declare -A package=(
+  [git]=git [make]=make [python3]=python3 [redis-server]=redis-server [cmake]=cmake [g++]=g++
+  [protoc]=protobuf-compiler [grpc_cpp_plugin]=protobuf-compiler-grpc [chromium]=chromium [gcc]=gcc
+  [npm]=npm [node]=nodejs
+)
+case "${1:-}" in
+  demo) commands=(python3) ;;
+  test) commands=(git gcc g++ cmake python3 node npm redis-server protoc grpc_cpp_plugin chromium) ;;
+  *) echo "usage: tools/setup.sh demo|test" >&2; exit 2 ;;
+esac
+
+missing=()
+for c in "${commands[@]}"; do
+  command -v "$c" >/dev/null || missing+=("${package[$c]}")
+done
+# Libraries that come without a command.
+if [ "$1" = test ]; then
+  [ -e /usr/include/grpcpp/grpcpp.h ] || [ -e /usr/local/include/grpcpp/grpcpp.h ] || missing+=(libgrpc++-dev)
+  [ -e /usr/include/gtest/gtest.h ] || [ -e /usr/local/include/gtest/gtest.h ] || missing+=(libgtest-dev)
+fi
+if [ "$(python3 -c 'import venv, ensurepip' 2>&1)" ]; then missing+=(python3-venv); fi
+
+if [ ${#missing[@]} -gt 0 ]; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing: ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    # A package that starts a service must not start it here.
+    printf '#!/bin/sh\nexit 101\n' >/tmp/policy-rc.d.$$ && chmod +x /tmp/policy-rc.d.$$
+    [ -e /usr/sbin/policy-rc.d ] || { mv /tmp/policy-rc.d.$$ /usr/sbin/policy-rc.d; trap 'rm -f /usr/sbin/policy-rc.d' EXIT; }
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    rm -f /tmp/policy-rc.d.$$
+  else
+    echo "missing: ${missing[*]} (names of Debian packages); install them and run this again" >&2
+    exit 1
+  fi
+fi
+
+need=1.26
+have=$(go env GOVERSION 2>/dev/null | sed 's/^go//' || true)
+if [ -z "$have" ] || [ "$(printf '%s\n%s\n' "$need" "$have" | sort -V | head -n1)" != "$need" ]; then
+  echo "missing: Go $need or newer (found: ${have:-none}); see https://go.dev/doc/install" >&2
+  exit 1
+fi
