@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package launchertest has the suite that every launcher passes. It tests with a
+// program of its own, which is the test binary started again: see [Main].
+package launchertest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clipper-serving/clipper/abstraction/launcher"
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+)
+
+// EnvBehaviour holds the [Behaviour] of the suite's program. The launcher under test
+// must pass it on, as it does any other variable.
+const EnvBehaviour = "LAUNCHERTEST_BEHAVIOUR"
+
+// Behaviour is what the suite's program does.
+type Behaviour string
+
+const (
+	serve  Behaviour = "serve"  // greets who connects with its environment; exits with 0 on SIGTERM
+	ignore Behaviour = "ignore" // as serve, but does nothing on SIGTERM
+	never  Behaviour = "never"  // writes 20 lines and exits with launcher.ExitNever
+	crash  Behaviour = "crash"  // ends itself with SIGKILL
+)
+
+// Suite is what a launcher brings to the test.
+type Suite struct {
+	// New returns a new launcher, with a grace period that no test should have to wait for
+	// when the launcher is right: some tests wait for it once.
+	New func(t *testing.T) launcher.Launcher
+	// Container returns a container whose program is this test binary, or one like it
+	// whose main function is [Main], with nothing in its environment.
+	Container func(t *testing.T) *clipperv1.Container
+}
+
+// Main runs the suite's program and exits, when this process was started as that. Call it first
+// in TestMain.
+func Main() {
+	if b := Behaviour(os.Getenv(EnvBehaviour)); b != "" {
+		os.Exit(run(b))
+	}
+}
+
+func run(b Behaviour) int {
+	switch b {
+	case never:
+		for i := range 20 {
+			fmt.Println("line", i)
+		}
+		fmt.Fprintln(os.Stderr, "the model cannot be read")
+		return launcher.ExitNever
+	case crash:
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	}
+
+	terminate := make(chan os.Signal, 1)
+	signal.Notify(terminate, syscall.SIGTERM)
+	network, address := "tcp", os.Getenv(launcher.EnvAddress)
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		network, address = "unix", path
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintln(conn, strings.Join(os.Environ(), "\n"))
+			_ = conn.Close()
+		}
+	}()
+	parent := make(chan struct{})
+	if os.Getenv(launcher.EnvExitWithParent) == "1" {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			close(parent)
+		}()
+	}
+	fmt.Println("serving")
+	for {
+		select {
+		case <-parent:
+			return 3
+		case <-terminate:
+			if b == serve {
+				return 0
+			}
+			fmt.Println("ignored")
+		}
+	}
+}
+
+// Run runs the suite.
+func Run(t *testing.T, s Suite) {
+	start := func(t *testing.T, b Behaviour) launcher.Instance {
+		t.Helper()
+		l := s.New(t)
+		i, err := l.Start(t.Context(), s.spec(t, b))
+		require.NoError(t, err)
+		return i
+	}
+
+	t.Run("a replica serves at its address until it is stopped", func(t *testing.T) {
+		i := start(t, serve)
+		env := Greeting(t, i)
+		require.Contains(t, env, launcher.EnvModelName+"=digits")
+		require.Contains(t, env, launcher.EnvModelVersion+"=v1")
+		require.Contains(t, env, "GREETING=hello world")
+		require.Zero(t, i.Exit())
+		i.Stop(t.Context())
+		requireDone(t, i)
+		require.Equal(t, launcher.Exit{Code: 0}, i.Exit())
+		i.Stop(t.Context())
+	})
+
+	t.Run("two replicas have addresses of their own", func(t *testing.T) {
+		l := s.New(t)
+		spec := s.spec(t, serve)
+		a, err := l.Start(t.Context(), spec)
+		require.NoError(t, err)
+		spec.Replica = "1"
+		b, err := l.Start(t.Context(), spec)
+		require.NoError(t, err)
+		require.NotEqual(t, a.Address(), b.Address())
+		Greeting(t, a)
+		a.Stop(t.Context())
+		Greeting(t, b)
+	})
+
+	t.Run("a replica that ends tells its code and its last lines", func(t *testing.T) {
+		i := start(t, never)
+		<-i.Done()
+		require.Equal(t, launcher.Exit{Code: launcher.ExitNever}, i.Exit())
+		require.True(t, i.Exit().Never())
+		require.Equal(t, []string{"line 18", "line 19", "the model cannot be read"}, i.Logs(3))
+	})
+
+	t.Run("a replica that a signal ends tells which", func(t *testing.T) {
+		i := start(t, crash)
+		<-i.Done()
+		require.False(t, i.Exit().Never())
+		require.NotZero(t, i.Exit().Code)
+		require.Contains(t, i.Exit().String(), "killed")
+	})
+
+	t.Run("a replica that ignores the signal is killed after the grace period", func(t *testing.T) {
+		i := start(t, ignore)
+		Greeting(t, i)
+		i.Stop(t.Context())
+		requireDone(t, i)
+		require.NotZero(t, i.Exit().Code)
+		require.Contains(t, i.Logs(10), "ignored")
+	})
+
+	t.Run("a replica that ignores the signal is killed when the caller will not wait", func(t *testing.T) {
+		i := start(t, ignore)
+		Greeting(t, i)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		i.Stop(ctx)
+		requireDone(t, i)
+		require.NotZero(t, i.Exit().Code)
+	})
+
+	t.Run("close stops every replica and starts none", func(t *testing.T) {
+		l := s.New(t)
+		spec := s.spec(t, ignore)
+		i, err := l.Start(t.Context(), spec)
+		require.NoError(t, err)
+		Greeting(t, i)
+		require.NoError(t, l.Close())
+		requireDone(t, i)
+		_, err = l.Start(t.Context(), spec)
+		require.Error(t, err)
+		require.NoError(t, l.Close())
+	})
+
+	t.Run("a replica name is used again", func(t *testing.T) {
+		l := s.New(t)
+		for range 3 {
+			i, err := l.Start(t.Context(), s.spec(t, serve))
+			require.NoError(t, err)
+			Greeting(t, i)
+			i.Stop(t.Context())
+		}
+	})
+
+	t.Run("a container of no kind is another's business", func(t *testing.T) {
+		l := s.New(t)
+		require.ErrorIs(t, l.Check(&clipperv1.Container{}), launcher.ErrUnsupported)
+		_, err := l.Start(t.Context(), launcher.Spec{Model: "digits", Version: "v1", Replica: "0", Container: &clipperv1.Container{}})
+		require.ErrorIs(t, err, launcher.ErrUnsupported)
+		require.NoError(t, l.Check(s.spec(t, serve).Container))
+	})
+
+	t.Run("nothing is started for a caller who has gone", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := s.New(t).Start(ctx, s.spec(t, serve))
+		require.ErrorIs(t, err, context.Canceled)
+	})
+}
+
+func (s Suite) spec(t *testing.T, b Behaviour) launcher.Spec {
+	c := s.Container(t)
+	c.Environment = map[string]string{EnvBehaviour: string(b), "GREETING": "hello world"}
+	return launcher.Spec{Model: "digits", Version: "v1", Replica: "0", Container: c}
+}
+
+// Greeting waits until the suite's program serves and returns its environment.
+func Greeting(t *testing.T, i launcher.Instance) []string {
+	t.Helper()
+	network, address := "tcp", i.Address()
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		network, address = "unix", path
+	}
+	retry := time.NewTicker(5 * time.Millisecond)
+	defer retry.Stop()
+	for {
+		if conn, err := net.Dial(network, address); err == nil {
+			defer conn.Close()
+			text, err := io.ReadAll(conn)
+			require.NoError(t, err)
+			return strings.Split(strings.TrimSpace(string(text)), "\n")
+		}
+		select {
+		case <-i.Done():
+			require.Fail(t, "the replica has ended", "%v: %v", i.Exit(), i.Logs(10))
+		case <-retry.C:
+		}
+	}
+}
+
+func requireDone(t *testing.T, i launcher.Instance) {
+	t.Helper()
+	select {
+	case <-i.Done():
+	default:
+		require.Fail(t, "Stop returned before the replica had ended")
+	}
+}

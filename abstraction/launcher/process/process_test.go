@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package process
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/clipper-serving/clipper/abstraction/launcher"
+	"github.com/clipper-serving/clipper/abstraction/launcher/launchertest"
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+)
+
+// envServer makes the test binary a server that starts a replica and waits to be
+// killed; it holds the run directory.
+const envServer = "PROCESS_TEST_SERVER"
+
+func TestMain(m *testing.M) {
+	launchertest.Main()
+	if dir := os.Getenv(envServer); dir != "" {
+		server(dir)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// server starts a replica that does not exit with its parent.
+func server(dir string) {
+	l, err := New(Config{RunDirectory: dir, LogDirectory: dir}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	i, err := l.Start(context.Background(), launcher.Spec{Model: "m", Version: "1", Replica: "0", Container: &clipperv1.Container{
+		Source: &clipperv1.Container_Command{Command: &clipperv1.Command{Arguments: []string{"sleep", "1000"}}},
+	}})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println(i.(*child).pid)
+	select {}
+}
+
+// shortDirectory is needed since the path of a unix socket is short.
+func shortDirectory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "clp")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return dir
+}
+
+func newLauncher(t *testing.T, cfg Config) *Launcher {
+	t.Helper()
+	if cfg.RunDirectory == "" {
+		cfg.RunDirectory = shortDirectory(t)
+	}
+	cfg.LogDirectory = t.TempDir()
+	cfg.StopTimeout = 300 * time.Millisecond
+	l, err := New(cfg, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	return l
+}
+
+func self(t *testing.T) *clipperv1.Container {
+	t.Helper()
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	return commandContainer(exe)
+}
+
+func commandContainer(arguments ...string) *clipperv1.Container {
+	return &clipperv1.Container{Source: &clipperv1.Container_Command{Command: &clipperv1.Command{Arguments: arguments}}}
+}
+
+func spec(c *clipperv1.Container) launcher.Spec {
+	return launcher.Spec{Model: "m", Version: "1", Replica: "0", Container: c}
+}
+
+func TestConformance(t *testing.T) {
+	launchertest.Run(t, launchertest.Suite{
+		New:       func(t *testing.T) launcher.Launcher { return newLauncher(t, Config{}) },
+		Container: self,
+	})
+}
+
+func TestEnvironmentHoldsNoSettingsOfTheServer(t *testing.T) {
+	t.Setenv("CLIPPER_STORE", "redis://user:secret@host")
+	t.Setenv("HTTP_PROXY", "kept")
+	c := self(t)
+	c.Environment = map[string]string{launchertest.EnvBehaviour: "serve", "PATH_EXTRA": "a=b"}
+	i, err := newLauncher(t, Config{}).Start(t.Context(), spec(c))
+	require.NoError(t, err)
+	env := launchertest.Greeting(t, i)
+	require.NotContains(t, strings.Join(env, "\n"), "secret")
+	require.Contains(t, env, "HTTP_PROXY=kept")
+	require.Contains(t, env, "PATH_EXTRA=a=b")
+	require.Contains(t, env, "CLIPPER_EXIT_WITH_PARENT=1")
+	require.Contains(t, env, "CLIPPER_CONTAINER_ADDRESS="+i.Address())
+}
+
+func TestSocketIsPrivateAndRemoved(t *testing.T) {
+	c := self(t)
+	c.Environment = map[string]string{launchertest.EnvBehaviour: "serve"}
+	l := newLauncher(t, Config{})
+	i, err := l.Start(t.Context(), spec(c))
+	require.NoError(t, err)
+	launchertest.Greeting(t, i)
+	info, err := os.Stat(l.dir)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
+	i.Stop(t.Context())
+	left, err := filepath.Glob(filepath.Join(l.dir, "[0-9]*"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+func TestWhatAReplicaStartsEndsWithIt(t *testing.T) {
+	l := newLauncher(t, Config{})
+	i, err := l.Start(t.Context(), spec(commandContainer("sh", "-c", "sleep 1000 & echo $!; exit 5")))
+	require.NoError(t, err)
+	<-i.Done()
+	require.Equal(t, launcher.Exit{Code: 5}, i.Exit())
+	require.Len(t, i.Logs(1), 1)
+	pid, err := strconv.Atoi(i.Logs(1)[0])
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { _, err := startTime(pid); return err != nil }, 10*time.Second, 5*time.Millisecond)
+}
+
+func TestReplicaEndsWhenTheServerIsKilled(t *testing.T) {
+	c := self(t)
+	c.Environment = map[string]string{launchertest.EnvBehaviour: "serve"}
+	l := newLauncher(t, Config{})
+	i, err := l.Start(t.Context(), spec(c))
+	require.NoError(t, err)
+	launchertest.Greeting(t, i)
+	require.NoError(t, i.(*child).stdin.Close()) // what the kernel does for a dead server
+	<-i.Done()
+	require.Equal(t, launcher.Exit{Code: 3}, i.Exit())
+}
+
+func TestLeftoversOfAKilledServerAreKilled(t *testing.T) {
+	dir := shortDirectory(t)
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), envServer+"="+dir)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
+	require.NoError(t, err, line)
+
+	// The server lives: its replica is not touched.
+	first := newLauncher(t, Config{RunDirectory: dir})
+	_, err = startTime(pid)
+	require.NoError(t, err)
+
+	require.NoError(t, cmd.Process.Kill())
+	_, _ = io.Copy(io.Discard, out)
+	_ = cmd.Wait()
+	_, err = startTime(pid)
+	require.NoError(t, err, "sleep must outlive its parent for this test to be one")
+
+	newLauncher(t, Config{RunDirectory: dir})
+	_, err = startTime(pid)
+	require.Error(t, err)
+	require.DirExists(t, first.dir)
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	folders := 0
+	for _, e := range entries {
+		if e.IsDir() {
+			folders++
+		}
+	}
+	require.Equal(t, 2, folders, "the two launchers that live")
+}
+
+func TestAReusedProcessIDIsNotKilled(t *testing.T) {
+	dir := shortDirectory(t)
+	dead := filepath.Join(dir, "dead")
+	require.NoError(t, os.Mkdir(dead, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dead, lockName), nil, 0o600))
+	other := exec.Command("sleep", "1000")
+	require.NoError(t, other.Start())
+	t.Cleanup(func() { _ = other.Process.Kill(); _ = other.Wait() })
+	for name, text := range map[string]string{
+		"1.pid": fmt.Sprintf("%d 12345\n", other.Process.Pid), // another start time
+		"2.pid": "",
+		"3.pid": "-1 5",
+		"4.pid": "1 5",
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dead, name), []byte(text), 0o600))
+	}
+	newLauncher(t, Config{RunDirectory: dir})
+	_, err := startTime(other.Process.Pid)
+	require.NoError(t, err)
+	require.NoDirExists(t, dead)
+}
+
+func TestNewRefusesADirectory(t *testing.T) {
+	open := shortDirectory(t)
+	require.NoError(t, os.Chmod(open, 0o755))
+	for name, tc := range map[string]struct{ dir, want string }{
+		"that others can enter": {open, "accessible to other users"},
+		"with a long path":      {filepath.Join(shortDirectory(t), strings.Repeat("x", 90)), "too long for a unix socket"},
+		"that is a file":        {"/dev/null", "not a directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := New(Config{RunDirectory: tc.dir, LogDirectory: t.TempDir()}, slog.New(slog.DiscardHandler))
+			require.ErrorContains(t, err, tc.want)
+		})
+	}
+}
+
+func TestAdapters(t *testing.T) {
+	adapters := t.TempDir()
+	write := func(name string, mode os.FileMode, text string) {
+		path := filepath.Join(adapters, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		require.NoError(t, os.WriteFile(path, []byte(text), mode))
+	}
+	write("sklearn/adapter.py", 0o600, "echo python: $0 $CLIPPER_MODEL_PATH $PYTHONUNBUFFERED")
+	write("native/adapter", 0o700, "#!/bin/sh\necho native: $CLIPPER_MODEL_PATH")
+	write("empty/README.md", 0o600, "")
+	model := filepath.Join(t.TempDir(), "model")
+	require.NoError(t, os.WriteFile(model, nil, 0o600))
+	// A shell stands in for the interpreter.
+	l := newLauncher(t, Config{AdapterDirectory: adapters, Python: "sh"})
+	container := func(framework, path string) *clipperv1.Container {
+		return &clipperv1.Container{Source: &clipperv1.Container_Adapter{Adapter: &clipperv1.Adapter{Framework: framework, ModelPath: path}}}
+	}
+
+	for framework, want := range map[string]string{
+		"sklearn": "python: " + filepath.Join(adapters, "sklearn/adapter.py") + " " + model + " 1",
+		"native":  "native: " + model,
+	} {
+		i, err := l.Start(t.Context(), spec(container(framework, model)))
+		require.NoError(t, err)
+		<-i.Done()
+		require.Equal(t, []string{want}, i.Logs(1))
+	}
+
+	for name, tc := range map[string]struct {
+		container   *clipperv1.Container
+		field, want string
+	}{
+		"unknown framework": {container("torch", model), "adapter.framework", "installed are native, sklearn"},
+		"escape":            {container("../"+filepath.Base(adapters)+"/sklearn", model), "adapter.framework", "no adapter"},
+		"no file":           {container("sklearn", "/no/such/model"), "adapter.model_path", `"/no/such/model" cannot be read on the machine that runs the replica: no such file`},
+		"no program":        {commandContainer("no-such-program"), "command.arguments", "cannot be executed"},
+		"relative program":  {commandContainer("./sh"), "command.arguments", "cannot be executed"},
+		"no arguments":      {commandContainer(), "command.arguments", "missing"},
+		"no directory": {&clipperv1.Container{Source: &clipperv1.Container_Command{Command: &clipperv1.Command{
+			Arguments: []string{"sh"}, Directory: "/no/such/directory"}}}, "command.directory", "not a directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var field *launcher.FieldError
+			require.ErrorAs(t, l.Check(tc.container), &field)
+			require.Equal(t, tc.field, field.Field)
+			require.Contains(t, field.Message, tc.want)
+		})
+	}
+
+	without := newLauncher(t, Config{AdapterDirectory: adapters, Python: "no-such-python"})
+	require.ErrorContains(t, without.Check(container("sklearn", model)), "--python")
+	require.NoError(t, without.Check(container("native", model)))
+	require.ErrorContains(t, newLauncher(t, Config{AdapterDirectory: t.TempDir()}).Check(container("native", model)), "none is installed")
+}
+
+func TestLogIsBoundedAndGoesOn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.log")
+	l, err := openLog(path)
+	require.NoError(t, err)
+	_, _ = fmt.Fprint(l, "half")
+	require.Equal(t, []string{"half"}, l.tail(5))
+	_, _ = fmt.Fprint(l, " line\r\n\nbad \xff byte\n", strings.Repeat("y", 3*tailLine), "\nz")
+	require.Equal(t, []string{"half line", "", "bad \uFFFD byte", strings.Repeat("y", tailLine), "z"}, l.tail(5))
+	block := []byte(strings.Repeat("0123456789abcde\n", 1<<12))
+	for range 3 * maxLogFile / len(block) {
+		_, _ = l.Write(block)
+	}
+	require.Len(t, l.tail(1000), tailLines)
+	require.NoError(t, l.Close())
+	require.NoError(t, l.Close())
+	_, err = l.Write([]byte("late\n"))
+	require.NoError(t, err)
+	require.Equal(t, []string{"late"}, l.tail(1))
+
+	files, err := filepath.Glob(path + "*")
+	require.NoError(t, err)
+	require.Len(t, files, 2)
+	for _, f := range files {
+		info, err := os.Stat(f)
+		require.NoError(t, err)
+		require.LessOrEqual(t, info.Size(), int64(maxLogFile))
+	}
+
+	again, err := openLog(path)
+	require.NoError(t, err)
+	size := again.size
+	require.Positive(t, size)
+	_, _ = fmt.Fprintln(again, "successor")
+	require.NoError(t, again.Close())
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, size+int64(len("successor\n")), info.Size())
+}

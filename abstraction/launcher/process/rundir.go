@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package process
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const lockName = "lock"
+
+// prepare makes the directories, kills what dead launchers have left, and takes a
+// directory for this one.
+func (l *Launcher) prepare() error {
+	run := l.cfg.RunDirectory
+	if err := privateDirectory(run); err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	if err := os.MkdirAll(l.cfg.LogDirectory, 0o700); err != nil {
+		return fmt.Errorf("log directory: %w", err)
+	}
+	// Without this lock, another launcher could take a directory that is about to be
+	// locked for one whose owner is dead.
+	setup, err := flock(filepath.Join(run, lockName), syscall.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer setup.Close()
+
+	entries, err := os.ReadDir(run)
+	if err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := l.sweep(filepath.Join(run, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return l.own(run)
+}
+
+// own makes and locks this launcher's directory.
+func (l *Launcher) own(run string) error {
+	dir, err := os.MkdirTemp(run, "")
+	if err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	if longest := filepath.Join(dir, "1000000.sock"); len(longest) > maxSocketPath {
+		_ = os.Remove(dir)
+		return fmt.Errorf("run directory: the path %q is too long for a unix socket by %d bytes: choose a shorter one with --run-directory", run, len(longest)-maxSocketPath)
+	}
+	lock, err := flock(filepath.Join(dir, lockName), syscall.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	l.dir, l.lock = dir, lock
+	return nil
+}
+
+// privateDirectory makes the directory, or makes sure that it belongs to this user and
+// that nobody else has access: sockets in it are served without authentication.
+func privateDirectory(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !info.IsDir():
+		return fmt.Errorf("%s is not a directory", dir)
+	case ok && int(stat.Uid) != os.Getuid():
+		return fmt.Errorf("%s belongs to another user", dir)
+	case info.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("%s is accessible to other users (mode %v): want 0700", dir, info.Mode().Perm())
+	}
+	return nil
+}
+
+// flock opens and locks a file. The lock is given up when the file is closed, also by
+// the end of the process; children do not inherit it.
+func flock(path string, how int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	for {
+		err = syscall.Flock(int(f.Fd()), how)
+		if !errors.Is(err, syscall.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
+	}
+	return f, nil
+}
+
+// sweep kills the replicas of a launcher that is dead and removes its directory. It leaves
+// directories alone that are not a launcher's, or whose launcher lives.
+func (l *Launcher) sweep(dir string) error {
+	if !isFile(filepath.Join(dir, lockName)) {
+		return nil
+	}
+	lock, err := flock(filepath.Join(dir, lockName), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	files, err := filepath.Glob(filepath.Join(dir, "*.pid"))
+	if err != nil {
+		return fmt.Errorf("find leftovers: %w", err)
+	}
+	for _, file := range files {
+		pid, start, err := readPID(file)
+		if err != nil {
+			l.log.Warn("process id of a leftover replica cannot be read", "file", file, "error", err)
+			continue
+		}
+		// The id may be another process's by now: the start time tells.
+		if now, err := startTime(pid); err != nil || now != start {
+			continue
+		}
+		l.log.Info("killing a replica that a dead server has left", "pid", pid)
+		_ = syscall.Kill(-pid, syscall.SIGKILL)
+		awaitEnd(pid, start)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove leftovers: %w", err)
+	}
+	return nil
+}
+
+// awaitEnd waits until a killed process, which is not a child, is gone, so that what
+// it held is free; but not for ever.
+func awaitEnd(pid int, start string) {
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if now, err := startTime(pid); err != nil || now != start {
+			return
+		}
+	}
+}
+
+// writePID records a process together with its start time, since process ids are used
+// again.
+func writePID(file string, pid int) error {
+	start, err := startTime(pid)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, []byte(strconv.Itoa(pid)+" "+start+"\n"), 0o600)
+}
+
+func readPID(file string) (pid int, start string, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, "", err
+	}
+	fields := strings.Fields(string(text))
+	if len(fields) != 2 {
+		return 0, "", fmt.Errorf("%q is not a process id and a start time", text)
+	}
+	pid, err = strconv.Atoi(fields[0])
+	if err != nil || pid <= 1 {
+		return 0, "", fmt.Errorf("%q is not the id of a replica", fields[0])
+	}
+	return pid, fields[1], nil
+}
+
+// startTime returns when a process was started, in ticks since the machine was, or
+// an error when there is no such process. A zombie counts as gone.
+func startTime(pid int) (string, error) {
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return "", err
+	}
+	// The second field is the program's name in parentheses, which may hold anything. See
+	// proc(5): the state is field 3 and the start time field 22.
+	_, rest, _ := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" "))
+	fields := bytes.Fields(rest)
+	if len(fields) < 20 || fields[0][0] == 'Z' {
+		return "", fs.ErrNotExist
+	}
+	return string(fields[19]), nil
+}
