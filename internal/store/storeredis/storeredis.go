@@ -18,8 +18,10 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/clipper-serving/clipper/internal/store"
@@ -38,6 +40,10 @@ const (
 
 	// maxBatch bounds a batch, and with it how long its first caller waits.
 	maxBatch = 256
+
+	// batchTimeout bounds a batch, whose callers may have no deadline, when the
+	// server's machine is gone without a word.
+	batchTimeout = 5 * time.Second
 )
 
 // DB is a Redis server.
@@ -88,6 +94,10 @@ func Open(address string) (*DB, error) {
 	options.MaxRetries = -1
 	options.ContextTimeoutEnabled = true
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+
+	// The client would write lines of its own to standard error, for all of the
+	// process, about what its callers are told anyway.
+	logging.Disable()
 
 	db := &DB{redis: redis.NewClient(options), names: newNames(namespace)}
 	db.adds = gather.New(pipelines, maxBatch, db.flush)

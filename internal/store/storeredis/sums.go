@@ -63,13 +63,16 @@ func (n names) add(once string, ttl time.Duration, updates []store.Update) *add 
 	return a
 }
 
-// flush sends a batch in one round trip. The client's own timeouts bound it.
+// flush sends a batch in one round trip. It has a deadline of its own, since it
+// serves callers with different ones.
 func (db *DB) flush(batch []*add) {
-	unknown := db.send(batch)
+	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
+	defer cancel()
+	unknown := db.send(ctx, batch)
 	if len(unknown) > 0 {
 		// The server has been restarted since it learned the script.
-		if err := addScript.Load(context.Background(), db.redis).Err(); err == nil {
-			db.send(unknown)
+		if err := addScript.Load(ctx, db.redis).Err(); err == nil {
+			db.send(ctx, unknown)
 		}
 	}
 	for _, a := range batch {
@@ -87,13 +90,13 @@ func (db *DB) flush(batch []*add) {
 
 // send runs the script for each, and returns those for which the server did not
 // know it.
-func (db *DB) send(batch []*add) (unknown []*add) {
+func (db *DB) send(ctx context.Context, batch []*add) (unknown []*add) {
 	pipeline := db.redis.Pipeline()
 	for _, a := range batch {
-		a.reply = pipeline.EvalSha(context.Background(), addScript.Hash(), a.keys, a.args...)
+		a.reply = pipeline.EvalSha(ctx, addScript.Hash(), a.keys, a.args...)
 	}
 	// Each reply has its own error.
-	_, _ = pipeline.Exec(context.Background())
+	_, _ = pipeline.Exec(ctx)
 	for _, a := range batch {
 		if redis.HasErrorPrefix(a.reply.Err(), "NOSCRIPT") {
 			unknown = append(unknown, a)
