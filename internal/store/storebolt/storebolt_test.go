@@ -5,6 +5,7 @@ package storebolt
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -187,6 +188,20 @@ func TestSweep(t *testing.T) {
 	_, err = db.Documents().Get(ctx, "renewed")
 	require.NoError(t, err)
 	require.False(t, db.due())
+}
+
+// TestAdd_expiredIdentity checks that an identity ends on time, not when it is swept.
+func TestAdd_expiredIdentity(t *testing.T) {
+	db := openTemp(t)
+	require.NoError(t, db.bolt.Update(func(tx *bbolt.Tx) error {
+		past := binary.BigEndian.AppendUint64(nil, expiry(time.Now().Add(-time.Second)))
+		return tx.Bucket(bucketOnce).Put([]byte("o"), past)
+	}))
+	for _, want := range []bool{true, false} {
+		applied, err := db.Sums().Add(t.Context(), "o", time.Hour)
+		require.NoError(t, err)
+		require.Equal(t, want, applied)
+	}
 }
 
 // TestCommit_corruptKey checks that a key whose bytes are spoilt fails alone, not

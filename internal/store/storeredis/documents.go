@@ -41,7 +41,7 @@ func (d documents) List(ctx context.Context, prefix string) ([]store.Document, e
 func (d documents) list(ctx context.Context, first, last string) ([]store.Document, error) {
 	reply, err := listScript.Run(ctx, d.db.redis, []string{d.db.names.index}, d.db.names.document, first, last).Slice()
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, unavailable(ctx, err)
 	}
 	if len(reply)%4 != 0 {
 		return nil, fmt.Errorf("reply of %d parts, want a multiple of 4", len(reply))
@@ -99,7 +99,7 @@ func (d documents) write(ctx context.Context, what string, script *redis.Script,
 	reply, err := script.Run(ctx, d.db.redis, keys, append([]any{key}, args...)...).Int64()
 	switch {
 	case err != nil:
-		err = unavailable(err)
+		err = unavailable(ctx, err)
 	case reply == replyNotFound:
 		err = store.ErrNotFound
 	case reply == replyConflict:

@@ -179,7 +179,11 @@ func newNames(namespace string) names {
 
 // unavailable wraps whatever the client or the server complain about. Our scripts
 // answer with numbers, so an error is never about what the caller asked for.
-func unavailable(err error) error {
+func unavailable(ctx context.Context, err error) error {
+	// A connection runs into the deadline a moment before the context does.
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) && !errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
+	}
 	return fmt.Errorf("%w: %w", store.ErrUnavailable, err)
 }
 

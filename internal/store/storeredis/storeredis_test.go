@@ -123,7 +123,8 @@ func TestUnavailable(t *testing.T) {
 		"paused": {server.Pause, server.Resume},
 	} {
 		t.Run(name, func(t *testing.T) {
-			db := openURL(t, server.URL()+"?namespace="+name)
+			// Only the callers' deadlines can end a call.
+			db := openURL(t, server.URL()+"?read_timeout=1h&write_timeout=1h&namespace="+name)
 			ctx := t.Context()
 			update := store.Update{Key: "k", Deltas: map[string]float64{"n": 1}}
 			_, err := db.Sums().Add(ctx, "before", time.Hour, update)
@@ -146,7 +147,17 @@ func TestUnavailable(t *testing.T) {
 				"refresh": f.Refresh,
 			} {
 				ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
-				require.ErrorIs(t, do(ctx), store.ErrUnavailable, call)
+				result := make(chan error, 1)
+				go func() { result <- do(ctx) }()
+				select {
+				case err := <-result:
+					require.ErrorIs(t, err, store.ErrUnavailable, call)
+					if name == "paused" {
+						require.ErrorIs(t, err, context.DeadlineExceeded, call)
+					}
+				case <-time.After(20 * time.Second):
+					require.Fail(t, "the call does not end", call)
+				}
 				cancel()
 			}
 			outage.end()

@@ -30,7 +30,7 @@ func (s sums) Add(ctx context.Context, once string, ttl time.Duration, updates .
 	}
 	a := s.db.names.add(once, ttl, updates)
 	if err := s.db.adds.Do(ctx, a); err != nil {
-		return false, fmt.Errorf("add sums: %w", unavailable(err))
+		return false, fmt.Errorf("add sums: %w", unavailable(ctx, err))
 	}
 	if a.err != nil {
 		return false, fmt.Errorf("add sums: %w", a.err)
@@ -79,7 +79,7 @@ func (db *DB) flush(batch []*add) {
 		reply, err := a.reply.Int64()
 		switch {
 		case err != nil:
-			a.err = unavailable(err)
+			a.err = unavailable(ctx, err)
 		case reply == replyOverflow:
 			a.err = fmt.Errorf("%w: a sum overflows", store.ErrInvalid)
 		default:
@@ -111,7 +111,7 @@ func (s sums) Get(ctx context.Context, key string) (map[string]float64, error) {
 	}
 	fields, err := s.db.redis.HGetAll(ctx, s.db.names.sums+key).Result()
 	if err != nil {
-		return nil, fmt.Errorf("get sums %q: %w", key, unavailable(err))
+		return nil, fmt.Errorf("get sums %q: %w", key, unavailable(ctx, err))
 	}
 	sums := make(map[string]float64, len(fields))
 	for field, digits := range fields {
@@ -134,7 +134,7 @@ func (s sums) Keys(ctx context.Context, prefix, after string, limit int) ([]stri
 		Key: s.db.names.sumIndex, ByLex: true, Start: first, Stop: last, Count: int64(limit),
 	}).Result()
 	if err != nil {
-		return nil, fmt.Errorf("list sums %q: %w", prefix, unavailable(err))
+		return nil, fmt.Errorf("list sums %q: %w", prefix, unavailable(ctx, err))
 	}
 	return keys, nil
 }
@@ -149,7 +149,7 @@ func (s sums) Delete(ctx context.Context, key string) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("delete sums %q: %w", key, unavailable(err))
+		return fmt.Errorf("delete sums %q: %w", key, unavailable(ctx, err))
 	}
 	return nil
 }
