@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package policies makes policies by name.
+package policies
+
+import (
+	"fmt"
+
+	"github.com/clipper-serving/clipper/selector/policy"
+	"github.com/clipper-serving/clipper/selector/policy/exp3"
+	"github.com/clipper-serving/clipper/selector/policy/exp4"
+	"github.com/clipper-serving/clipper/selector/policy/single"
+	"github.com/clipper-serving/clipper/selector/policy/static"
+)
+
+// Names returns the names of all policies, sorted.
+func Names() []string { return []string{"exp3", "exp4", "single", "static"} }
+
+// New returns the policy with the name. Its parameters are in the comment of its package; one that is
+// not known or out of range is a [*policy.ParameterError].
+func New(name string, parameters map[string]float64) (policy.Policy, error) {
+	switch name {
+	case "single":
+		return single.New(parameters)
+	case "static":
+		return static.New(parameters)
+	case "exp3":
+		return exp3.New(parameters)
+	case "exp4":
+		return exp4.New(parameters)
+	}
+	return nil, fmt.Errorf("policy %q is not known, want one of %q", name, Names())
+}
