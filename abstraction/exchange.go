@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package abstraction
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/clipper-serving/clipper/internal/exchange"
+	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/tensor"
+)
+
+// RegisterExchange registers the stream that selectors ask for predictions on. Closing draining
+// ends the streams after the last reply.
+func (s *Service) RegisterExchange(r grpc.ServiceRegistrar, draining <-chan struct{}, log *slog.Logger) {
+	exchange.NewServer(map[internalv1.Method]exchange.Handler{
+		internalv1.Method_METHOD_PREDICT: s.servePredict,
+	}, draining, log).Register(r)
+}
+
+func (s *Service) servePredict(ctx context.Context, payload []byte) (proto.Message, error) {
+	var call internalv1.PredictModels
+	if err := proto.Unmarshal(payload, &call); err != nil {
+		return nil, fmt.Errorf("decode call: %w", err)
+	}
+	predictions, err := s.Predict(ctx, call.Models, tensor.FromEncoded(call.Input))
+	if err != nil {
+		return nil, err
+	}
+	return &internalv1.ModelPredictions{Predictions: predictions}, nil
+}
