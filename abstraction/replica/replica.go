@@ -1,13 +1,277 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package replica is the client's side of one model container: it keeps a connection to it, takes
-// batches from the version's queue, and hands out what comes back.
+// batches from the version's queue when the container can work on them, and hands out what comes
+// back.
+//
+// A container that breaks the protocol, hangs or dies costs the batches that it had, not the
+// replica: what was lost goes back to the queue, for another replica or for this one when it has
+// returned. How long a model takes says nothing about whether its container lives; that is asked
+// by health checks of their own.
 package replica
 
-import clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/clipper-serving/clipper/abstraction/batching"
+	"github.com/clipper-serving/clipper/abstraction/metrics"
+	"github.com/clipper-serving/clipper/abstraction/queue"
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+)
+
+const (
+	// describeTimeout bounds the questions that are asked before batches are sent.
+	describeTimeout = 5 * time.Second
+	minRetryDelay   = 20 * time.Millisecond
+	maxRetryDelay   = time.Second
+	// steady is how long a session must have lasted for its end to count as the first failure.
+	steady = 10 * time.Second
+	// defaultStartTimeout is Config.StartTimeout when it is 0.
+	defaultStartTimeout = 2 * time.Minute
+	// returnTimeout is how long a replica that served before counts as starting again.
+	returnTimeout = 10 * time.Second
+
+	maxResponseBytes = 256 << 20
+	windowBytes      = 16 << 20
+)
+
+// Config says which container this is and how to use it.
+type Config struct {
+	// ID is unique among the version's replicas.
+	ID string
+	// Address is "host:port" or "unix:/path".
+	Address string
+	// Batching is how batches are made.
+	Batching *clipperv1.Batching
+	// StartTimeout is the time until a container that has not served yet counts as failed. Default
+	// 2 min.
+	StartTimeout time.Duration
+	// Accept says whether the container is the right one, and returns the signature to which its
+	// outputs are held. The error's text is shown to operators.
+	Accept func(*clipperv1.DescribeResponse) (*clipperv1.Signature, error)
+	// OnChange is called after the state has changed, from any goroutine. It must not block.
+	OnChange func()
+}
 
 // Replica is one container of a model version. Safe for concurrent use.
-type Replica struct{}
+type Replica struct {
+	cfg     Config
+	queue   *queue.Queue
+	metrics *metrics.Version
+	logger  *slog.Logger
+	conn    *grpc.ClientConn
 
-// Status returns what the replica is doing.
-func (r *Replica) Status() *clipperv1.Replica { return nil }
+	ctx    context.Context // ends when the replica is closed
+	cancel context.CancelFunc
+	pull   context.Context // ends when the replica takes nothing more
+	drain  context.CancelFunc
+	done   chan struct{} // closed when nothing runs any more
+	lastID uint64        // of a batch; only the sender of the one session uses it
+
+	mu         sync.Mutex
+	state      clipperv1.ReplicaState
+	message    string
+	since      time.Time
+	failsAt    time.Time // when not being ready counts as failed
+	batching   *clipperv1.Batching
+	controller batching.Controller
+	limits     containerLimits // what the controller was made for
+	session    *session        // the one that is ready, or nil
+}
+
+// containerLimits are a container's own, from its description.
+type containerLimits struct{ rows, bytes, inFlight int }
+
+// Start returns a replica that connects by itself, and again whenever the connection is lost.
+func Start(cfg Config, q *queue.Queue, m *metrics.Version, logger *slog.Logger) (*Replica, error) {
+	if _, err := batching.New(cfg.Batching, 0); err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient(cfg.Address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy(),
+		grpc.WithDisableRetry(), // A lost batch is retried by the queue, perhaps elsewhere.
+		grpc.WithDisableServiceConfig(),
+		grpc.WithInitialWindowSize(windowBytes),
+		grpc.WithInitialConnWindowSize(windowBytes),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponseBytes)),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: minRetryDelay, Multiplier: 2, Jitter: 0.2, MaxDelay: maxRetryDelay}, MinConnectTimeout: describeTimeout}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("replica %s: %w", cfg.ID, err)
+	}
+	if cfg.StartTimeout <= 0 {
+		cfg.StartTimeout = defaultStartTimeout
+	}
+	now := time.Now()
+	r := &Replica{
+		cfg: cfg, queue: q, metrics: m, conn: conn, done: make(chan struct{}),
+		logger: logger.With("replica", cfg.ID, "address", cfg.Address),
+		state:  clipperv1.ReplicaState_REPLICA_STATE_STARTING, since: now, failsAt: now.Add(cfg.StartTimeout),
+		batching: cfg.Batching,
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.pull, r.drain = context.WithCancel(r.ctx)
+	go r.run()
+	return r, nil
+}
+
+// ID returns the replica's id.
+func (r *Replica) ID() string { return r.cfg.ID }
+
+// Status returns what the replica is doing. Restarts is not set.
+func (r *Replica) Status() *clipperv1.Replica {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return &clipperv1.Replica{
+		Id: r.cfg.ID, Address: r.cfg.Address, State: r.state, Message: r.message, StateTime: timestamppb.New(r.since),
+	}
+}
+
+// State returns what the replica is doing.
+func (r *Replica) State() clipperv1.ReplicaState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state
+}
+
+// SetBatching changes how batches are made, from the next one on. What the controller has learned
+// is forgotten.
+func (r *Replica) SetBatching(b *clipperv1.Batching) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, err := batching.New(b, r.limits.rows)
+	if err != nil {
+		return err
+	}
+	r.batching, r.controller = b, c
+	if r.session != nil {
+		r.session.puller.SetLimits(r.pullLimits())
+	}
+	return nil
+}
+
+// Drain takes nothing new and waits until what the container has is answered, or ctx ends; then it
+// closes the replica.
+func (r *Replica) Drain(ctx context.Context) {
+	r.setState(clipperv1.ReplicaState_REPLICA_STATE_DRAINING, "")
+	r.drain()
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+	}
+	r.Close()
+}
+
+// Close ends the connection at once. What the container had goes back to the queue.
+func (r *Replica) Close() {
+	r.cancel()
+	<-r.done
+}
+
+func (r *Replica) run() {
+	defer close(r.done)
+	defer func() { _ = r.conn.Close() }()
+	delay := minRetryDelay
+	for r.pull.Err() == nil {
+		lasted, err := r.serve()
+		if r.pull.Err() != nil {
+			return
+		}
+		if lasted > steady {
+			delay = minRetryDelay
+		}
+		r.lost(lasted > 0, err)
+		select {
+		case <-time.After(delay/2 + rand.N(delay)): //nolint:gosec // Only spreads the attempts.
+		case <-r.pull.Done():
+		}
+		delay = min(2*delay, maxRetryDelay)
+		r.conn.ResetConnectBackoff()
+	}
+}
+
+// errNotServing ends a session with a container that takes no more batches.
+var errNotServing = errors.New("the container says that it is not serving")
+
+// unacceptableError is a container that will not become right by waiting.
+type unacceptableError struct{ error }
+
+// lost notes why the container cannot be used now.
+func (r *Replica) lost(served bool, err error) {
+	message := causeText(err)
+	state := clipperv1.ReplicaState_REPLICA_STATE_STARTING
+	r.mu.Lock()
+	if served {
+		r.failsAt = time.Now().Add(returnTimeout)
+	}
+	if time.Now().After(r.failsAt) || errors.As(err, new(unacceptableError)) {
+		state = clipperv1.ReplicaState_REPLICA_STATE_FAILED
+	}
+	r.mu.Unlock()
+	if served {
+		r.logger.Warn("lost the container, connecting again", "cause", message)
+	}
+	r.setState(state, message)
+}
+
+// setState notes a change. A replica that drains stays so.
+func (r *Replica) setState(s clipperv1.ReplicaState, message string) {
+	r.mu.Lock()
+	if r.state == clipperv1.ReplicaState_REPLICA_STATE_DRAINING || (r.state == s && r.message == message) {
+		r.mu.Unlock()
+		return
+	}
+	if r.state != s {
+		r.since = time.Now()
+	}
+	r.state, r.message = s, message
+	r.mu.Unlock()
+	r.cfg.OnChange()
+}
+
+// ready notes that a session takes batches, and returns its place at the queue.
+func (r *Replica) ready(s *session, l containerLimits) error {
+	r.mu.Lock()
+	if r.controller == nil || r.limits.rows != l.rows {
+		c, err := batching.New(r.batching, l.rows)
+		if err != nil {
+			r.mu.Unlock()
+			return err
+		}
+		r.controller = c
+	}
+	r.limits, r.session = l, s
+	s.puller = r.queue.NewPuller(r.pullLimits())
+	r.mu.Unlock()
+	r.setState(clipperv1.ReplicaState_REPLICA_STATE_READY, "")
+	return nil
+}
+
+// pullLimits is what the configuration and the container allow. The lock is held.
+func (r *Replica) pullLimits() queue.Limits {
+	inFlight := int(r.batching.GetMaxInFlight())
+	if inFlight == 0 {
+		inFlight = batching.DefaultMaxInFlight
+	}
+	return queue.Limits{Controller: r.controller, Bytes: r.limits.bytes, InFlight: min(inFlight, r.limits.inFlight, batching.MaxInFlight)}
+}
+
+// observe passes a finished batch to the controller.
+func (r *Replica) observe(o batching.Observation) {
+	r.mu.Lock()
+	c := r.controller
+	r.mu.Unlock()
+	c.Observe(o)
+}

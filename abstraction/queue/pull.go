@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package queue
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/clipper-serving/clipper/abstraction/batching"
+	"github.com/clipper-serving/clipper/abstraction/prediction"
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+)
+
+// maxSkipped bounds the requests that are passed over in one pull because they cannot share the
+// batch, so that a mixed queue does not make a pull long.
+const maxSkipped = 64
+
+// Limits bound what a puller takes.
+type Limits struct {
+	// Controller sets the rows of a batch.
+	Controller batching.Controller
+	// Bytes is the size of a batch's elements; a single row may be larger. At least 1.
+	Bytes int
+	// InFlight is the number of batches under way, at least 1.
+	InFlight int
+}
+
+// Puller is one replica's place at the queue. It knows what the replica has under way, so that the
+// queue can serve those first that have nothing. One goroutine pulls; the other methods are safe
+// for concurrent use.
+type Puller struct {
+	queue *Queue
+	ready chan struct{}
+
+	// Under the queue's lock:
+	limits  Limits
+	waiting bool
+	called  bool // ready has been signalled and not been seen yet
+	batches int  // under way
+	rows    int  // of those batches
+}
+
+// NewPuller returns a place at the queue.
+func (q *Queue) NewPuller(l Limits) *Puller {
+	return &Puller{queue: q, ready: make(chan struct{}, 1), limits: l}
+}
+
+// SetLimits changes the limits from the next pull on.
+func (p *Puller) SetLimits(l Limits) {
+	p.queue.mu.Lock()
+	defer p.queue.mu.Unlock()
+	p.limits = l
+	p.queue.wake()
+}
+
+// Pull waits until there is a batch for the replica and returns its requests, the most urgent
+// first, appended to dst. They are in flight until Done or Return. It fails only when ctx ends.
+//
+// A replica with nothing under way gets what waits at once; when several have nothing, each gets an
+// equal share, so that a burst takes the time of its n-th part. A replica that has a batch under
+// way gets the next when no other is idle and it is at least as large: earlier, the rest of the
+// batch would have to wait for a container that is busy anyway.
+func (p *Puller) Pull(ctx context.Context, dst []Item) ([]Item, error) {
+	q := p.queue
+	for {
+		if err := ctx.Err(); err != nil {
+			p.leave()
+			return dst, err
+		}
+		var gone drops
+		q.mu.Lock()
+		p.called = false
+		now := q.now()
+		dst = p.take(now, dst, &gone)
+		if len(dst) > 0 {
+			p.stopWaiting()
+			q.wake()
+		} else if !p.waiting {
+			p.waiting = true
+			q.waiting = append(q.waiting, p)
+		}
+		q.mu.Unlock()
+		gone.reply()
+		if len(dst) > 0 {
+			for i := range dst {
+				q.metrics.QueueDelay.Observe(time.Duration(now - dst[i].arrived).Seconds())
+			}
+			return dst, nil
+		}
+		select {
+		case <-p.ready:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (p *Puller) leave() {
+	p.queue.mu.Lock()
+	defer p.queue.mu.Unlock()
+	p.stopWaiting()
+	p.queue.wake() // Another may take what this one was called for.
+}
+
+// stopWaiting takes the puller off the list. The lock is held.
+func (p *Puller) stopWaiting() {
+	if p.waiting {
+		p.waiting = false
+		p.queue.waiting = slices.DeleteFunc(p.queue.waiting, func(w *Puller) bool { return w == p })
+	}
+}
+
+// take fills a batch, if the puller may have one now. The lock is held.
+func (p *Puller) take(now int64, dst []Item, gone *drops) []Item {
+	q := p.queue
+	q.dropHeads(now, gone)
+	q.settle()
+	rows := len(q.items)
+	if rows == 0 || p.batches >= p.limits.InFlight || rows < p.rows {
+		return dst
+	}
+	idle := q.idle(p)
+	if p.batches > 0 && idle > 0 {
+		return dst
+	}
+	head := &q.items[0]
+	backlog := batching.Backlog{Rows: rows}
+	if head.deadline != noDeadline {
+		backlog.HeadSlack, backlog.HeadBudget = time.Duration(head.deadline-now), time.Duration(head.deadline-head.arrived)
+	}
+	limit := max(1, p.limits.Controller.Next(backlog))
+	if p.batches == 0 {
+		limit = min(limit, (rows+idle)/(idle+1)) // Rounded up.
+	}
+	dst = p.fill(now, dst, gone, limit)
+	if len(dst) == 0 { // Everything was cancelled in this moment.
+		q.settle()
+		return dst
+	}
+	p.batches++
+	p.rows += len(dst)
+	q.inFlight += len(dst)
+	q.delay = time.Duration(now - dst[0].arrived)
+	return dst
+}
+
+// fill moves up to limit requests of the head's kind from the queue to dst. The lock is held.
+func (p *Puller) fill(now int64, dst []Item, gone *drops, limit int) []Item {
+	q := p.queue
+	var skipped []Item
+	bytes, key := 0, q.items[0].key
+	for len(q.items) > 0 && len(dst) < limit && len(skipped) < maxSkipped {
+		if len(dst) > 0 && bytes+q.items[0].bytes > p.limits.Bytes && q.items[0].key == key {
+			break
+		}
+		it := q.pop()
+		switch {
+		case q.hopeless(&it, now, gone):
+		case it.key != key:
+			skipped = append(skipped, it)
+		default:
+			bytes += it.bytes
+			dst = append(dst, it)
+		}
+	}
+	for _, it := range skipped {
+		q.push(it)
+	}
+	return dst
+}
+
+// Done reports that a batch of this many rows has been answered.
+func (p *Puller) Done(rows int) {
+	p.queue.mu.Lock()
+	defer p.queue.mu.Unlock()
+	p.finish(rows)
+}
+
+func (p *Puller) finish(rows int) {
+	p.batches--
+	p.rows -= rows
+	p.queue.inFlight -= rows
+	p.queue.settle()
+	p.queue.wake()
+}
+
+// Return puts back a batch that was lost with its replica, for the reason given. Requests that
+// cannot make their deadline any more or have been lost too often are answered; the others keep
+// their place in the order. It returns how many will be tried again.
+func (p *Puller) Return(items []Item, reason string) int {
+	var gone drops
+	retried := 0
+	q := p.queue
+	q.mu.Lock()
+	now := q.now()
+	for _, it := range items {
+		it.attempts++
+		switch {
+		case q.hopeless(&it, now, &gone):
+		case it.attempts >= maxAttempts:
+			gone.add(it.Request, prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_UNAVAILABLE,
+				"%d replicas were lost with this query, the last because: %s", it.attempts, reason))
+		case q.refusal != nil:
+			q.metrics.DroppedNoReplica.Inc()
+			gone.add(it.Request, q.refusal)
+		default:
+			q.push(it)
+			retried++
+		}
+	}
+	q.metrics.Retries.Add(float64(retried))
+	p.finish(len(items))
+	q.mu.Unlock()
+	gone.reply()
+	return retried
+}
+
+// idle counts the pullers besides p that wait and have nothing under way. The lock is held.
+func (q *Queue) idle(p *Puller) int {
+	n := 0
+	for _, w := range q.waiting {
+		if w != p && w.batches == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// wake calls the pullers that may take something: the idle ones, as many as there are rows, or
+// else one that has a batch under way. What they get is decided when they come. The lock is held.
+func (q *Queue) wake() {
+	rows := len(q.items)
+	if rows == 0 || len(q.waiting) == 0 {
+		return
+	}
+	idle := 0
+	for _, w := range q.waiting {
+		if w.batches > 0 {
+			continue
+		}
+		w.call()
+		if idle++; idle == rows {
+			return
+		}
+	}
+	if idle > 0 {
+		return
+	}
+	for _, w := range q.waiting {
+		if w.batches < w.limits.InFlight && rows >= w.rows {
+			w.call()
+			return
+		}
+	}
+}
+
+func (p *Puller) call() {
+	if p.called {
+		return
+	}
+	p.called = true
+	select {
+	case p.ready <- struct{}{}:
+	default: // An earlier call is still there to be seen.
+	}
+}

@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"github.com/clipper-serving/clipper/abstraction/batching"
+	"github.com/clipper-serving/clipper/abstraction/prediction"
+	"github.com/clipper-serving/clipper/abstraction/queue"
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+)
+
+const (
+	// healthInterval is the time between two health checks.
+	healthInterval = 5 * time.Second
+	// livenessTimeout is how long a container may give no sign of life. It is long because a busy
+	// runtime may not get to answer a health check while a model computes.
+	livenessTimeout = 30 * time.Second
+	// stallTimeout is how long after the last deadline in a batch its answer is still awaited.
+	stallTimeout = 30 * time.Second
+
+	// defaultInFlight is for a container that does not say.
+	defaultInFlight = 2
+	// maxBatchBytes bounds batches for a container that does not say.
+	maxBatchBytes = 64 << 20
+	// messageOverhead is what a message holds besides the elements, at most in practice.
+	messageOverhead = 4096
+)
+
+// session is one Predict stream. Two goroutines of it carry batches, one sends and one receives;
+// a third sees to it that the container lives.
+type session struct {
+	replica *Replica
+	stream  grpc.BidiStreamingClient[clipperv1.PredictRequest, clipperv1.PredictResponse]
+	health  grpc_health_v1.HealthClient
+	outputs []*clipperv1.TensorSpec
+	// maxBytes is the size that even a batch of one row may not exceed.
+	maxBytes int
+	puller  *queue.Puller
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	pull    context.Context // ends when the session takes nothing more
+	stop    context.CancelFunc
+
+	mu         sync.Mutex
+	inFlight   []*batch
+	free       []*batch
+	lastAnswer time.Time
+	lastSign   time.Time // of life
+	empty      chan struct{}
+}
+
+// serve asks the container who it is and then carries batches until the stream ends. lasted is 0
+// when the replica was never ready.
+func (r *Replica) serve() (lasted time.Duration, err error) {
+	ctx, cancel := context.WithCancelCause(r.ctx)
+	defer cancel(nil)
+	s := &session{
+		replica: r, health: grpc_health_v1.NewHealthClient(r.conn), ctx: ctx, cancel: cancel, empty: make(chan struct{}, 1),
+	}
+	s.pull, s.stop = context.WithCancel(r.pull)
+	defer s.stop()
+
+	limits, err := s.open()
+	if err != nil {
+		return 0, err
+	}
+	if err := r.ready(s, limits); err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	s.lastSign = begin
+
+	var tasks sync.WaitGroup
+	for _, task := range []func() error{s.send, s.receive, s.watch} {
+		tasks.Go(func() { cancel(task()) })
+	}
+	tasks.Wait()
+
+	err = context.Cause(ctx)
+	r.mu.Lock()
+	r.session = nil
+	r.mu.Unlock()
+	s.giveBack(err)
+	return max(time.Since(begin), 1), err
+}
+
+// open gets the stream to a container that is ready and the right one.
+func (s *session) open() (containerLimits, error) {
+	ctx, cancel := context.WithTimeout(s.pull, describeTimeout)
+	defer cancel()
+	client := clipperv1.NewModelContainerServiceClient(s.replica.conn)
+	d, err := client.Describe(ctx, &clipperv1.DescribeRequest{})
+	if err != nil {
+		return containerLimits{}, err
+	}
+	signature, err := s.replica.cfg.Accept(d)
+	if err != nil {
+		return containerLimits{}, unacceptableError{err}
+	}
+	s.outputs = signature.GetOutputs()
+	if err := s.check(ctx); err != nil {
+		return containerLimits{}, err
+	}
+	if s.stream, err = client.Predict(s.ctx); err != nil {
+		return containerLimits{}, err
+	}
+	l := containerLimits{rows: int(d.MaxBatchRows), bytes: maxBatchBytes, inFlight: int(d.MaxInFlight)}
+	if d.MaxMessageBytes > 0 {
+		l.bytes = int(min(uint64(l.bytes), max(d.MaxMessageBytes, 2*messageOverhead)-messageOverhead))
+	}
+	if l.inFlight == 0 {
+		l.inFlight = defaultInFlight
+	}
+	s.maxBytes = l.bytes
+	return l, nil
+}
+
+// check asks the container for its health.
+func (s *session) check(ctx context.Context) error {
+	h, err := s.health.Check(ctx, &grpc_health_v1.HealthCheckRequest{})
+	if err != nil {
+		return err
+	}
+	if h.Status != grpc_health_v1.HealthCheckResponse_SERVING {
+		return errNotServing
+	}
+	return nil
+}
+
+// send takes batches from the queue until the session drains or ends.
+func (s *session) send() error {
+	for {
+		b := s.newBatch()
+		var err error
+		if b.items, err = s.puller.Pull(s.pull, b.items[:0]); err != nil {
+			return s.finish()
+		}
+		if n := b.items[0].Bytes(); n > s.maxBytes {
+			b.fail("the input has %d bytes, more than the %d that the container takes", n, s.maxBytes)
+			s.recycle(b)
+			s.puller.Done(1)
+			continue
+		}
+		s.replica.lastID++
+		b.prepare(s.replica.lastID)
+		s.mu.Lock()
+		s.inFlight = append(s.inFlight, b)
+		s.mu.Unlock()
+		s.replica.metrics.InFlight.Inc()
+		if err := s.stream.Send(&b.request); err != nil {
+			// The receiver learns the cause.
+			<-s.ctx.Done()
+			return nil
+		}
+	}
+}
+
+// finish waits until the container has answered everything.
+func (s *session) finish() error {
+	for {
+		s.mu.Lock()
+		n := len(s.inFlight)
+		s.mu.Unlock()
+		if n == 0 {
+			_ = s.stream.CloseSend()
+			return errNotServing
+		}
+		select {
+		case <-s.empty:
+		case <-s.ctx.Done():
+			return nil
+		}
+	}
+}
+
+// receive hands out answers until the stream ends.
+func (s *session) receive() error {
+	for {
+		resp, err := s.stream.Recv()
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				return errNotServing
+			}
+			return err
+		}
+		b := s.answered(resp.Id)
+		if b == nil {
+			return fmt.Errorf("the container answered batch %d, which is not under way", resp.Id)
+		}
+		s.answer(b, resp)
+	}
+}
+
+// answered takes the batch off the list, or returns nil.
+func (s *session) answered(id uint64) *batch {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, b := range s.inFlight {
+		if b.request.Id != id {
+			continue
+		}
+		s.inFlight = append(s.inFlight[:i], s.inFlight[i+1:]...)
+		s.replica.metrics.InFlight.Dec()
+		// What was sent while another batch was under way could begin only after that.
+		begin := b.sent
+		if s.lastAnswer.After(begin) {
+			begin = s.lastAnswer
+		}
+		b.latency = now.Sub(begin)
+		s.lastAnswer, s.lastSign = now, now
+		return b
+	}
+	return nil
+}
+
+// answer gives every request of the batch its result.
+func (s *session) answer(b *batch, resp *clipperv1.PredictResponse) {
+	r := s.replica
+	rows := len(b.items)
+	failed := rows
+	if resp.Error != nil {
+		b.fail("%s", containerMessage(resp.Error))
+	} else if outputs, err := split(resp, rows, s.outputs); err != nil {
+		r.logger.Error("the container broke the protocol", "cause", err)
+		b.fail("the container's answer cannot be used: %v", err)
+	} else {
+		failed = b.reply(outputs, resp.RowErrors)
+	}
+	if failed > 0 {
+		r.metrics.FailedRows.Add(float64(failed))
+	}
+	r.metrics.BatchRows.Observe(float64(rows))
+	r.metrics.BatchLatency.Observe(b.latency.Seconds())
+	r.observe(batching.Observation{Rows: rows, Latency: b.latency})
+	s.recycle(b)
+	s.puller.Done(rows)
+	select {
+	case s.empty <- struct{}{}:
+	default:
+	}
+}
+
+// causeText returns the text of an error without the name of its gRPC code.
+func causeText(err error) string {
+	if st, ok := status.FromError(err); ok {
+		return st.Message()
+	}
+	return err.Error()
+}
+
+func containerMessage(e *clipperv1.Error) string {
+	if e.GetMessage() == "" {
+		return "the container gave no reason"
+	}
+	return e.Message
+}
+
+// watch ends the session when the container gives no sign of life or does not answer, and drains
+// it when the container takes nothing more.
+func (s *session) watch() error {
+	ticker := time.NewTicker(healthInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		if err := s.stalled(time.Now()); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(s.ctx, livenessTimeout)
+		err := s.check(ctx)
+		cancel()
+		now := time.Now()
+		s.mu.Lock()
+		if err == nil || errors.Is(err, errNotServing) {
+			s.lastSign = now
+		}
+		silent := now.Sub(s.lastSign)
+		s.mu.Unlock()
+		switch {
+		case s.ctx.Err() != nil:
+			return nil
+		case errors.Is(err, errNotServing):
+			s.stop()
+		case silent > livenessTimeout:
+			return fmt.Errorf("the container has given no sign of life for %v: %s", silent.Round(time.Second), causeText(err))
+		}
+	}
+}
+
+// stalled reports a batch whose answer is no longer of use to anybody.
+func (s *session) stalled(now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.inFlight {
+		if now.Sub(b.deadline) > stallTimeout {
+			return fmt.Errorf("the container has not answered a batch of %d rows for %v", len(b.items), now.Sub(b.sent).Round(time.Second))
+		}
+	}
+	return nil
+}
+
+// giveBack returns what the container did not answer to the queue.
+func (s *session) giveBack(cause error) {
+	reason := "it was removed"
+	if !errors.Is(cause, context.Canceled) {
+		reason = causeText(cause)
+	}
+	reason = fmt.Sprintf("replica %s: %s", s.replica.cfg.ID, reason)
+	for _, b := range s.inFlight {
+		s.replica.metrics.InFlight.Dec()
+		s.puller.Return(b.items, reason)
+	}
+	s.inFlight = nil
+}
+
+// newBatch returns an empty batch, perhaps one that has been used.
+func (s *session) newBatch() *batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.free); n > 0 {
+		b := s.free[n-1]
+		s.free = s.free[:n-1]
+		return b
+	}
+	return &batch{}
+}
+
+func (s *session) recycle(b *batch) {
+	b.reset()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.free = append(s.free, b)
+}
+
+// failed is the result of a row that the container could not predict.
+func failed(format string, args ...any) prediction.Result {
+	return prediction.Result{Err: prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_FAILED, format, args...)}
+}
