@@ -34,8 +34,8 @@ func Documents(t *testing.T, open Opener) {
 		"lease becomes document": leaseBecomesDocument,
 		"watch":                  watchChanges,
 		"model":                  documentModel,
-		"closed":                 Closed,
-		"cancelled calls":        CancelledCalls,
+		"closed":                 closed,
+		"cancelled calls":        cancelledCalls,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open) })
 	}

@@ -44,8 +44,8 @@ func signalled(tb testing.TB, signals <-chan struct{}) {
 	}
 }
 
-// Closed runs a store's behaviour after Close, which open's handles get.
-func Closed(t *testing.T, open Opener) {
+// closed says that after Close calls fail and channels are closed.
+func closed(t *testing.T, open Opener) {
 	one, _ := open(t)
 	ctx := patient(t)
 	signals := one.Documents().Watch(ctx, "")
@@ -54,8 +54,8 @@ func Closed(t *testing.T, open Opener) {
 
 	for range signals { // ends because the channel is closed
 	}
-	_, open2 := <-one.Documents().Watch(ctx, "")
-	require.False(t, open2)
+	_, signalling := <-one.Documents().Watch(ctx, "")
+	require.False(t, signalling)
 
 	calls := map[string]error{}
 	_, calls["get"] = one.Documents().Get(ctx, "k")
@@ -72,8 +72,9 @@ func Closed(t *testing.T, open Opener) {
 	}
 }
 
-// CancelledCalls says that a call whose context has ended fails with the reason.
-func CancelledCalls(t *testing.T, open Opener) {
+// cancelledCalls says that a call whose context has ended fails with the reason, and
+// does nothing.
+func cancelledCalls(t *testing.T, open Opener) {
 	one, _ := open(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -90,8 +91,8 @@ func CancelledCalls(t *testing.T, open Opener) {
 		require.ErrorIs(t, err, context.Canceled, call)
 	}
 
-	_, open2 := <-one.Documents().Watch(ctx, "")
-	require.False(t, open2, "a watch with an ended context is closed")
+	_, signalling := <-one.Documents().Watch(ctx, "")
+	require.False(t, signalling, "a watch with an ended context is closed")
 	sums, err := one.Sums().Get(t.Context(), "k")
 	require.NoError(t, err)
 	require.Empty(t, sums)
