@@ -38,7 +38,7 @@ func Open(ctx context.Context, address string) (store.Store, error) {
 		return opened(storeredis.Open(address))
 	default:
 		// The address is not shown, since it may hold a password.
-		return nil, fmt.Errorf("open store: %w: the address must begin with file:, redis:, rediss: or unix:", store.ErrInvalid)
+		return nil, fmt.Errorf("open store: %w: unknown scheme of the address, want file, redis, rediss or unix", store.ErrInvalid)
 	}
 }
 

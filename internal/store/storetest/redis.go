@@ -83,7 +83,7 @@ func StartRedis(tb testing.TB, options ...RedisOption) *Redis {
 func freePort(tb testing.TB) int {
 	for range 100 {
 		port := 10000 + rand.IntN(20000)
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			continue
 		}
@@ -109,7 +109,8 @@ func (r *Redis) start() bool {
 		"--cluster-config-file", filepath.Join(r.dir, "nodes.conf"),
 	}, r.args[1:]...)
 	r.log = &output{}
-	r.process = exec.Command(r.args[0], args...)
+	// Not the test's context: the server is stopped by Cleanup, after what uses it.
+	r.process = exec.CommandContext(context.Background(), r.args[0], args...)
 	r.process.Stdout, r.process.Stderr = r.log, r.log
 	r.process.SysProcAttr = dieWithParent()
 	if err := r.process.Start(); err != nil {
@@ -124,7 +125,7 @@ func (r *Redis) start() bool {
 
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	for !r.ready() {
+	for !r.ready(ctx) {
 		select {
 		case <-exited:
 			return false
@@ -138,12 +139,12 @@ func (r *Redis) start() bool {
 
 // ready asks the server, in its inline protocol, whether it has loaded its data. A
 // cluster node is given its slots on the way.
-func (r *Redis) ready() bool {
-	connection, err := net.DialTimeout("tcp", r.Address(), time.Second)
+func (r *Redis) ready(ctx context.Context) bool {
+	connection, err := new(net.Dialer).DialContext(ctx, "tcp", r.Address())
 	if err != nil {
 		return false
 	}
-	defer connection.Close()
+	defer func() { _ = connection.Close() }() // it has served its purpose
 	if err := connection.SetDeadline(time.Now().Add(time.Second)); err != nil {
 		return false
 	}
