@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"net"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/tensor"
+)
+
+// The limits and defaults of the API; see model_service.proto.
+const (
+	maxReplicas      = 256
+	maxBatchRows     = 65536
+	maxQueueRows     = 16 << 20
+	maxLabels        = 64
+	maxLabel         = 256
+	maxEnvironment   = 256
+	maxText          = 4096 // a path, an argument, an address, a variable
+	maxArguments     = 256
+	maxTensors       = 64
+	maxDimensions    = 32
+	maxDuration      = time.Hour
+	defaultTimeout   = 2 * time.Minute
+	defaultBatchRows = 4096
+	defaultInFlight  = 2
+	defaultQueueRows = 65536
+	defaultPolicy    = "aimd"
+)
+
+var (
+	policies = []string{"aimd", "fixed", "none"}
+	names    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+	variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
+)
+
+func invalid(field, format string, args ...any) error {
+	return apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, field, field+": "+format, args...)
+}
+
+func missing(field, want string) error {
+	return apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_MISSING_FIELD, field, "%s is missing: %s", field, want)
+}
+
+// CheckName refuses what cannot be the name of a model or a version.
+func CheckName(field, name string) error {
+	const want = "want 1 to 63 letters, digits, '.', '_' or '-', starting with a letter or digit"
+	if name == "" {
+		return missing(field, want)
+	}
+	if !names.MatchString(name) {
+		return invalid(field, "%q is not a name: %s", name, want)
+	}
+	return nil
+}
+
+// Normalize checks a version that is to be deployed and returns it with every default filled
+// in and without what the server sets. The paths in errors begin with "version.".
+func Normalize(v *clipperv1.ModelVersion) (*clipperv1.ModelVersion, error) {
+	if v == nil {
+		return nil, missing("version", "say what to deploy")
+	}
+	if err := CheckName("version.model", v.Model); err != nil {
+		return nil, err
+	}
+	if err := CheckName("version.version", v.Version); err != nil {
+		return nil, err
+	}
+	if err := checkSignature(v.Signature); err != nil {
+		return nil, err
+	}
+	if err := checkContainer(v.Container); err != nil {
+		return nil, err
+	}
+	if err := CheckReplicas("version.replicas", v.Replicas); err != nil {
+		return nil, err
+	}
+	if err := checkLabels(v.Labels); err != nil {
+		return nil, err
+	}
+	batching, err := NormalizeBatching("version.batching", v.Batching)
+	if err != nil {
+		return nil, err
+	}
+	n := &clipperv1.ModelVersion{
+		Model: v.Model, Version: v.Version, Signature: v.Signature, Labels: v.Labels, Batching: batching,
+		Container: proto.CloneOf(v.Container),
+		Replicas:  v.Replicas,
+		Cache:     v.Cache,
+	}
+	if n.Container.StartTimeout == nil {
+		n.Container.StartTimeout = durationpb.New(defaultTimeout)
+	}
+	if n.Replicas == nil {
+		n.Replicas = proto.Uint32(1)
+	}
+	if n.Cache == nil {
+		n.Cache = &clipperv1.Cache{}
+	}
+	return n, nil
+}
+
+// CheckReplicas refuses a number of replicas that is out of range; nil is the default.
+func CheckReplicas(field string, n *uint32) error {
+	if n != nil && *n > maxReplicas {
+		return invalid(field, "want 0 to %d replicas, not %d", maxReplicas, *n)
+	}
+	return nil
+}
+
+// NormalizeBatching checks how queries are batched and fills in the defaults.
+func NormalizeBatching(field string, b *clipperv1.Batching) (*clipperv1.Batching, error) {
+	n := &clipperv1.Batching{}
+	if b != nil {
+		n = proto.CloneOf(b)
+	}
+	if n.Policy == "" {
+		n.Policy = defaultPolicy
+	}
+	if !slices.Contains(policies, n.Policy) {
+		return nil, invalid(field+".policy", "%q is not known: want %s", n.Policy, strings.Join(policies, ", "))
+	}
+	for _, f := range []struct {
+		name  string
+		value *uint32
+		max   uint32
+		def   uint32
+	}{
+		{".max_batch_rows", &n.MaxBatchRows, maxBatchRows, defaultBatchRows},
+		{".max_in_flight", &n.MaxInFlight, 2, defaultInFlight},
+		{".max_queue_rows", &n.MaxQueueRows, maxQueueRows, defaultQueueRows},
+	} {
+		if *f.value == 0 {
+			*f.value = f.def
+		}
+		if *f.value > f.max {
+			return nil, invalid(field+f.name, "want 1 to %d, or 0 for the default, not %d", f.max, *f.value)
+		}
+	}
+	return n, checkDuration(field+".latency_objective", n.LatencyObjective)
+}
+
+func checkDuration(field string, d *durationpb.Duration) error {
+	if d == nil {
+		return nil
+	}
+	if err := d.CheckValid(); err != nil || d.AsDuration() <= 0 || d.AsDuration() > maxDuration {
+		return invalid(field, "want a duration above 0 and of at most %v", maxDuration)
+	}
+	return nil
+}
+
+func checkLabels(labels map[string]string) error {
+	const field = "version.labels"
+	if len(labels) > maxLabels {
+		return invalid(field, "want at most %d labels, not %d", maxLabels, len(labels))
+	}
+	for name, value := range labels {
+		if name == "" || len(name)+len(value) > maxLabel {
+			return invalid(field, "the label %.40q: want a name that is not empty, and name and value together of at most %d bytes", name, maxLabel)
+		}
+	}
+	return nil
+}
+
+func checkSignature(s *clipperv1.Signature) error {
+	if err := checkSpecs("version.signature.inputs", s.GetInputs()); err != nil {
+		return err
+	}
+	return checkSpecs("version.signature.outputs", s.GetOutputs())
+}
+
+func checkSpecs(field string, specs []*clipperv1.TensorSpec) error {
+	if len(specs) > maxTensors {
+		return invalid(field, "want at most %d tensors, not %d", maxTensors, len(specs))
+	}
+	seen := map[string]bool{}
+	for i, spec := range specs {
+		at := field + "[" + strconv.Itoa(i) + "]"
+		if len(specs) > 1 && spec.GetName() == "" {
+			return missing(at+".name", "each of several tensors has a name")
+		}
+		if len(spec.GetName()) > maxLabel {
+			return invalid(at+".name", "want at most %d bytes", maxLabel)
+		}
+		if seen[spec.GetName()] {
+			return invalid(at+".name", "%q is there twice", spec.GetName())
+		}
+		seen[spec.GetName()] = true
+		if _, known := clipperv1.DataType_name[int32(spec.GetDataType())]; !known {
+			return invalid(at+".data_type", "%d is not known", int32(spec.GetDataType()))
+		}
+		if spec.GetAnyShape() && len(spec.GetShape()) > 0 {
+			return invalid(at+".shape", "want no shape when any_shape is set")
+		}
+		if len(spec.GetShape()) > maxDimensions {
+			return invalid(at+".shape", "want at most %d dimensions", maxDimensions)
+		}
+		fixed := make([]int64, 0, len(spec.GetShape()))
+		for _, d := range spec.GetShape() {
+			if d != -1 {
+				fixed = append(fixed, d)
+			}
+		}
+		if _, ok := tensor.Elements(fixed); !ok {
+			return invalid(at+".shape", "%v is not a shape: want lengths from 0, or -1 for any, and a product that fits a tensor", spec.GetShape())
+		}
+	}
+	return nil
+}
+
+func checkContainer(c *clipperv1.Container) error {
+	const field = "version.container"
+	if err := checkSource(field, c); err != nil {
+		return err
+	}
+	if len(c.GetEnvironment()) > maxEnvironment {
+		return invalid(field+".environment", "want at most %d variables, not %d", maxEnvironment, len(c.GetEnvironment()))
+	}
+	for name, value := range c.GetEnvironment() {
+		switch {
+		case !variable.MatchString(name):
+			return invalid(field+".environment", "%.40q is not a name of a variable: want letters, digits and '_'", name)
+		case strings.HasPrefix(name, "CLIPPER_"):
+			return invalid(field+".environment", "%s: names that start with CLIPPER_ are the server's", name)
+		case len(value) > maxText || strings.ContainsRune(value, 0):
+			return invalid(field+".environment", "%s: want a value of at most %d bytes, without NUL", name, maxText)
+		}
+	}
+	return checkDuration(field+".start_timeout", c.GetStartTimeout())
+}
+
+func checkSource(field string, c *clipperv1.Container) error {
+	switch s := c.GetSource().(type) {
+	case *clipperv1.Container_Adapter:
+		if err := CheckName(field+".adapter.framework", s.Adapter.GetFramework()); err != nil {
+			return err
+		}
+		path := field + ".adapter.model_path"
+		if err := checkText(path, "give the absolute path of the saved model", s.Adapter.GetModelPath()); err != nil {
+			return err
+		}
+		return checkAbsolute(path, s.Adapter.GetModelPath())
+	case *clipperv1.Container_Command:
+		arguments := s.Command.GetArguments()
+		if len(arguments) > maxArguments {
+			return invalid(field+".command.arguments", "want at most %d, not %d", maxArguments, len(arguments))
+		}
+		if len(arguments) == 0 || arguments[0] == "" {
+			return missing(field+".command.arguments", "give the program and its arguments")
+		}
+		for i, a := range arguments {
+			if len(a) > maxText || strings.ContainsRune(a, 0) {
+				return invalid(field+".command.arguments["+strconv.Itoa(i)+"]", "want at most %d bytes, without NUL", maxText)
+			}
+		}
+		if strings.ContainsRune(arguments[0], filepath.Separator) {
+			if err := checkAbsolute(field+".command.arguments[0]", arguments[0]); err != nil {
+				return err
+			}
+		}
+		if d := s.Command.GetDirectory(); d != "" {
+			if err := checkText(field+".command.directory", "", d); err != nil {
+				return err
+			}
+			return checkAbsolute(field+".command.directory", d)
+		}
+		return nil
+	case *clipperv1.Container_Address:
+		at := field + ".address.address"
+		if err := checkText(at, `give "host:port" or "unix:/path"`, s.Address.GetAddress()); err != nil {
+			return err
+		}
+		return checkAddress(at, s.Address.GetAddress())
+	case *clipperv1.Container_Image:
+		return checkText(field+".image.reference", "give the image's reference", s.Image.GetReference())
+	}
+	return missing(field, "give one of adapter, command, address and image")
+}
+
+func checkText(field, want, text string) error {
+	if text == "" {
+		return missing(field, want)
+	}
+	if len(text) > maxText || strings.ContainsRune(text, 0) {
+		return invalid(field, "want at most %d bytes, without NUL", maxText)
+	}
+	return nil
+}
+
+func checkAbsolute(field, path string) error {
+	if !filepath.IsAbs(path) {
+		return invalid(field, "%q is not an absolute path: the server does not know the caller's directory", path)
+	}
+	return nil
+}
+
+func checkAddress(field, address string) error {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		return checkAbsolute(field, path)
+	}
+	host, port, err := net.SplitHostPort(address)
+	if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || host == "" || portErr != nil || n == 0 {
+		return invalid(field, `%q is not an address: want "host:port" or "unix:/path"`, address)
+	}
+	return nil
+}
