@@ -21,8 +21,8 @@
 // Parameters:
 //
 //	eta    learning rate, 0 to 10, default 0.05
-//	gamma  share of the queries that explore evenly, 0 to 1, default 0.05
-//	floor  the least that a learned weight may be, as a share of the best, 1e-9 to 1, default 0.01.
+//	gamma  share of the queries that explore evenly, 0 to 1, default 0.01
+//	floor  the least that a learned weight may be, as a share of the best, 1e-9 to 1, default 0.0001.
 //	       It bounds the time that a model which has failed needs to come back.
 package exp3
 
@@ -47,8 +47,8 @@ func New(parameters map[string]float64) (*Policy, error) {
 	p, floor := &Policy{}, 0.0
 	err := policy.Read(parameters,
 		policy.Parameter{Name: "eta", Default: 0.05, Min: 0, Max: 10, Value: &p.eta},
-		policy.Parameter{Name: "gamma", Default: 0.05, Min: 0, Max: 1, Value: &p.gamma},
-		policy.Parameter{Name: "floor", Default: 0.01, Min: 1e-9, Max: 1, Value: &floor},
+		policy.Parameter{Name: "gamma", Default: 0.01, Min: 0, Max: 1, Value: &p.gamma},
+		policy.Parameter{Name: "floor", Default: 0.0001, Min: 1e-9, Max: 1, Value: &floor},
 	)
 	p.gap = -math.Log(floor)
 	return p, err
