@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command bench runs Clipper's experiments. Each measures Clipper and what it is compared with in
+// one run, prints a table, and says which bars it meets.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/clipper-serving/clipper/bench/edge"
+	"github.com/clipper-serving/clipper/bench/experiment"
+)
+
+func main() {
+	if addresses := os.Getenv(edge.PeerVariable); addresses != "" {
+		if err := edge.Peer(addresses); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr, edge.Experiment)
+	stop()
+	os.Exit(code)
+}

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package system builds and runs Clipper for experiments, as users run it: the binary, in one
+// process or in three, with model containers as processes of their own.
+package system
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+)
+
+const module = "github.com/clipper-serving/clipper"
+
+// Binaries are the programs that experiments run.
+type Binaries struct {
+	// Clipper is the product, Noop the container that does nothing.
+	Clipper, Noop string
+}
+
+// Build builds the programs from the workspace into a folder.
+func Build(ctx context.Context, folder string, log io.Writer) (Binaries, error) {
+	b := Binaries{Clipper: filepath.Join(folder, "clipper"), Noop: filepath.Join(folder, "noop")}
+	for target, pkg := range map[string]string{b.Clipper: module + "/cmd/clipper", b.Noop: module + "/containerrpc/go/noop"} {
+		_, _ = fmt.Fprintf(log, "building %s\n", pkg)
+		if out, err := exec.CommandContext(ctx, "go", "build", "-o", target, pkg).CombinedOutput(); err != nil {
+			return b, fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+		}
+	}
+	return b, nil
+}
+
+// Process is a program that runs.
+type Process struct {
+	cmd    *exec.Cmd
+	output bytes.Buffer
+	done   chan struct{}
+}
+
+// Start runs a program with these additional environment variables.
+func Start(env []string, program string, args ...string) (*Process, error) {
+	p := &Process{cmd: exec.Command(program, args...), done: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// Stop asks the process to end and waits; after a while it kills it.
+func (p *Process) Stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(20 * time.Second):
+		_ = p.cmd.Process.Kill()
+		<-p.done
+	}
+}
+
+// CPU returns the processor time that the process has used.
+func (p *Process) CPU() (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	// The second field is the name in parentheses; utime and stime are fields 14 and 15, in ticks
+	// of 10 ms on Linux.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+2:]))
+	var ticks int
+	for _, f := range fields[11:13] {
+		n, err := strconv.Atoi(f)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
+}
+
+// Resident returns the memory of the process in bytes.
+func (p *Process) Resident() (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if v, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			var kib int64
+			_, err := fmt.Sscan(v, &kib)
+			return kib << 10, err
+		}
+	}
+	return 0, errors.New("no VmRSS in /proc")
+}
+
+// Clipper is a running installation.
+type Clipper struct {
+	// QueryHTTP and QueryGRPC are the addresses of the query listeners.
+	QueryHTTP, QueryGRPC string
+	// Processes are the processes that are Clipper, without containers.
+	Processes []*Process
+	admin     *grpc.ClientConn
+	folder    string
+}
+
+// FreeAddress returns an address of the loopback interface that nobody listens on.
+func FreeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String(), nil
+}
+
+// StartClipper runs an installation: each service in a process of its own, or all in one.
+func StartClipper(b Binaries, three bool) (_ *Clipper, err error) {
+	folder, err := os.MkdirTemp("", "clipper-bench-")
+	if err != nil {
+		return nil, err
+	}
+	c := &Clipper{folder: folder}
+	defer func() {
+		if err != nil {
+			c.Stop()
+		}
+	}()
+	var a [8]string
+	for i := range a {
+		if a[i], err = FreeAddress(); err != nil {
+			return nil, err
+		}
+	}
+	c.QueryHTTP, c.QueryGRPC = a[0], a[1]
+	edge := func(prefix string) []string {
+		return []string{
+			"--" + prefix + "http-listen=" + a[0], "--" + prefix + "grpc-listen=" + a[1],
+			"--" + prefix + "admin-http-listen=" + a[2], "--" + prefix + "admin-grpc-listen=" + a[3],
+		}
+	}
+	data := "--data-dir=" + folder
+	run := "run-dir=" + filepath.Join(folder, "run")
+	commands := [][]string{append([]string{"up", data, "--abstraction-" + run}, edge("frontend-")...)}
+	if three {
+		commands = [][]string{
+			{"abstraction", data, "--" + run, "--grpc-listen=" + a[4], "--ops-listen=" + a[5]},
+			{"selector", data, "--grpc-listen=" + a[6], "--ops-listen=" + a[7], "--abstraction=" + a[4]},
+			append([]string{"frontend", "--selector=" + a[6], "--abstraction=" + a[4]}, edge("")...),
+		}
+	}
+	for _, args := range commands {
+		p, err := Start(nil, b.Clipper, append(args, "--log-level=warn")...)
+		if err != nil {
+			return nil, err
+		}
+		c.Processes = append(c.Processes, p)
+	}
+	c.admin, err = grpc.NewClient(a[3], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return c, err
+}
+
+// Serve deploys a container that is started by a command, waits until it is ready, and creates an
+// application of the same name that asks it.
+func (c *Clipper) Serve(ctx context.Context, name string, version *clipperv1.ModelVersion, app *clipperv1.Application) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	models := clipperv1.NewModelServiceClient(c.admin)
+	version.Model, version.Version = name, "1"
+	if _, err := models.DeployModel(ctx, &clipperv1.DeployModelRequest{Version: version}, grpc.WaitForReady(true)); err != nil {
+		return fmt.Errorf("deploy: %w\n%s", err, c.logs())
+	}
+	for tick := time.NewTicker(20 * time.Millisecond); ; {
+		got, err := models.GetModelVersion(ctx, &clipperv1.GetModelVersionRequest{Model: name, Version: "1"})
+		if err != nil {
+			return fmt.Errorf("wait for the model: %w\n%s", err, c.logs())
+		}
+		if got.Version.State == clipperv1.ModelState_MODEL_STATE_READY {
+			tick.Stop()
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the model is not ready: %s\n%s", got.Version.StateMessage, c.logs())
+		}
+	}
+	app.Name = name
+	app.Models = []*clipperv1.ApplicationModel{{Model: name}}
+	if _, err := clipperv1.NewApplicationServiceClient(c.admin).CreateApplication(ctx, &clipperv1.CreateApplicationRequest{Application: app}); err != nil {
+		return fmt.Errorf("create application: %w\n%s", err, c.logs())
+	}
+	return nil
+}
+
+func (c *Clipper) logs() string {
+	var all strings.Builder
+	for _, p := range c.Processes {
+		all.WriteString(p.output.String())
+	}
+	return all.String()
+}
+
+// Stop ends the installation and removes what it stored.
+func (c *Clipper) Stop() {
+	if c.admin != nil {
+		_ = c.admin.Close()
+	}
+	for i := len(c.Processes) - 1; i >= 0; i-- {
+		c.Processes[i].Stop()
+	}
+	_ = os.RemoveAll(c.folder)
+}
+
+// AwaitListener waits until somebody listens at an address, for ten seconds at most.
+func AwaitListener(address string) error {
+	var err error
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		var c net.Conn
+		if c, err = net.DialTimeout("tcp", address, time.Second); err == nil {
+			return c.Close()
+		}
+	}
+	return fmt.Errorf("nobody listens at %s: %w", address, err)
+}
