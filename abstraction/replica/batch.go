@@ -3,6 +3,7 @@
 package replica
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -107,7 +108,7 @@ func (b *batch) fail(format string, args ...any) {
 }
 
 // reply gives each row its outputs or its error and returns the number of errors. outputs are the
-// rows' tensors, one row after the other.
+// rows' tensors, one row after the other; rowErrors are sorted by row.
 func (b *batch) reply(outputs []*clipperv1.Tensor, rowErrors []*clipperv1.RowError) int {
 	width := len(outputs) / len(b.items)
 	bad := rowErrors
@@ -126,14 +127,15 @@ func (b *batch) reply(outputs []*clipperv1.Tensor, rowErrors []*clipperv1.RowErr
 // tensors of row 0, then those of row 1, and so on. The error says how the answer breaks the
 // protocol or the signature.
 func split(resp *clipperv1.PredictResponse, rows int, specs []*clipperv1.TensorSpec) ([]*clipperv1.Tensor, error) {
+	slices.SortFunc(resp.RowErrors, func(a, b *clipperv1.RowError) int { return cmp.Compare(a.GetRow(), b.GetRow()) })
 	last := -1
 	for _, e := range resp.RowErrors {
 		row := int(e.GetRow())
 		if row >= rows {
 			return nil, fmt.Errorf("it has an error for row %d of %d", row, rows)
 		}
-		if row <= last {
-			return nil, fmt.Errorf("its row errors are not in order, or one is there twice")
+		if row == last {
+			return nil, fmt.Errorf("it has two errors for row %d", row)
 		}
 		last = row
 	}

@@ -13,7 +13,6 @@ package replica
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -93,11 +92,9 @@ type Replica struct {
 // containerLimits are a container's own, from its description.
 type containerLimits struct{ rows, bytes, inFlight int }
 
-// Start returns a replica that connects by itself, and again whenever the connection is lost.
-func Start(cfg Config, q *queue.Queue, m *metrics.Version, logger *slog.Logger) (*Replica, error) {
-	if _, err := batching.New(cfg.Batching, 0); err != nil {
-		return nil, err
-	}
+// Start returns a replica that connects by itself, and again whenever the connection is lost. The
+// replica has failed for good when the address is no address.
+func Start(cfg Config, q *queue.Queue, m *metrics.Version, logger *slog.Logger) *Replica {
 	conn, err := grpc.NewClient(cfg.Address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
@@ -108,9 +105,6 @@ func Start(cfg Config, q *queue.Queue, m *metrics.Version, logger *slog.Logger) 
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponseBytes)),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: minRetryDelay, Multiplier: 2, Jitter: 0.2, MaxDelay: maxRetryDelay}, MinConnectTimeout: describeTimeout}),
 	)
-	if err != nil {
-		return nil, fmt.Errorf("replica %s: %w", cfg.ID, err)
-	}
 	if cfg.StartTimeout <= 0 {
 		cfg.StartTimeout = defaultStartTimeout
 	}
@@ -123,8 +117,13 @@ func Start(cfg Config, q *queue.Queue, m *metrics.Version, logger *slog.Logger) 
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.pull, r.drain = context.WithCancel(r.ctx)
+	if err != nil {
+		r.state, r.message = clipperv1.ReplicaState_REPLICA_STATE_FAILED, err.Error()
+		close(r.done)
+		return r
+	}
 	go r.run()
-	return r, nil
+	return r
 }
 
 // ID returns the replica's id.

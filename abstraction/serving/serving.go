@@ -5,14 +5,21 @@
 package serving
 
 import (
+	"cmp"
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/clipper-serving/clipper/abstraction/batching"
 	"github.com/clipper-serving/clipper/abstraction/cache"
+	"github.com/clipper-serving/clipper/abstraction/coalesce"
 	"github.com/clipper-serving/clipper/abstraction/metrics"
 	"github.com/clipper-serving/clipper/abstraction/prediction"
+	"github.com/clipper-serving/clipper/abstraction/queue"
 	"github.com/clipper-serving/clipper/abstraction/replica"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 )
@@ -21,8 +28,8 @@ import (
 type Config struct {
 	// Model and Version are its name.
 	Model, Version string
-	// Signature is what the version takes and gives. When it has no inputs, what the first container
-	// describes is used.
+	// Signature is what the version takes and gives. What it leaves open is taken from the first
+	// container's description.
 	Signature *clipperv1.Signature
 	// Batching is how queries are batched; absent fields have the defaults of the API.
 	Batching *clipperv1.Batching
@@ -47,37 +54,219 @@ type Deps struct {
 }
 
 // Version serves one version of a model. Safe for concurrent use.
-type Version struct{}
+type Version struct {
+	cfg     Config
+	deps    Deps
+	logger  *slog.Logger
+	metrics *metrics.Version
+	cache   *cache.Version
+	queue   *queue.Queue
+
+	signature atomic.Pointer[clipperv1.Signature]
+
+	mu       sync.Mutex
+	batching *clipperv1.Batching
+	replicas map[string]*replica.Replica
+	closed   bool
+
+	// changing orders the looks at the replicas' states, so that an older one never has the last word.
+	changing sync.Mutex
+}
 
 var _ prediction.Predictor = (*Version)(nil)
 
-// New returns a version without replicas.
-func New(cfg Config, deps Deps) (*Version, error) { return nil, errors.New("not yet") }
+// New returns a version without replicas. It fails when the batching is not one that exists.
+func New(cfg Config, deps Deps) (*Version, error) {
+	if _, err := batching.New(cfg.Batching, 0); err != nil {
+		return nil, err
+	}
+	m := deps.Metrics.Version(cfg.Model, cfg.Version)
+	v := &Version{
+		cfg: cfg, deps: deps, metrics: m, batching: cfg.Batching,
+		logger:   deps.Logger.With("model", cfg.Model, "version", cfg.Version),
+		queue:    queue.New(queueRows(cfg.Batching), m),
+		replicas: map[string]*replica.Replica{},
+	}
+	v.signature.Store(cfg.Signature)
+	v.cache = deps.Cache.Open(cfg.Model, cfg.Version, coalesce.New(admission{v}, m.Coalesced), m.CacheHits, m.CacheMisses)
+	v.cache.SetDisabled(cfg.Cache.GetDisabled())
+	v.changed()
+	return v, nil
+}
+
+func queueRows(b *clipperv1.Batching) int {
+	if n := int(b.GetMaxQueueRows()); n > 0 {
+		return n
+	}
+	return batching.DefaultMaxQueueRows
+}
 
 // Submit asks for a prediction: from the cache, from an equal request in flight, or from a replica.
 // The result is PREDICTION_STATUS_NO_REPLICA at once when no replica is ready or starting; while
 // one is starting, requests are held until their deadline.
-func (v *Version) Submit(r *prediction.Request) {}
+func (v *Version) Submit(r *prediction.Request) { v.cache.Submit(r) }
+
+// admission is what a request passes that must be predicted: an input that does not fit is answered
+// here, so that it cannot spoil the batch of others.
+type admission struct{ *Version }
+
+// Submit implements prediction.Predictor.
+func (a admission) Submit(r *prediction.Request) {
+	tensors, err := r.Input.Tensors()
+	if err == nil {
+		err = checkInput(tensors, a.signature.Load())
+	}
+	if err != nil {
+		r.Reply(prediction.Result{Err: prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_FAILED, "%v", err)})
+		return
+	}
+	a.queue.Submit(r)
+}
 
 // Update changes how the version runs, at once and without losing a request.
-func (v *Version) Update(batching *clipperv1.Batching, cache *clipperv1.Cache) error { return nil }
+func (v *Version) Update(b *clipperv1.Batching, c *clipperv1.Cache) error {
+	if _, err := batching.New(b, 0); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.batching = b
+	v.queue.SetMaxRows(queueRows(b))
+	v.cache.SetDisabled(c.GetDisabled() || v.closed)
+	for _, r := range v.replicas {
+		if err := r.SetBatching(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Connect adds a replica, a container that serves or will soon serve at the address ("host:port" or
 // "unix:/path"), and keeps the connection to it until Disconnect or Close. The id is unique among
-// the version's replicas; a replica that has it already is closed and replaced.
-func (v *Version) Connect(id, address string) *replica.Replica { return nil }
+// the version's replicas; a replica that has it already is closed and replaced. After Close the
+// replica is closed too.
+func (v *Version) Connect(id, address string) *replica.Replica {
+	v.mu.Lock()
+	old := v.replicas[id]
+	r := replica.Start(replica.Config{
+		ID: id, Address: address, Batching: v.batching, StartTimeout: v.cfg.StartTimeout,
+		Accept: v.accept, OnChange: v.changed,
+	}, v.queue, v.metrics, v.logger)
+	closed := v.closed
+	if !closed {
+		v.replicas[id] = r
+	}
+	v.mu.Unlock()
+	if closed {
+		r.Close()
+	}
+	if old != nil {
+		old.Close()
+	}
+	v.changed()
+	return r
+}
 
 // Disconnect removes a replica: it gets nothing new, finishes what it has until ctx ends, and what
 // it has not finished then goes to other replicas. An id that is not known is ignored.
-func (v *Version) Disconnect(ctx context.Context, id string) {}
+func (v *Version) Disconnect(ctx context.Context, id string) {
+	v.mu.Lock()
+	r := v.replicas[id]
+	v.mu.Unlock()
+	if r == nil {
+		return
+	}
+	r.Drain(ctx)
+	v.mu.Lock()
+	if v.replicas[id] == r {
+		delete(v.replicas, id)
+	}
+	v.mu.Unlock()
+	v.changed()
+}
 
 // Replicas returns the replicas, sorted by id. Restarts is not set: it is the launcher's.
-func (v *Version) Replicas() []*clipperv1.Replica { return nil }
+func (v *Version) Replicas() []*clipperv1.Replica {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	out := make([]*clipperv1.Replica, 0, len(v.replicas))
+	for _, r := range v.replicas {
+		out = append(out, r.Status())
+	}
+	slices.SortFunc(out, func(a, b *clipperv1.Replica) int { return cmp.Compare(a.Id, b.Id) })
+	return out
+}
 
-// Signature returns the version's signature, or what the first container described when the
-// version has none, or nil. It is shared and not to be modified.
-func (v *Version) Signature() *clipperv1.Signature { return nil }
+// Signature returns the version's signature, with what it left open filled in from the first
+// container's description; nil when nothing is known. It is shared and not to be modified.
+func (v *Version) Signature() *clipperv1.Signature { return v.signature.Load() }
 
 // Close refuses new requests, waits until what is queued and under way is answered or ctx ends,
 // answers the rest, closes the connections and purges the cache.
-func (v *Version) Close(ctx context.Context) {}
+func (v *Version) Close(ctx context.Context) {
+	v.mu.Lock()
+	v.closed = true
+	v.mu.Unlock()
+	v.queue.Close(ctx, v.noReplica("is being removed"))
+	v.mu.Lock()
+	replicas := v.replicas
+	v.replicas = map[string]*replica.Replica{}
+	v.mu.Unlock()
+	for _, r := range replicas {
+		r.Close()
+	}
+	v.cache.Purge()
+	v.deps.Metrics.Delete(v.cfg.Model, v.cfg.Version)
+}
+
+func (v *Version) noReplica(why string) *prediction.Error {
+	return prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_NO_REPLICA, "model %s:%s %s", v.cfg.Model, v.cfg.Version, why)
+}
+
+// accept decides whether a container is one of this version.
+func (v *Version) accept(d *clipperv1.DescribeResponse) (*clipperv1.Signature, error) {
+	if d.Model != "" && d.Model != v.cfg.Model || d.Version != "" && d.Version != v.cfg.Version {
+		return nil, fmt.Errorf("the container serves %s:%s, not %s:%s", d.Model, d.Version, v.cfg.Model, v.cfg.Version)
+	}
+	v.mu.Lock()
+	known := v.signature.Load()
+	merged, err := mergeSignature(known, d.Signature)
+	if err == nil && merged != known {
+		v.signature.Store(merged)
+	}
+	v.mu.Unlock()
+	return merged, err
+}
+
+// changed follows the replicas' states: the queue takes requests while one is ready or starting.
+func (v *Version) changed() {
+	v.changing.Lock()
+	counts := map[clipperv1.ReplicaState]int{}
+	v.mu.Lock()
+	for _, r := range v.replicas {
+		counts[r.State()]++
+	}
+	closed := v.closed
+	v.mu.Unlock()
+	for state, name := range stateNames {
+		if !closed {
+			v.metrics.Replicas.WithLabelValues(name).Set(float64(counts[state]))
+		}
+	}
+	var refusal *prediction.Error
+	if counts[clipperv1.ReplicaState_REPLICA_STATE_READY]+counts[clipperv1.ReplicaState_REPLICA_STATE_STARTING] == 0 {
+		refusal = v.noReplica("has no replica that can serve")
+	}
+	v.queue.Refuse(refusal)
+	v.changing.Unlock()
+	if v.cfg.OnChange != nil {
+		v.cfg.OnChange()
+	}
+}
+
+var stateNames = map[clipperv1.ReplicaState]string{
+	clipperv1.ReplicaState_REPLICA_STATE_STARTING: "starting",
+	clipperv1.ReplicaState_REPLICA_STATE_READY:    "ready",
+	clipperv1.ReplicaState_REPLICA_STATE_DRAINING: "draining",
+	clipperv1.ReplicaState_REPLICA_STATE_FAILED:   "failed",
+}

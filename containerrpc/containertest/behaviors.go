@@ -138,9 +138,7 @@ func Never(*Call) {}
 
 // Die ends the container in the middle of a batch.
 func Die(c *Call) {
-	// Stop waits for the calls, of which this is one.
-	go c.container.Kill()
-	<-c.Context().Done()
+	c.container.Kill()
 }
 
 // Times behaves as first for n calls and as then afterwards.

@@ -172,8 +172,7 @@ func (s *service) Predict(server grpc.BidiStreamingServer[clipperv1.PredictReque
 	s.container.mu.Lock()
 	s.container.streams++
 	s.container.mu.Unlock()
-	var calls sync.WaitGroup
-	defer calls.Wait()
+	defer st.close()
 	go func() {
 		for {
 			req, err := server.Recv()
@@ -190,7 +189,7 @@ func (s *service) Predict(server grpc.BidiStreamingServer[clipperv1.PredictReque
 			c.calls = append(c.calls, req)
 			behave := c.behavior
 			c.mu.Unlock()
-			calls.Go(func() { behave(call) })
+			go behave(call)
 		}
 	}()
 	select {
@@ -206,12 +205,21 @@ type stream struct {
 	server grpc.BidiStreamingServer[clipperv1.PredictRequest, clipperv1.PredictResponse]
 	ended  chan error
 	mu     sync.Mutex
+	closed bool // the handler has returned; nothing may be sent
+}
+
+func (s *stream) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
 }
 
 func (s *stream) send(m any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_ = s.server.SendMsg(m) // The stream may have ended, as it may for any container.
+	if !s.closed {
+		_ = s.server.SendMsg(m) // The stream may have ended, as it may for any container.
+	}
 }
 
 func (s *stream) end(err error) {
