@@ -173,7 +173,7 @@ func (c *Catalog) Deploy(ctx context.Context, spec *clipperv1.ModelVersion, keep
 }
 
 // Update changes how a version runs. change may be called several times.
-func (c *Catalog) Update(ctx context.Context, model, version string, change func(*clipperv1.ModelVersion) error) error {
+func (c *Catalog) Update(ctx context.Context, model, version string, change func(*clipperv1.ModelVersion)) error {
 	for range maxAttempts {
 		m, _, err := c.getModel(ctx, model)
 		if err != nil {
@@ -183,9 +183,7 @@ func (c *Catalog) Update(ctx context.Context, model, version string, change func
 		if err != nil {
 			return err
 		}
-		if err := change(doc.spec); err != nil {
-			return err
-		}
+		change(doc.spec)
 		value, err := doc.encode()
 		if err != nil {
 			return c.failed(err)
@@ -229,7 +227,7 @@ func (c *Catalog) Delete(ctx context.Context, model, version string) (uid string
 		}
 		doc, ok := versions[version]
 		if !ok {
-			return versionNotFound(model, version)
+			return VersionNotFound(model, version)
 		}
 		uid = doc.UID
 		if m.Current == version && m.Deleting[version] != uid {
@@ -255,7 +253,7 @@ func (c *Catalog) DeleteModel(ctx context.Context, model string) (uids map[strin
 			return err
 		}
 		if len(versions) == 0 {
-			return modelNotFound(model)
+			return ModelNotFound(model)
 		}
 		uids = map[string]string{}
 		for version, doc := range versions {
@@ -360,9 +358,9 @@ func (c *Catalog) getVersion(ctx context.Context, m *modelDocument, model, versi
 	d, err := c.docs.Get(ctx, versionKey(model, version))
 	if errors.Is(err, store.ErrNotFound) {
 		if m.Current == "" {
-			return nil, 0, modelNotFound(model)
+			return nil, 0, ModelNotFound(model)
 		}
-		return nil, 0, versionNotFound(model, version)
+		return nil, 0, VersionNotFound(model, version)
 	}
 	if err != nil {
 		return nil, 0, c.failed(err)
@@ -410,11 +408,13 @@ func (c *Catalog) failed(err error) error {
 	return apierror.From(err)
 }
 
-func modelNotFound(model string) error {
+// ModelNotFound says that there is no such model.
+func ModelNotFound(model string) error {
 	return apierror.New(codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_MODEL_NOT_FOUND, "model", "there is no model %q", model)
 }
 
-func versionNotFound(model, version string) error {
+// VersionNotFound says that a model has no such version.
+func VersionNotFound(model, version string) error {
 	return apierror.New(codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND, "version", "model %q has no version %q", model, version)
 }
 

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package abstraction
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/clipper-serving/clipper/abstraction/catalog"
+	"github.com/clipper-serving/clipper/abstraction/launcher"
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+	"github.com/clipper-serving/clipper/internal/apierror"
+)
+
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+// modelService is the administration of models. Its semantics are in
+// model_service.proto.
+type modelService struct {
+	clipperv1.UnimplementedModelServiceServer
+	service *Service
+}
+
+// DeployModel implements clipperv1.ModelServiceServer.
+func (m modelService) DeployModel(ctx context.Context, req *clipperv1.DeployModelRequest) (*clipperv1.DeployModelResponse, error) {
+	spec, err := catalog.Normalize(req.GetVersion())
+	if err != nil {
+		return nil, err
+	}
+	if err := m.service.checkContainer(spec.Container); err != nil {
+		return nil, err
+	}
+	if err := m.service.catalog.Deploy(ctx, spec, req.GetKeepCurrent()); err != nil {
+		return nil, err
+	}
+	m.service.log.Info("version deployed", "model", spec.Model, "version", spec.Version)
+	if v := m.service.afterChange(ctx, spec.Model, spec.Version); v != nil {
+		spec = v
+	}
+	return &clipperv1.DeployModelResponse{Version: spec}, nil
+}
+
+// GetModel implements clipperv1.ModelServiceServer.
+func (m modelService) GetModel(ctx context.Context, req *clipperv1.GetModelRequest) (*clipperv1.GetModelResponse, error) {
+	model, err := m.service.read(ctx, req.GetModel())
+	if err != nil {
+		return nil, err
+	}
+	return &clipperv1.GetModelResponse{Model: m.service.describeModel(model)}, nil
+}
+
+// ListModels implements clipperv1.ModelServiceServer.
+func (m modelService) ListModels(ctx context.Context, req *clipperv1.ListModelsRequest) (*clipperv1.ListModelsResponse, error) {
+	size := int(req.GetPageSize())
+	if size == 0 {
+		size = defaultPage
+	}
+	if size > maxPage {
+		return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "page_size", "page_size: want 1 to %d, or 0 for %d, not %d", maxPage, defaultPage, size)
+	}
+	after, err := base64.RawURLEncoding.DecodeString(req.GetPageToken())
+	if err != nil || (len(after) > 0 && catalog.CheckName("", string(after)) != nil) {
+		return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "page_token", "page_token: want the next_page_token of an earlier answer, or nothing")
+	}
+	if err := m.service.catalog.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	models := slices.DeleteFunc(slices.Clone(m.service.catalog.View().Models), func(model *catalog.Model) bool {
+		return len(model.Versions) == 0 || strings.Compare(model.Name, string(after)) <= 0
+	})
+	resp := &clipperv1.ListModelsResponse{}
+	for i, model := range models {
+		if i == size {
+			resp.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(models[i-1].Name))
+			break
+		}
+		resp.Models = append(resp.Models, m.service.describeModel(model))
+	}
+	return resp, nil
+}
+
+// GetModelVersion implements clipperv1.ModelServiceServer.
+func (m modelService) GetModelVersion(ctx context.Context, req *clipperv1.GetModelVersionRequest) (*clipperv1.GetModelVersionResponse, error) {
+	v, err := m.service.readVersion(ctx, req.GetModel(), req.GetVersion())
+	if err != nil {
+		return nil, err
+	}
+	return &clipperv1.GetModelVersionResponse{Version: v}, nil
+}
+
+// UpdateModelVersion implements clipperv1.ModelServiceServer.
+func (m modelService) UpdateModelVersion(ctx context.Context, req *clipperv1.UpdateModelVersionRequest) (*clipperv1.UpdateModelVersionResponse, error) {
+	if err := checkNames(req.GetModel(), req.GetVersion()); err != nil {
+		return nil, err
+	}
+	if err := catalog.CheckReplicas("replicas", req.Replicas); err != nil {
+		return nil, err
+	}
+	batching, err := catalog.NormalizeBatching("batching", req.GetBatching())
+	if err != nil {
+		return nil, err
+	}
+	var changed *clipperv1.ModelVersion
+	err = m.service.catalog.Update(ctx, req.Model, req.Version, func(v *clipperv1.ModelVersion) {
+		if req.Replicas != nil {
+			v.Replicas = proto.Uint32(*req.Replicas)
+		}
+		if req.Batching != nil {
+			v.Batching = batching
+		}
+		if req.Cache != nil {
+			v.Cache = req.Cache
+		}
+		changed = v
+	})
+	if err != nil {
+		return nil, err
+	}
+	if v := m.service.afterChange(ctx, req.Model, req.Version); v != nil {
+		changed = v
+	}
+	return &clipperv1.UpdateModelVersionResponse{Version: changed}, nil
+}
+
+// SetCurrentVersion implements clipperv1.ModelServiceServer.
+func (m modelService) SetCurrentVersion(ctx context.Context, req *clipperv1.SetCurrentVersionRequest) (*clipperv1.SetCurrentVersionResponse, error) {
+	if err := checkNames(req.GetModel(), req.GetVersion()); err != nil {
+		return nil, err
+	}
+	if err := m.service.catalog.SetCurrent(ctx, req.Model, req.Version); err != nil {
+		return nil, err
+	}
+	m.service.log.Info("current version set", "model", req.Model, "version", req.Version)
+	m.service.afterChange(ctx, req.Model, req.Version)
+	model := m.service.catalog.View().Model(req.Model)
+	if model == nil { // removed meanwhile
+		return &clipperv1.SetCurrentVersionResponse{Model: &clipperv1.Model{Name: req.Model, CurrentVersion: req.Version}}, nil
+	}
+	return &clipperv1.SetCurrentVersionResponse{Model: m.service.describeModel(model)}, nil
+}
+
+// DeleteModelVersion implements clipperv1.ModelServiceServer.
+func (m modelService) DeleteModelVersion(ctx context.Context, req *clipperv1.DeleteModelVersionRequest) (*clipperv1.DeleteModelVersionResponse, error) {
+	if err := checkNames(req.GetModel(), req.GetVersion()); err != nil {
+		return nil, err
+	}
+	uid, err := m.service.catalog.Delete(ctx, req.Model, req.Version)
+	if err != nil {
+		return nil, err
+	}
+	m.service.log.Info("version is being removed", "model", req.Model, "version", req.Version)
+	if err := m.service.awaitRemoval(ctx, req.Model, map[string]string{req.Version: uid}); err != nil {
+		return nil, err
+	}
+	return &clipperv1.DeleteModelVersionResponse{}, nil
+}
+
+// DeleteModel implements clipperv1.ModelServiceServer.
+func (m modelService) DeleteModel(ctx context.Context, req *clipperv1.DeleteModelRequest) (*clipperv1.DeleteModelResponse, error) {
+	if err := catalog.CheckName("model", req.GetModel()); err != nil {
+		return nil, err
+	}
+	uids, err := m.service.catalog.DeleteModel(ctx, req.Model)
+	if err != nil {
+		return nil, err
+	}
+	m.service.log.Info("model is being removed", "model", req.Model)
+	if err := m.service.awaitRemoval(ctx, req.Model, uids); err != nil {
+		return nil, err
+	}
+	return &clipperv1.DeleteModelResponse{}, nil
+}
+
+func checkNames(model, version string) error {
+	if err := catalog.CheckName("model", model); err != nil {
+		return err
+	}
+	return catalog.CheckName("version", version)
+}
+
+// launcherFor returns the launcher that starts such containers, or why none does.
+func (s *Service) launcherFor(c *clipperv1.Container) (launcher.Launcher, error) {
+	for _, l := range s.deps.Launchers {
+		if err := l.Check(c); !errors.Is(err, launcher.ErrUnsupported) {
+			return l, nil
+		}
+	}
+	return nil, launcher.ErrUnsupported
+}
+
+// checkContainer refuses a container that cannot be started here, as far as that is known
+// without starting it.
+func (s *Service) checkContainer(c *clipperv1.Container) error {
+	if c.GetAddress() != nil {
+		return nil
+	}
+	l, err := s.launcherFor(c)
+	if err != nil {
+		kind := "such containers"
+		switch c.GetSource().(type) {
+		case *clipperv1.Container_Image:
+			kind = "images"
+		case *clipperv1.Container_Adapter:
+			kind = "adapters"
+		case *clipperv1.Container_Command:
+			kind = "commands"
+		}
+		return launchFailed("version.container", "this server has no launcher for %s", kind)
+	}
+	err = l.Check(c)
+	var field *launcher.FieldError
+	if errors.As(err, &field) {
+		return launchFailed("version.container."+field.Field, "version.container.%s: %s", field.Field, field.Message)
+	}
+	return err
+}
+
+func launchFailed(field, format string, args ...any) error {
+	return apierror.New(codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_LAUNCH_FAILED, field, format, args...)
+}
+
+// afterChange lets what was just changed take effect here and returns the version, or nil
+// when it cannot be read. The change is made, so that is no error; the loop will follow.
+func (s *Service) afterChange(ctx context.Context, model, version string) *clipperv1.ModelVersion {
+	if err := s.catalog.Refresh(ctx); err != nil {
+		s.log.Warn("change of a model is not seen yet", "model", model, "version", version, "error", err)
+	}
+	s.wake()
+	view := s.apply()
+	if m := view.Model(model); m != nil {
+		if v := m.Version(version); v != nil {
+			return s.describe(m, v)
+		}
+	}
+	return nil
+}
+
+// awaitRemoval returns when the versions with these UIDs are gone.
+func (s *Service) awaitRemoval(ctx context.Context, model string, uids map[string]string) error {
+	for {
+		s.afterChange(ctx, model, "")
+		view := s.catalog.View()
+		left := false
+		if m := view.Model(model); m != nil {
+			left = slices.ContainsFunc(m.Versions, func(v *catalog.Version) bool { return uids[v.Spec.Version] == v.UID })
+		}
+		if !left {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return apierror.From(ctx.Err())
+		case <-view.Replaced():
+		}
+	}
+}
+
+// read returns a model that has versions.
+func (s *Service) read(ctx context.Context, model string) (*catalog.Model, error) {
+	if err := catalog.CheckName("model", model); err != nil {
+		return nil, err
+	}
+	if err := s.catalog.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	m := s.catalog.View().Model(model)
+	if m == nil || len(m.Versions) == 0 {
+		return nil, catalog.ModelNotFound(model)
+	}
+	return m, nil
+}
+
+func (s *Service) readVersion(ctx context.Context, model, version string) (*clipperv1.ModelVersion, error) {
+	if err := checkNames(model, version); err != nil {
+		return nil, err
+	}
+	m, err := s.read(ctx, model)
+	if err != nil {
+		return nil, err
+	}
+	v := m.Version(version)
+	if v == nil {
+		return nil, catalog.VersionNotFound(model, version)
+	}
+	return s.describe(m, v), nil
+}
+
+func (s *Service) describeModel(m *catalog.Model) *clipperv1.Model {
+	model := &clipperv1.Model{Name: m.Name, CurrentVersion: m.Current()}
+	for _, v := range m.Versions {
+		model.Versions = append(model.Versions, s.describe(m, v))
+	}
+	return model
+}
+
+// describe returns a version with what the server knows about it.
+func (s *Service) describe(m *catalog.Model, doc *catalog.Version) *clipperv1.ModelVersion {
+	spec := proto.CloneOf(doc.Spec)
+	spec.Current = m.Current() == spec.Version
+	v, err := s.version(name{spec.Model, spec.Version}, doc.UID)
+	switch {
+	case v != nil:
+		v.describe(spec)
+	case err != nil:
+		spec.State, spec.StateMessage = clipperv1.ModelState_MODEL_STATE_FAILED, "the version cannot be run by this server: "+err.Error()
+	default:
+		spec.State, spec.StateMessage = clipperv1.ModelState_MODEL_STATE_STARTING, "the version is not running yet"
+	}
+	if doc.Deleting {
+		spec.State, spec.StateMessage = clipperv1.ModelState_MODEL_STATE_DELETING, "the version answers what it has and is being removed"
+	}
+	return spec
+}

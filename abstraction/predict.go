@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package abstraction
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/clipper-serving/clipper/abstraction/prediction"
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/tensor"
+)
+
+// defaultDeadline is for callers that have none, so that no request waits for ever.
+const defaultDeadline = time.Minute
+
+// Predict asks models about one input and returns one entry for each, in their order. It
+// returns when all have answered or ctx ends, whichever is first; those that have not
+// answered then have PREDICTION_STATUS_DEADLINE, and what they say later is still
+// remembered. What goes wrong with one model is in its entry: the error is always nil.
+func (s *Service) Predict(ctx context.Context, models []*internalv1.ModelReference, in *tensor.Input) ([]*clipperv1.ModelPrediction, error) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(defaultDeadline)
+	}
+	c := &call{asked: make([]asked, len(models)), left: len(models)}
+	table := s.table.Load()
+	for i, ref := range models {
+		a := &c.asked[i]
+		a.prediction.Model, a.prediction.Version = ref.GetModel(), ref.GetVersion()
+		v, err := table.find(ref)
+		if err != nil {
+			c.Receive(i, prediction.Result{Err: err})
+			continue
+		}
+		a.prediction.Version = v.name.version
+		a.request = prediction.Request{Context: ctx, Input: in, Deadline: deadline, Receiver: c, Tag: i}
+		v.serving.Submit(&a.request)
+	}
+	return c.wait(ctx), nil
+}
+
+// find returns the version that a reference means.
+func (t *table) find(ref *internalv1.ModelReference) (*version, *prediction.Error) {
+	if !t.synced {
+		return nil, prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_UNAVAILABLE, "the models are not known yet: the store has not been read")
+	}
+	m, ok := t.models[ref.GetModel()]
+	if !ok {
+		return nil, prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_NOT_FOUND, "there is no model %q", ref.GetModel())
+	}
+	if ref.GetVersion() == "" {
+		if m.current == nil {
+			return nil, prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_NOT_FOUND, "model %q has no current version", ref.GetModel())
+		}
+		return m.current, nil
+	}
+	v := m.versions[ref.GetVersion()]
+	if v == nil {
+		return nil, prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_NOT_FOUND, "model %q has no version %q", ref.GetModel(), ref.GetVersion())
+	}
+	return v, nil
+}
+
+// call is one Predict under way. Results that come when it is over find it closed and
+// touch nothing that the caller has.
+type call struct {
+	asked []asked
+
+	mu   sync.Mutex
+	left int           // how many have not answered; 0 when the call is over
+	done chan struct{} // closed when left becomes 0; made only by one who has to wait
+}
+
+// asked is one model's part of a call.
+type asked struct {
+	request    prediction.Request
+	prediction clipperv1.ModelPrediction
+}
+
+// Receive implements prediction.Receiver.
+func (c *call) Receive(tag int, r prediction.Result) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.left == 0 {
+		return
+	}
+	p := &c.asked[tag].prediction
+	if r.Err != nil {
+		p.Status, p.Message = r.Err.Status, r.Err.Message
+	} else {
+		p.Status, p.Outputs, p.Cached = clipperv1.PredictionStatus_PREDICTION_STATUS_OK, r.Outputs, r.Cached
+	}
+	c.left--
+	if c.left == 0 && c.done != nil {
+		close(c.done)
+	}
+}
+
+// wait returns the predictions when all are there or ctx has ended.
+func (c *call) wait(ctx context.Context) []*clipperv1.ModelPrediction {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.left > 0 {
+		c.done = make(chan struct{})
+		c.mu.Unlock()
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+		}
+		c.mu.Lock()
+	}
+	c.left = 0
+	predictions := make([]*clipperv1.ModelPrediction, len(c.asked))
+	for i := range c.asked {
+		p := &c.asked[i].prediction
+		if p.Status == clipperv1.PredictionStatus_PREDICTION_STATUS_UNSPECIFIED {
+			p.Status = clipperv1.PredictionStatus_PREDICTION_STATUS_DEADLINE
+			p.Message = "the model had not answered when the deadline came"
+		}
+		predictions[i] = p
+	}
+	return predictions
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package abstraction
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/clipper-serving/clipper/abstraction/catalog"
+	"github.com/clipper-serving/clipper/abstraction/launcher"
+	"github.com/clipper-serving/clipper/abstraction/serving"
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+)
+
+// version is a model version that runs here. Safe for concurrent use.
+type version struct {
+	name     name
+	uid      string
+	serving  *serving.Version
+	launcher launcher.Launcher // nil when the containers are somebody else's
+	backoff  backoff
+	service  *Service
+	log      *slog.Logger
+
+	mu       sync.Mutex
+	closed   bool
+	spec     *clipperv1.ModelVersion // as last applied
+	replicas []*replica              // sorted by id; those that are leaving included
+	leaving  sync.WaitGroup
+}
+
+// newVersion runs a version.
+func (s *Service) newVersion(n name, doc *catalog.Version) (*version, error) {
+	v := &version{
+		name:    n,
+		uid:     doc.UID,
+		backoff: s.backoff,
+		service: s,
+		log:     s.log.With("model", n.model, "version", n.version),
+		spec:    doc.Spec,
+	}
+	var err error
+	if doc.Spec.Container.GetAddress() == nil {
+		if v.launcher, err = s.launcherFor(doc.Spec.Container); err != nil {
+			return nil, err
+		}
+	}
+	v.serving, err = serving.New(serving.Config{
+		Model:        n.model,
+		Version:      n.version,
+		Signature:    doc.Spec.Signature,
+		Batching:     doc.Spec.Batching,
+		Cache:        doc.Spec.Cache,
+		StartTimeout: doc.Spec.Container.StartTimeout.AsDuration(),
+		OnChange:     v.notify,
+	}, s.serving)
+	if err != nil {
+		return nil, fmt.Errorf("serve version: %w", err)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.scale()
+	return v, nil
+}
+
+// update makes the version run as the document says now.
+func (v *version) update(spec *clipperv1.ModelVersion) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	before := v.spec
+	if v.closed || before == spec {
+		return
+	}
+	v.spec = spec
+	if !proto.Equal(before.Batching, spec.Batching) || !proto.Equal(before.Cache, spec.Cache) {
+		if err := v.serving.Update(spec.Batching, spec.Cache); err != nil {
+			v.log.Error("version runs on as before", "error", err)
+		}
+	}
+	v.scale()
+}
+
+// scale starts replicas that are missing and lets those go that are too many. It holds
+// v.mu.
+func (v *version) scale() {
+	var staying []*replica
+	for _, r := range v.replicas {
+		if !r.isLeaving() {
+			staying = append(staying, r)
+		}
+	}
+	wanted := int(v.spec.GetReplicas())
+	for len(staying) < wanted {
+		r := v.startReplica(v.freeID())
+		staying = append(staying, r)
+		v.replicas = append(v.replicas, r)
+		slices.SortFunc(v.replicas, func(a, b *replica) int { return a.number - b.number })
+	}
+	for _, r := range staying[wanted:] {
+		r.leave()
+		v.leaving.Go(func() {
+			ctx, cancel := context.WithTimeout(v.service.patience, v.service.cfg.DrainTimeout)
+			defer cancel()
+			r.stop(ctx)
+			v.mu.Lock()
+			v.replicas = slices.DeleteFunc(v.replicas, func(o *replica) bool { return o == r })
+			v.mu.Unlock()
+			v.notify()
+		})
+	}
+}
+
+// freeID returns the least number that no replica has.
+func (v *version) freeID() int {
+	for n := 0; ; n++ {
+		if !slices.ContainsFunc(v.replicas, func(r *replica) bool { return r.number == n }) {
+			return n
+		}
+	}
+}
+
+// notify tells replicas and the service that a state may have changed. It does not block.
+func (v *version) notify() {
+	v.mu.Lock()
+	for _, r := range v.replicas {
+		r.wake()
+	}
+	v.mu.Unlock()
+	v.service.wake()
+}
+
+// close answers what the version has and stops the replicas: in good order until ctx ends,
+// and at once from then on.
+func (v *version) close(ctx context.Context) {
+	v.mu.Lock()
+	v.closed = true
+	replicas := slices.Clone(v.replicas)
+	for _, r := range replicas {
+		r.leave()
+	}
+	v.mu.Unlock()
+
+	v.serving.Close(ctx)
+	var stopping sync.WaitGroup
+	for _, r := range replicas {
+		stopping.Go(func() { r.stop(ctx) })
+	}
+	stopping.Wait()
+	v.leaving.Wait()
+}
+
+// ready reports whether a replica can serve.
+func (v *version) ready() bool {
+	return slices.ContainsFunc(v.status(), func(r replicaStatus) bool {
+		return r.State == clipperv1.ReplicaState_REPLICA_STATE_READY
+	})
+}
+
+// status returns what each replica is doing.
+func (v *version) status() []replicaStatus {
+	v.mu.Lock()
+	replicas := slices.Clone(v.replicas)
+	v.mu.Unlock()
+	statuses := make([]replicaStatus, len(replicas))
+	for i, r := range replicas {
+		statuses[i] = r.status()
+	}
+	return statuses
+}
+
+// describe fills in what the server knows about a version that runs here.
+func (v *version) describe(spec *clipperv1.ModelVersion) {
+	if len(spec.Signature.GetInputs())+len(spec.Signature.GetOutputs()) == 0 {
+		spec.Signature = v.serving.Signature()
+	}
+	spec.State, spec.StateMessage, spec.ReplicaStatus = summarize(int(spec.GetReplicas()), v.status(), spec.Container)
+}
+
+// summarize says what a version is doing, given what its replicas do.
+func summarize(wanted int, statuses []replicaStatus, c *clipperv1.Container) (clipperv1.ModelState, string, []*clipperv1.Replica) {
+	var ready, failed int
+	var cause string
+	replicas := make([]*clipperv1.Replica, len(statuses))
+	for i, r := range statuses {
+		replicas[i] = r.Replica
+		switch {
+		case r.leaving:
+		case r.State == clipperv1.ReplicaState_REPLICA_STATE_READY:
+			ready++
+		case r.failing || r.State == clipperv1.ReplicaState_REPLICA_STATE_FAILED:
+			failed++
+			if cause == "" {
+				cause = "replica " + r.Id + ": " + r.Message
+			}
+		}
+	}
+	count := strconv.Itoa(ready) + " of " + strconv.Itoa(wanted) + " replicas ready"
+	switch {
+	case wanted == 0:
+		return clipperv1.ModelState_MODEL_STATE_STOPPED, "no replica is wanted: scale the version up to use it", replicas
+	case ready >= wanted:
+		return clipperv1.ModelState_MODEL_STATE_READY, count, replicas
+	case ready > 0:
+		return clipperv1.ModelState_MODEL_STATE_DEGRADED, sentence(count, cause), replicas
+	case failed >= wanted:
+		return clipperv1.ModelState_MODEL_STATE_FAILED, sentence(count, cause), replicas
+	}
+	return clipperv1.ModelState_MODEL_STATE_STARTING,
+		sentence(count+"; one may take "+c.GetStartTimeout().AsDuration().String()+" to start", cause), replicas
+}
+
+func sentence(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), "; ")
+}
