@@ -227,7 +227,7 @@ func (c *Catalog) Delete(ctx context.Context, model, version string) (uid string
 		}
 		doc, ok := versions[version]
 		if !ok {
-			return VersionNotFound(model, version)
+			return m.notFound(model, version)
 		}
 		uid = doc.UID
 		if m.Current == version && m.Deleting[version] != uid {
@@ -263,6 +263,13 @@ func (c *Catalog) DeleteModel(ctx context.Context, model string) (uids map[strin
 		return nil
 	})
 	return uids, err
+}
+
+func (m *modelDocument) notFound(model, version string) error {
+	if m.Current == "" {
+		return ModelNotFound(model)
+	}
+	return VersionNotFound(model, version)
 }
 
 func (m *modelDocument) remove(version, uid string) {
@@ -357,10 +364,7 @@ func (c *Catalog) getModel(ctx context.Context, model string) (*modelDocument, s
 func (c *Catalog) getVersion(ctx context.Context, m *modelDocument, model, version string) (*versionDocument, store.Revision, error) {
 	d, err := c.docs.Get(ctx, versionKey(model, version))
 	if errors.Is(err, store.ErrNotFound) {
-		if m.Current == "" {
-			return nil, 0, ModelNotFound(model)
-		}
-		return nil, 0, VersionNotFound(model, version)
+		return nil, 0, m.notFound(model, version)
 	}
 	if err != nil {
 		return nil, 0, c.failed(err)
