@@ -168,8 +168,8 @@ func (a *App) Go(name string, run func(context.Context) error) {
 }
 
 // Defer adds what is to be closed when all servers and loops have ended.
-func (a *App) Defer(name string, close func() error) {
-	a.closers = append(a.closers, closer{name, close})
+func (a *App) Defer(name string, closing func() error) {
+	a.closers = append(a.closers, closer{name, closing})
 }
 
 // Ready adds a condition of readiness. The check returns nil when it is met, and

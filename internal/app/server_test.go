@@ -341,11 +341,12 @@ func TestListen_warnsBeyondLoopback(t *testing.T) {
 }
 
 // get fetches a URL over a connection of its own.
-func get(t *testing.T, url string) (*http.Response, error) {
-	t.Helper()
+func get(ctx context.Context, url string) (*http.Response, error) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	require.NoError(t, err)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
 	return client.Do(req)
 }
 
@@ -366,7 +367,7 @@ func TestHTTP_finishesWhatIsInFlight(t *testing.T) {
 	}
 	answered := make(chan answer, 1)
 	go func() {
-		res, err := get(t, "http://"+server.Address())
+		res, err := get(t.Context(), "http://"+server.Address())
 		if err != nil {
 			answered <- answer{err: err}
 			return
@@ -402,7 +403,7 @@ func TestHTTP_forcesTheEnd(t *testing.T) {
 	})
 	failed := make(chan error, 1)
 	go func() {
-		res, err := get(t, "http://"+server.Address())
+		res, err := get(t.Context(), "http://"+server.Address())
 		if err == nil {
 			err = errors.Join(errors.New("answered"), res.Body.Close())
 		}
@@ -457,7 +458,7 @@ func TestServers_stopInReverse(t *testing.T) {
 	stopped := make(chan error, 1)
 	go func() { stopped <- stop() }()
 	<-front.Draining()
-	res, err := get(t, "http://"+ops.Address()+"/readyz")
+	res, err := get(t.Context(), "http://"+ops.Address()+"/readyz")
 	require.NoError(t, err, "the first server answers while the last one drains")
 	require.NoError(t, res.Body.Close())
 	require.Equal(t, http.StatusServiceUnavailable, res.StatusCode)

@@ -27,8 +27,8 @@
 //
 // The package inprocgrpc of github.com/fullstorydev/grpchan has the same
 // purpose. It was measured at 5 µs and 20 allocations for the smallest unary
-// call, against half a microsecond and 10 here, and brings a protobuf code generator and
-// the superseded protobuf module with it.
+// call, against half a microsecond and 10 here, and brings a protobuf code
+// generator and the superseded protobuf module with it.
 package inprocess
 
 import (

@@ -64,7 +64,7 @@ func both(t *testing.T, service *fake, body func(t *testing.T, client testpb.Tes
 		listener := bufconn.Listen(1 << 16)
 		server := grpc.NewServer(grpc.WaitForHandlers(true))
 		testpb.RegisterTestServiceServer(server, service)
-		go server.Serve(listener) //nolint:errcheck // Ends with Stop.
+		go server.Serve(listener)
 		t.Cleanup(server.Stop)
 		conn, err := grpc.NewClient("passthrough:///bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
@@ -163,7 +163,7 @@ func TestUnary_errors(t *testing.T) {
 func TestUnary_deadlineAndCancellation(t *testing.T) {
 	service := &fake{unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
 		<-ctx.Done()
-		return nil, errors.New("gave up")
+		return nil, ctx.Err()
 	}}
 	both(t, service, func(t *testing.T, client testpb.TestServiceClient) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -178,6 +178,18 @@ func TestUnary_deadlineAndCancellation(t *testing.T) {
 		_, err = client.UnaryCall(ctx, &testpb.SimpleRequest{})
 		require.Equal(t, codes.Canceled, status.Code(err))
 	})
+}
+
+func TestUnary_aCallerWhoseTimeIsOverHearsThat(t *testing.T) {
+	conn := inprocess.New(nil, nil)
+	testpb.RegisterTestServiceServer(conn, &fake{unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+		<-ctx.Done()
+		return nil, errors.New("gave up")
+	}})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	_, err := testpb.NewTestServiceClient(conn).UnaryCall(ctx, &testpb.SimpleRequest{})
+	require.Equal(t, codes.DeadlineExceeded, status.Code(err))
 }
 
 func TestUnknownMethod(t *testing.T) {

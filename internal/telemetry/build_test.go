@@ -32,7 +32,8 @@ func TestNewBuild(t *testing.T) {
 		{
 			"module", "",
 			debug.BuildInfo{GoVersion: "go1.26.8", Main: debug.Module{Version: "v1.3.0"}},
-			Build{Version: "v1.3.0", Go: "go1.26.8"}, "v1.3.0 (go1.26.8)",
+			Build{Version: "v1.3.0", Go: "go1.26.8"},
+			"v1.3.0 (go1.26.8)",
 		},
 		{"nothing known", "", debug.BuildInfo{}, Build{Version: "devel"}, "devel"},
 	}
