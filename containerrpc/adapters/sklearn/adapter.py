@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serves a scikit-learn estimator that was saved with joblib.
+
+CLIPPER_SKLEARN_METHOD names the method to serve: predict (the default), predict_proba, ...
+"""
+
+import os
+
+from clipper_container import serve, spec
+
+
+class ScikitLearn:
+    expects = "an estimator written by joblib.dump with the same version of scikit-learn, with the method of CLIPPER_SKLEARN_METHOD"
+
+    def __init__(self, path):
+        import joblib
+        import sklearn
+
+        estimator = joblib.load(path)
+        method = os.environ.get("CLIPPER_SKLEARN_METHOD", "predict")
+        self.predict = getattr(estimator, method)
+        self.properties = {"framework": f"scikit-learn {sklearn.__version__}", "estimator": type(estimator).__name__}
+        if hasattr(estimator, "n_features_in_"):
+            self.inputs = [spec(shape=[estimator.n_features_in_])]
+        classes = getattr(estimator, "classes_", [])
+        if hasattr(classes, "dtype"):  # a list of arrays when there are several targets
+            self.outputs = [spec(classes.dtype) if method == "predict" else spec(shape=None)]
+
+
+serve(ScikitLearn)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors that a model raises or returns, and how they travel."""
+
+from __future__ import annotations
+
+import grpc
+from clipper_proto.v1 import error_pb2
+
+# A message travels with each answer and ends in front of people; no framework needs more.
+MAX_MESSAGE = 2000
+
+
+class RowError(Exception):
+    """One row cannot be predicted; the others can.
+
+    Put it in the place of the row's output in the list that ``predict`` returns.
+    """
+
+
+class ModelError(Exception):
+    """The model can never be loaded: the file is missing, broken or of the wrong kind.
+
+    Raised while the model is loaded it ends the process with exit code 78, which tells the
+    launcher not to try again. The message says what was expected.
+    """
+
+
+class BatchError(Exception):
+    """A batch failed as a whole for a cause that the runtime knows."""
+
+    def __init__(self, code: grpc.StatusCode, reason: error_pb2.ErrorReason, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.code, self.reason, self.field = code, reason, field
+
+
+def invalid(message: str, field: str) -> BatchError:
+    """Returns the error of a request that breaks the container protocol."""
+    return BatchError(grpc.StatusCode.INVALID_ARGUMENT, error_pb2.ERROR_REASON_INVALID_FIELD, message, field)
+
+
+def bad_output(message: str) -> BatchError:
+    """Returns the error of a model whose output no tensor can hold."""
+    return BatchError(grpc.StatusCode.INTERNAL, error_pb2.ERROR_REASON_MODEL_PROTOCOL, message)
+
+
+def to_message(error: BaseException) -> error_pb2.Error:
+    """Returns the error as it travels; whatever is not a BatchError is the model's own failure."""
+    if isinstance(error, BatchError):
+        code, reason, field, text = error.code, error.reason, error.field, str(error)
+    else:
+        code, reason, field, text = grpc.StatusCode.UNKNOWN, error_pb2.ERROR_REASON_MODEL_FAILED, "", describe(error)
+    return error_pb2.Error(code=code.value[0], reason=reason, field=field, message=text[:MAX_MESSAGE])
+
+
+def describe(error: BaseException) -> str:
+    """Returns what the error says, with its type where the words alone do not tell."""
+    if isinstance(error, (RowError, ModelError)) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

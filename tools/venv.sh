@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Prints the interpreter of a virtual environment that has what the requirements files say, and
+# Clipper's Python packages as they are in this tree. It is made once for each content of the files.
+# CLIPPER_PYTHON names the interpreter to make it with.
+set -euo pipefail
+if [ $# -lt 2 ]; then
+  echo "usage: tools/venv.sh NAME REQUIREMENTS..." >&2
+  exit 2
+fi
+root=$(cd "$(dirname "$0")/.." && pwd)
+name=$1
+shift
+python=${CLIPPER_PYTHON:-python3}
+command -v "$python" >/dev/null || { echo "missing: $python, Python 3.9 or newer" >&2; exit 1; }
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' || { echo "missing: Python 3.9 or newer; $python is $("$python" --version 2>&1)" >&2; exit 1; }
+"$python" -c 'import venv, ensurepip' 2>/dev/null || { echo "missing: Python's venv (Debian package python3-venv)" >&2; exit 1; }
+
+key=$({ "$python" -c 'import sys; print(sys.version, sys.base_prefix)'; echo "$root"; cat "$@"; } | sha256sum | cut -c1-12)
+venv=$root/.cache/venv-$name-$key
+# Two that ask at once must not build the same one.
+mkdir -p "$root/.cache"
+exec 9>"$root/.cache/venv-$name.lock"
+if command -v flock >/dev/null; then flock 9; fi
+if [ ! -e "$venv/.complete" ]; then
+  echo "making the virtual environment .cache/venv-$name-$key" >&2
+  rm -rf "$root/.cache/venv-$name-"????????????
+  "$python" -m venv "$venv" >&2
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${@/#/--requirement=}" >&2
+  site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  printf '%s\n' "$root/gen/python/src" "$root/containerrpc/python/src" >"$site/clipper.pth"
+  touch "$venv/.complete"
+fi
+echo "$venv/bin/python"
