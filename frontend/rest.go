@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package frontend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"github.com/clipper-serving/clipper/frontend/explorer"
+	gatewayv1 "github.com/clipper-serving/clipper/frontend/gateway/clipper/v1"
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+	"github.com/clipper-serving/clipper/internal/apierror"
+)
+
+// NewQueryHandler returns the REST API for queries and feedback, which calls the services behind
+// conn; /openapi.json, which describes it; and /docs, a page to try it.
+func NewQueryHandler(cfg Config, conn grpc.ClientConnInterface) (http.Handler, error) {
+	return newHandler(cfg, conn, []string{"QueryService", "FeedbackService"},
+		gatewayv1.RegisterQueryServiceHandlerClient, clipperv1.NewQueryServiceClient,
+		gatewayv1.RegisterFeedbackServiceHandlerClient, clipperv1.NewFeedbackServiceClient)
+}
+
+// NewAdminHandler is as NewQueryHandler, for administration.
+func NewAdminHandler(cfg Config, conn grpc.ClientConnInterface) (http.Handler, error) {
+	return newHandler(cfg, maskConn{conn}, []string{"ApplicationService", "ModelService"},
+		gatewayv1.RegisterApplicationServiceHandlerClient, clipperv1.NewApplicationServiceClient,
+		gatewayv1.RegisterModelServiceHandlerClient, clipperv1.NewModelServiceClient)
+}
+
+// newHandler returns a handler for two services.
+func newHandler[A, B any](
+	cfg Config, conn grpc.ClientConnInterface, services []string,
+	registerA func(context.Context, *runtime.ServeMux, A) error, clientA func(grpc.ClientConnInterface) A,
+	registerB func(context.Context, *runtime.ServeMux, B) error, clientB func(grpc.ClientConnInterface) B,
+) (http.Handler, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("configure REST: %w", err)
+	}
+	mux := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler{}),
+		runtime.WithErrorHandler(writeError),
+		runtime.WithRoutingErrorHandler(writeRoutingError),
+		// A form's content type, which curl gives to any body, has no meaning here.
+		runtime.WithDisablePathLengthFallback(),
+		// Headers are not metadata, nor the other way; Grpc-Timeout is read in any case.
+		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
+	)
+	if err := errors.Join(registerA(context.Background(), mux, clientA(conn)), registerB(context.Background(), mux, clientB(conn))); err != nil {
+		return nil, fmt.Errorf("register REST handlers: %w", err)
+	}
+	docs, err := explorer.New(services)
+	if err != nil {
+		return nil, err
+	}
+	return &handler{cfg: cfg, api: mux, docs: docs}, nil
+}
+
+// handler serves the REST API of one listener.
+type handler struct {
+	cfg  Config
+	api  *runtime.ServeMux
+	docs *explorer.Explorer
+}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if h.docs.Serves(r.URL.Path) {
+		h.docs.ServeHTTP(w, r)
+		return
+	}
+	b := &body{}
+	if r.Body != nil && r.Body != http.NoBody {
+		var err error
+		if b, err = h.read(w, r); err != nil {
+			w.Header().Set("Connection", "close")
+			writeStatus(w, err)
+			return
+		}
+	}
+	r = r.WithContext(context.WithValue(r.Context(), bodyKey{}, b))
+	r.Body = b
+	h.api.ServeHTTP(w, r)
+}
+
+// read reads a body within the limits of size and time.
+func (h *handler) read(w http.ResponseWriter, r *http.Request) (*body, error) {
+	limit := int64(h.cfg.MaxBody)
+	if r.ContentLength > limit {
+		return nil, tooLarge("", "the request body has %d bytes, more than the limit of %d", r.ContentLength, limit)
+	}
+	control := http.NewResponseController(w)
+	// A connection that has no deadlines is one of a test.
+	_ = control.SetReadDeadline(time.Now().Add(h.cfg.BodyTimeout))
+	b := &body{}
+	var err error
+	if r.ContentLength >= 0 && r.ContentLength <= 1<<20 {
+		b.data = make([]byte, r.ContentLength)
+		_, err = io.ReadFull(r.Body, b.data)
+		if err == nil {
+			_, err = r.Body.Read(nil) // Lets the server see that the body is at its end.
+		}
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+	} else {
+		b.data, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	}
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return nil, tooLarge("", "the request body has more than %d bytes, the limit", limit)
+	case err != nil:
+		return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_MALFORMED_JSON, "", "the request body did not arrive whole within %s", h.cfg.BodyTimeout)
+	}
+	_ = control.SetReadDeadline(time.Time{})
+	return b, nil
+}
+
+// body is a request's body that has been read. It keeps what its decoder finds, which
+// the generated code between decoder and error handler has no place for.
+type body struct {
+	data []byte
+	pos  int
+	err  error    // Why it could not be decoded.
+	mask []string // The top-level keys, when it is a resource that is to be changed.
+}
+
+type bodyKey struct{}
+
+func (b *body) Read(p []byte) (int, error) {
+	if b.pos == len(b.data) {
+		return 0, io.EOF
+	}
+	n := copy(p, b.data[b.pos:])
+	b.pos += n
+	return n, nil
+}
+
+func (b *body) Close() error { return nil }
+
+// maskConn gives an update the mask of the fields that are in its body.
+type maskConn struct{ grpc.ClientConnInterface }
+
+func (c maskConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	if update, ok := args.(*clipperv1.UpdateApplicationRequest); ok {
+		b, _ := ctx.Value(bodyKey{}).(*body)
+		if b == nil || len(b.mask) == 0 {
+			return missing("application", "there is nothing to change: expected at least one field of the application")
+		}
+		update.UpdateMask = &fieldmaskpb.FieldMask{Paths: b.mask}
+	}
+	return c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
+}
+
+// writeError answers a call that failed.
+func writeError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+	if b, ok := r.Body.(*body); ok && b.err != nil {
+		err = b.err
+	}
+	writeStatus(w, err)
+}
+
+// writeRoutingError answers a request that is for no call.
+func writeRoutingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, httpStatus int) {
+	path := shorten(r.URL.Path)
+	switch httpStatus {
+	case http.StatusNotFound:
+		writeStatus(w, apierror.New(codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_UNKNOWN_METHOD, "",
+			"there is nothing at %s; /openapi.json lists what there is", path))
+	case http.StatusMethodNotAllowed:
+		writeStatus(w, apierror.New(codes.Unimplemented, clipperv1.ErrorReason_ERROR_REASON_UNKNOWN_METHOD, "",
+			"%s cannot be used with %s; /openapi.json lists what can", path, shorten(r.Method)))
+	default:
+		writeStatus(w, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "", "the path %s cannot be read", path))
+	}
+}

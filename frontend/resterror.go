@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package frontend
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc/codes"
+
+	"github.com/clipper-serving/clipper/frontend/naturaljson"
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+	"github.com/clipper-serving/clipper/internal/apierror"
+)
+
+// writeStatus answers with an error.
+func writeStatus(w http.ResponseWriter, err error) {
+	e := apierror.ToProto(err)
+	if after := e.GetRetryAfter(); after != nil {
+		seconds := (after.AsDuration() + time.Second - 1) / time.Second
+		w.Header().Set("Retry-After", strconv.FormatInt(int64(seconds), 10))
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(httpStatus(e))
+	b := append([]byte(`{"error":`), appendError(nil, e)...)
+	_, _ = w.Write(append(b, "}\n"...)) // The client may be gone.
+}
+
+// httpStatus returns the HTTP status for an error.
+func httpStatus(e *clipperv1.Error) int {
+	switch reason(e) {
+	case clipperv1.ErrorReason_ERROR_REASON_TOO_LARGE:
+		return http.StatusRequestEntityTooLarge
+	case clipperv1.ErrorReason_ERROR_REASON_UNKNOWN_METHOD:
+		if codes.Code(e.GetCode()) == codes.Unimplemented {
+			return http.StatusMethodNotAllowed
+		}
+	}
+	return runtime.HTTPStatusFromCode(codes.Code(e.GetCode()))
+}
+
+// reason returns an error's reason; for an error that was made outside Clipper's services, the one
+// that its code suggests.
+func reason(e *clipperv1.Error) clipperv1.ErrorReason {
+	if e.GetReason() != clipperv1.ErrorReason_ERROR_REASON_UNSPECIFIED {
+		return e.GetReason()
+	}
+	switch codes.Code(e.GetCode()) {
+	case codes.InvalidArgument, codes.OutOfRange:
+		return clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD
+	case codes.DeadlineExceeded:
+		return clipperv1.ErrorReason_ERROR_REASON_DEADLINE
+	case codes.Unavailable:
+		return clipperv1.ErrorReason_ERROR_REASON_UNAVAILABLE
+	case codes.ResourceExhausted:
+		return clipperv1.ErrorReason_ERROR_REASON_OVERLOADED
+	case codes.Aborted:
+		return clipperv1.ErrorReason_ERROR_REASON_CONFLICT
+	case codes.Unimplemented:
+		return clipperv1.ErrorReason_ERROR_REASON_UNKNOWN_METHOD
+	case codes.Internal, codes.Unknown, codes.DataLoss:
+		return clipperv1.ErrorReason_ERROR_REASON_INTERNAL
+	}
+	return clipperv1.ErrorReason_ERROR_REASON_UNSPECIFIED
+}
+
+// appendError appends an error as the REST API writes it, alone and in the results of a batch.
+func appendError(b []byte, e *clipperv1.Error) []byte {
+	b = append(b, `{"code":"`...)
+	b = append(b, codeName(codes.Code(e.GetCode()))...)
+	b = append(b, `","status":`...)
+	b = strconv.AppendInt(b, int64(httpStatus(e)), 10)
+	b = append(b, `,"message":`...)
+	b = naturaljson.AppendText(b, e.GetMessage())
+	if r := reason(e); r != clipperv1.ErrorReason_ERROR_REASON_UNSPECIFIED {
+		b = append(b, `,"reason":"`...)
+		b = append(b, strings.TrimPrefix(r.String(), "ERROR_REASON_")...)
+		b = append(b, '"')
+	}
+	if e.GetField() != "" {
+		b = append(b, `,"field":`...)
+		b = naturaljson.AppendText(b, e.GetField())
+	}
+	if after := e.GetRetryAfter(); after != nil {
+		b = append(b, `,"retry_after_ms":`...)
+		b = strconv.AppendInt(b, after.AsDuration().Milliseconds(), 10)
+	}
+	return append(b, '}')
+}
+
+// codeName returns a code as google.rpc.Code spells it.
+func codeName(c codes.Code) string {
+	names := [...]string{
+		"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
+		"RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+	}
+	if int(c) < len(names) {
+		return names[c]
+	}
+	return "UNKNOWN"
+}

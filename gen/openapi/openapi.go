@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package openapi holds the generated description of the REST API.
+package openapi
+
+import _ "embed" // For Spec.
+
+// Spec is the whole REST API in OpenAPI 2.0, as JSON. It is not to be modified.
+//
+//go:embed clipper.swagger.json
+var Spec []byte
