@@ -5,7 +5,6 @@ package abstraction
 import (
 	"context"
 	"fmt"
-	"log/slog"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -17,10 +16,10 @@ import (
 
 // RegisterExchange registers the stream that selectors ask for predictions on. Closing draining
 // ends the streams after the last reply.
-func (s *Service) RegisterExchange(r grpc.ServiceRegistrar, draining <-chan struct{}, log *slog.Logger) {
+func (s *Service) RegisterExchange(r grpc.ServiceRegistrar, draining <-chan struct{}) {
 	exchange.NewServer(map[internalv1.Method]exchange.Handler{
 		internalv1.Method_METHOD_PREDICT: s.servePredict,
-	}, draining, log).Register(r)
+	}, draining, s.log).Register(r)
 }
 
 func (s *Service) servePredict(ctx context.Context, payload []byte) (proto.Message, error) {

@@ -5,7 +5,6 @@ package selector
 import (
 	"context"
 	"fmt"
-	"log/slog"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -17,11 +16,11 @@ import (
 
 // RegisterExchange registers the stream that frontends send queries and feedback on. Closing
 // draining ends the streams after the last reply.
-func (s *Service) RegisterExchange(r grpc.ServiceRegistrar, draining <-chan struct{}, log *slog.Logger) {
+func (s *Service) RegisterExchange(r grpc.ServiceRegistrar, draining <-chan struct{}) {
 	exchange.NewServer(map[internalv1.Method]exchange.Handler{
 		internalv1.Method_METHOD_QUERY:    s.serveQuery,
 		internalv1.Method_METHOD_FEEDBACK: s.serveFeedback,
-	}, draining, log).Register(r)
+	}, draining, s.log).Register(r)
 }
 
 func (s *Service) serveQuery(ctx context.Context, payload []byte) (proto.Message, error) {

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package services
+
+import (
+	"github.com/clipper-serving/clipper/abstraction"
+	"github.com/clipper-serving/clipper/abstraction/launcher/process"
+	"github.com/clipper-serving/clipper/frontend"
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+	"github.com/clipper-serving/clipper/internal/app"
+	"github.com/clipper-serving/clipper/selector"
+)
+
+// FrontendConfig is what a frontend needs, wherever the other services are.
+type FrontendConfig struct {
+	HTTP      app.HTTPConfig  `embed:"" prefix:"http-" set:"listen=127.0.0.1:1337"`
+	GRPC      app.GRPCConfig  `embed:"" prefix:"grpc-" set:"listen=127.0.0.1:1347"`
+	AdminHTTP app.HTTPConfig  `embed:"" prefix:"admin-http-" set:"listen=127.0.0.1:1338"`
+	AdminGRPC app.GRPCConfig  `embed:"" prefix:"admin-grpc-" set:"listen=127.0.0.1:1348"`
+	Service   frontend.Config `embed:""`
+}
+
+// SelectorConfig is what a selector needs, wherever the other services are.
+type SelectorConfig struct {
+	Service selector.Config `embed:""`
+}
+
+// AbstractionConfig is what an abstraction service needs.
+type AbstractionConfig struct {
+	Service abstraction.Config `embed:""`
+	Process process.Config     `embed:""`
+}
+
+// Up runs all services in one process. They call each other directly.
+type Up struct {
+	Common
+	StoreConfig
+	Frontend    FrontendConfig    `embed:"" prefix:"frontend-"`
+	Selector    SelectorConfig    `embed:"" prefix:"selector-"`
+	Abstraction AbstractionConfig `embed:"" prefix:"abstraction-"`
+}
+
+// Run runs the command.
+func (c *Up) Run(p *Process) error {
+	return c.run(p, "clipper", func(a *app.App) error {
+		models, err := c.Abstraction.add(p.Context, a, &c.StoreConfig)
+		if err != nil {
+			return err
+		}
+		modelAdmin := inProcess(a)
+		models.Register(modelAdmin)
+
+		applications, err := c.Selector.add(p.Context, a, &c.StoreConfig, models, clipperv1.NewModelServiceClient(modelAdmin))
+		if err != nil {
+			return err
+		}
+		applicationAdmin := inProcess(a)
+		applications.Register(applicationAdmin)
+		return c.Frontend.add(a, applications, applicationAdmin, modelAdmin)
+	})
+}
+
+// Frontend runs a frontend.
+type Frontend struct {
+	Common
+	FrontendConfig
+	Selector    string `default:"127.0.0.1:1357" placeholder:"ADDRESS" help:"Address of the selector (gRPC)."`
+	Abstraction string `default:"127.0.0.1:1367" placeholder:"ADDRESS" help:"Address of the abstraction service (gRPC), for administration."`
+}
+
+// Run runs the command.
+func (c *Frontend) Run(p *Process) error {
+	return c.run(p, "frontend", func(a *app.App) error {
+		applicationAdmin, err := dial(a, "selector", c.Selector)
+		if err != nil {
+			return err
+		}
+		modelAdmin, err := dial(a, "abstraction service", c.Abstraction)
+		if err != nil {
+			return err
+		}
+		remote := frontend.NewRemoteSelector(applicationAdmin, a.Log)
+		a.Go("link to the selector", remote.Run)
+		a.Ready("selector", remote.Reachable)
+		return c.add(a, remote, applicationAdmin, modelAdmin)
+	})
+}
+
+// Selector runs a selector.
+type Selector struct {
+	Common
+	StoreConfig
+	SelectorConfig
+	GRPC        app.GRPCConfig `embed:"" prefix:"grpc-" set:"listen=127.0.0.1:1357"`
+	Ops         app.HTTPConfig `embed:"" prefix:"ops-" set:"listen=127.0.0.1:1358"`
+	Abstraction string         `default:"127.0.0.1:1367" placeholder:"ADDRESS" help:"Address of the abstraction service (gRPC)."`
+}
+
+// Run runs the command.
+func (c *Selector) Run(p *Process) error {
+	return c.run(p, "selector", func(a *app.App) error {
+		conn, err := dial(a, "abstraction service", c.Abstraction)
+		if err != nil {
+			return err
+		}
+		remote := selector.NewRemoteModels(conn, a.Log)
+		a.Go("link to the abstraction service", remote.Run)
+		a.Ready("abstraction", remote.Reachable)
+		s, err := c.add(p.Context, a, &c.StoreConfig, remote, clipperv1.NewModelServiceClient(conn))
+		if err != nil {
+			return err
+		}
+		return serve(a, "selector", c.GRPC, c.Ops, s)
+	})
+}
+
+// Abstraction runs an abstraction service.
+type Abstraction struct {
+	Common
+	StoreConfig
+	AbstractionConfig
+	GRPC app.GRPCConfig `embed:"" prefix:"grpc-" set:"listen=127.0.0.1:1367"`
+	Ops  app.HTTPConfig `embed:"" prefix:"ops-" set:"listen=127.0.0.1:1368"`
+}
+
+// Run runs the command.
+func (c *Abstraction) Run(p *Process) error {
+	return c.run(p, "abstraction", func(a *app.App) error {
+		s, err := c.add(p.Context, a, &c.StoreConfig)
+		if err != nil {
+			return err
+		}
+		return serve(a, "abstraction", c.GRPC, c.Ops, s)
+	})
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package services
+
+import (
+	"context"
+	"net/http"
+
+	"google.golang.org/grpc"
+
+	"github.com/clipper-serving/clipper/abstraction"
+	"github.com/clipper-serving/clipper/abstraction/launcher"
+	"github.com/clipper-serving/clipper/abstraction/launcher/process"
+	"github.com/clipper-serving/clipper/frontend"
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+	"github.com/clipper-serving/clipper/internal/app"
+	"github.com/clipper-serving/clipper/internal/exchange"
+	"github.com/clipper-serving/clipper/internal/inprocess"
+	"github.com/clipper-serving/clipper/selector"
+)
+
+// inProcess returns a connection to services of this process, observed as those behind a socket.
+func inProcess(a *app.App) *inprocess.Conn {
+	return inprocess.New([]grpc.UnaryServerInterceptor{a.RPC.Unary}, []grpc.StreamServerInterceptor{a.RPC.Stream})
+}
+
+// service is what the internal listener of a selector or an abstraction service serves.
+type service interface {
+	Register(grpc.ServiceRegistrar)
+	RegisterExchange(r grpc.ServiceRegistrar, draining <-chan struct{})
+}
+
+// serve opens the internal listener and the listener for operators.
+func serve(a *app.App, name string, cfg app.GRPCConfig, ops app.HTTPConfig, s service) error {
+	if _, err := a.HTTP("operations", ops, a.Ops()); err != nil {
+		return err
+	}
+	server, err := a.GRPC(name, cfg, grpc.MaxRecvMsgSize(exchange.MaxReceiveBytes), grpc.MaxSendMsgSize(exchange.MaxReceiveBytes))
+	if err != nil {
+		return err
+	}
+	s.Register(server)
+	s.RegisterExchange(server, server.Draining())
+	return nil
+}
+
+// add adds the abstraction service to the app.
+func (c *AbstractionConfig) add(ctx context.Context, a *app.App, where *StoreConfig) (*abstraction.Service, error) {
+	state, err := where.open(ctx, a, "abstraction")
+	if err != nil {
+		return nil, err
+	}
+	processes, err := process.New(c.Process, a.Log)
+	if err != nil {
+		return nil, err
+	}
+	a.Defer("process launcher", processes.Close)
+	s, err := abstraction.New(c.Service, abstraction.Deps{
+		Store:      state.Documents(),
+		Launchers:  []launcher.Launcher{processes},
+		Logger:     a.Log,
+		Registerer: a.Registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.Defer("abstraction", s.Close)
+	a.Go("abstraction", s.Run)
+	a.Ready("models", s.Ready)
+	return s, nil
+}
+
+// add adds the selector to the app.
+func (c *SelectorConfig) add(ctx context.Context, a *app.App, where *StoreConfig, models selector.Models, modelAdmin clipperv1.ModelServiceClient) (*selector.Service, error) {
+	state, err := where.open(ctx, a, "selector")
+	if err != nil {
+		return nil, err
+	}
+	s, err := selector.New(ctx, c.Service, selector.Deps{
+		Documents:  state.Documents(),
+		Sums:       state.Sums(),
+		Models:     models,
+		ModelAdmin: modelAdmin,
+		Logger:     a.Log,
+		Registerer: a.Registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.Go("selector", s.Run)
+	a.Ready("applications", s.Ready)
+	return s, nil
+}
+
+// add adds a frontend to the app: queries and administration, each over gRPC and REST.
+func (c *FrontendConfig) add(a *app.App, applications frontend.Selector, applicationAdmin, modelAdmin grpc.ClientConnInterface) error {
+	// The connections behind REST; the services are registered on them below.
+	query, admin := inProcess(a), inProcess(a)
+	queryREST, err := frontend.NewQueryHandler(c.Service, query)
+	if err != nil {
+		return err
+	}
+	adminREST, err := frontend.NewAdminHandler(c.Service, admin)
+	if err != nil {
+		return err
+	}
+	// Added first, it stops last: it tells that the process is stopping.
+	if _, err := a.HTTP("administration (REST)", c.AdminHTTP, withOps(adminREST, a.Ops())); err != nil {
+		return err
+	}
+	adminGRPC, err := a.GRPC("administration", c.AdminGRPC)
+	if err != nil {
+		return err
+	}
+	if _, err := a.HTTP("queries (REST)", c.HTTP, queryREST); err != nil {
+		return err
+	}
+	queryGRPC, err := a.GRPC("queries", c.GRPC)
+	if err != nil {
+		return err
+	}
+	s, err := frontend.New(c.Service, frontend.Deps{
+		Selector:     applications,
+		Applications: clipperv1.NewApplicationServiceClient(applicationAdmin),
+		Models:       clipperv1.NewModelServiceClient(modelAdmin),
+		Draining:     queryGRPC.Draining(),
+		Logger:       a.Log,
+		Registerer:   a.Registry,
+	})
+	if err != nil {
+		return err
+	}
+	for _, r := range []grpc.ServiceRegistrar{query, queryGRPC} {
+		s.RegisterQuery(r)
+	}
+	for _, r := range []grpc.ServiceRegistrar{admin, adminGRPC} {
+		s.RegisterAdmin(r)
+	}
+	a.Go("frontend", s.Run)
+	a.Ready("frontend", s.Ready)
+	return nil
+}
+
+// withOps serves the paths for operators beside those of the administration.
+func withOps(admin, ops http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", admin)
+	for _, path := range []string{"/metrics", "/healthz", "/readyz", "/debug/pprof/"} {
+		mux.Handle(path, ops)
+	}
+	return mux
+}

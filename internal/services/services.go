@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package services runs the three services, each in a process of its own or all in one. The
+// commands are kong commands: a setting is spelled once, as a field.
+package services
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/clipper-serving/clipper/internal/app"
+	"github.com/clipper-serving/clipper/internal/config"
+	"github.com/clipper-serving/clipper/internal/exchange"
+	"github.com/clipper-serving/clipper/internal/store"
+	"github.com/clipper-serving/clipper/internal/store/storeopen"
+	"github.com/clipper-serving/clipper/internal/telemetry"
+)
+
+// Commands are the commands that run services.
+type Commands struct {
+	Up          Up          `cmd:"" config:"global" group:"services" help:"Run all services in this process."`
+	Frontend    Frontend    `cmd:"" group:"services" help:"Run the frontend: REST, gRPC, limits."`
+	Selector    Selector    `cmd:"" group:"services" help:"Run the selector: applications, policies, feedback."`
+	Abstraction Abstraction `cmd:"" group:"services" help:"Run the abstraction: models, batching, replicas."`
+}
+
+// Process is what a command that runs services gets from main.
+type Process struct {
+	Context context.Context
+	Stderr  io.Writer
+	Build   telemetry.Build
+}
+
+// Common are the settings of every process.
+type Common struct {
+	Config   config.File        `placeholder:"FILE" help:"Configuration file (YAML)."`
+	Log      app.LogConfig      `embed:"" prefix:"log-"`
+	Shutdown app.ShutdownConfig `embed:"" prefix:"shutdown-"`
+}
+
+// run runs an app of the given parts until the process is asked to stop.
+func (c *Common) run(p *Process, name string, build func(*app.App) error) error {
+	log, err := c.Log.New(p.Stderr)
+	if err != nil {
+		return err
+	}
+	return app.Run(p.Context, app.Options{
+		Name:     name,
+		Log:      log,
+		Registry: telemetry.NewRegistry(p.Build),
+		Shutdown: c.Shutdown,
+	}, build)
+}
+
+// StoreConfig says where a service keeps its state.
+type StoreConfig struct {
+	Store   string `config:"global" placeholder:"ADDRESS" help:"Store: redis://HOST:PORT/DB shared by all instances, or file:PATH. Default: a file in the data directory."`
+	DataDir string `config:"global" default:"${data_dir}" placeholder:"DIR" help:"Directory of the embedded stores."`
+}
+
+// open opens the store of the service called name and closes it with the app.
+func (c *StoreConfig) open(ctx context.Context, a *app.App, name string) (store.Store, error) {
+	address := c.Store
+	if address == "" {
+		if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+			return nil, fmt.Errorf("make the data directory: %w", err)
+		}
+		address = "file:" + filepath.Join(c.DataDir, name+".db")
+	}
+	s, err := storeopen.Open(ctx, address)
+	if err != nil {
+		return nil, fmt.Errorf("open the store of the %s: %w", name, err)
+	}
+	a.Defer(name+" store", s.Close)
+	return s, nil
+}
+
+// DataDir returns the default of the data directory: where the user's programs keep their data.
+func DataDir() string {
+	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
+		return filepath.Join(dir, "clipper")
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(home, ".local", "share", "clipper")
+	}
+	return filepath.Join(os.TempDir(), "clipper")
+}
+
+// dial returns a connection to another service, which need not be there yet.
+func dial(a *app.App, name, address string) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient(address, append(exchange.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	if err != nil {
+		return nil, fmt.Errorf("address of the %s: %w", name, err)
+	}
+	a.Defer("connection to the "+name, conn.Close)
+	return conn, nil
+}
