@@ -11,7 +11,7 @@ GENERATORS := .cache/.generators
 # Paths that `make gen` writes.
 GENERATED := gen/go/clipper gen/openapi gen/python/src gen/typescript/src internal/gen frontend/gateway
 
-.PHONY: help build demo test test-go test-python test-cpp test-typescript check gen lint fmt bench clean
+.PHONY: help build demo test test-go test-python test-cpp test-typescript check gen lint fmt bench images clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -59,6 +59,10 @@ fmt: $(TOOLS) ## Format Go and protos.
 
 bench: ## Run every experiment of the bench module and print its tables.
 	cd bench && go run . all
+
+images: build ## Build the container image clipper:dev with Docker, from scratch.
+	rm -rf build/image && mkdir -p build/image/data && cp bin/clipper build/image/
+	docker build --tag clipper:dev --file deploy/Dockerfile build/image
 
 clean: ## Remove what was built, keep what was downloaded.
 	rm -rf bin build
