@@ -125,6 +125,7 @@ func (v *Version) Purge() {
 			v.cache.entries.Invalidate(k)
 		}
 	}
+	v.cache.entries.CleanUp() // Lets go of the memory now.
 }
 
 // Submit implements prediction.Predictor.

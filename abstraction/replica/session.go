@@ -69,6 +69,7 @@ func (r *Replica) serve() (lasted time.Duration, err error) {
 		replica: r, health: grpc_health_v1.NewHealthClient(r.conn), ctx: ctx, cancel: cancel, empty: make(chan struct{}, 1),
 	}
 	s.pull, s.stop = context.WithCancel(r.pull)
+	defer context.AfterFunc(ctx, s.stop)()
 	defer s.stop()
 
 	limits, err := s.open()

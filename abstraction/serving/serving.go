@@ -67,6 +67,7 @@ type Version struct {
 	mu       sync.Mutex
 	batching *clipperv1.Batching
 	replicas map[string]*replica.Replica
+	expected int // replicas that are being started and have no address yet
 	closed   bool
 
 	// changing orders the looks at the replicas' states, so that an older one never has the last word.
@@ -90,7 +91,7 @@ func New(cfg Config, deps Deps) (*Version, error) {
 	v.signature.Store(cfg.Signature)
 	v.cache = deps.Cache.Open(cfg.Model, cfg.Version, coalesce.New(admission{v}, m.Coalesced), m.CacheHits, m.CacheMisses)
 	v.cache.SetDisabled(cfg.Cache.GetDisabled())
-	v.changed()
+	v.follow()
 	return v, nil
 }
 
@@ -167,6 +168,15 @@ func (v *Version) Connect(id, address string) *replica.Replica {
 	return r
 }
 
+// Expect adds to the number of replicas that are being started and cannot be connected yet. They
+// count as starting, so that requests are held for them.
+func (v *Version) Expect(delta int) {
+	v.mu.Lock()
+	v.expected += delta
+	v.mu.Unlock()
+	v.follow()
+}
+
 // Disconnect removes a replica: it gets nothing new, finishes what it has until ctx ends, and what
 // it has not finished then goes to other replicas. An id that is not known is ignored.
 func (v *Version) Disconnect(ctx context.Context, id string) {
@@ -238,11 +248,20 @@ func (v *Version) accept(d *clipperv1.DescribeResponse) (*clipperv1.Signature, e
 	return merged, err
 }
 
-// changed follows the replicas' states: the queue takes requests while one is ready or starting.
+// changed is called after a replica has changed.
 func (v *Version) changed() {
+	v.follow()
+	if v.cfg.OnChange != nil {
+		v.cfg.OnChange()
+	}
+}
+
+// follow follows the replicas' states: the queue takes requests while one is ready or starting.
+func (v *Version) follow() {
 	v.changing.Lock()
-	counts := map[clipperv1.ReplicaState]int{}
+	defer v.changing.Unlock()
 	v.mu.Lock()
+	counts := map[clipperv1.ReplicaState]int{clipperv1.ReplicaState_REPLICA_STATE_STARTING: v.expected}
 	for _, r := range v.replicas {
 		counts[r.State()]++
 	}
@@ -258,10 +277,6 @@ func (v *Version) changed() {
 		refusal = v.noReplica("has no replica that can serve")
 	}
 	v.queue.Refuse(refusal)
-	v.changing.Unlock()
-	if v.cfg.OnChange != nil {
-		v.cfg.OnChange()
-	}
 }
 
 var stateNames = map[clipperv1.ReplicaState]string{
