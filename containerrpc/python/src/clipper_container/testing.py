@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""For the tests of adapters: starts a container as a process and talks to it."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Optional, Union
+
+import grpc
+import numpy as np
+from clipper_proto.v1 import model_container_service_pb2 as container_pb2
+from clipper_proto.v1 import model_container_service_pb2_grpc as container_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from clipper_container import tensors
+
+
+class ContainerProcess:
+    """A running container, on a unix socket in ``folder``. Use it as a context manager."""
+
+    def __init__(
+        self, program: Path, folder: Path, *arguments: str, environment: Optional[Mapping[str, str]] = None, stdin: Optional[int] = subprocess.DEVNULL
+    ) -> None:
+        self.address = f"unix:{folder / 's'}"
+        self._log = folder / "log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(program), *arguments],
+                env={**os.environ, "CLIPPER_CONTAINER_ADDRESS": self.address, **(environment or {})},
+                stdin=stdin,
+                stdout=log,
+                stderr=log,
+            )
+        self.channel = grpc.insecure_channel(self.address, [("grpc.max_receive_message_length", -1), ("grpc.initial_reconnect_backoff_ms", 50)])
+        self.stub = container_grpc.ModelContainerServiceStub(self.channel)
+        self.health = health_pb2_grpc.HealthStub(self.channel)
+
+    def __enter__(self) -> ContainerProcess:
+        return self
+
+    def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]) -> None:
+        self.channel.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def statuses(self, seconds: float = 60) -> Iterator[Any]:
+        """Yields the health each time that it changes, from now on."""
+        for response in self.health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=seconds):
+            yield response.status
+
+    def wait_until_serving(self) -> ContainerProcess:
+        for status in self.statuses():
+            if status == health_pb2.HealthCheckResponse.SERVING:
+                return self
+        raise AssertionError("the container ended before it was ready:\n" + self.log())
+
+    def predict(self, *inputs: container_pb2.BatchTensor, rows: int, timeout_micros: int = 0) -> container_pb2.PredictResponse:
+        """Returns the answer to one batch on a stream of its own."""
+        request = container_pb2.PredictRequest(id=7, rows=rows, inputs=inputs, timeout_micros=timeout_micros)
+        (response,) = self.stub.Predict(iter([request]), timeout=60)
+        assert response.id == 7
+        return response  # type: ignore[no-any-return]
+
+    def outputs(self, rows: Union[Sequence[Any], np.ndarray[Any, Any]]) -> Any:
+        """Returns what the model says for rows, decoded; an error of the batch or of a row fails."""
+        (tensor,), _ = tensors.encode(rows, len(rows))
+        response = self.predict(tensor, rows=len(rows))
+        assert not response.HasField("error"), response.error
+        assert not response.row_errors, response.row_errors
+        return tensors.decode(container_pb2.PredictRequest(rows=len(rows), inputs=response.outputs))
+
+
+class Stream:
+    """A Predict stream that a test holds open."""
+
+    def __init__(self, container: ContainerProcess) -> None:
+        self._requests: queue.SimpleQueue[Optional[container_pb2.PredictRequest]] = queue.SimpleQueue()
+        self.call = container.stub.Predict(iter(self._requests.get, None), timeout=60)
+
+    def send(self, request: container_pb2.PredictRequest) -> None:
+        self._requests.put(request)
+
+    def end(self) -> None:
+        """Says that no request follows."""
+        self._requests.put(None)
+
+    def receive(self) -> container_pb2.PredictResponse:
+        return next(self.call)  # type: ignore[no-any-return]
