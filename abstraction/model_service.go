@@ -71,10 +71,11 @@ func (m modelService) ListModels(ctx context.Context, req *clipperv1.ListModelsR
 	if err != nil || (len(after) > 0 && catalog.CheckName("", string(after)) != nil) {
 		return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "page_token", "page_token: want the next_page_token of an earlier answer, or nothing")
 	}
-	if err := m.service.catalog.Refresh(ctx); err != nil {
+	view, err := m.service.refresh(ctx)
+	if err != nil {
 		return nil, err
 	}
-	models := slices.DeleteFunc(slices.Clone(m.service.catalog.View().Models), func(model *catalog.Model) bool {
+	models := slices.DeleteFunc(slices.Clone(view.Models), func(model *catalog.Model) bool {
 		return len(model.Versions) == 0 || strings.Compare(model.Name, string(after)) <= 0
 	})
 	resp := &clipperv1.ListModelsResponse{}
@@ -228,14 +229,23 @@ func launchFailed(field, format string, args ...any) error {
 	return apierror.New(codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_LAUNCH_FAILED, field, format, args...)
 }
 
+// refresh reads the store and makes what runs here like it, so that nobody is told what
+// queries do not see yet.
+func (s *Service) refresh(ctx context.Context) (*catalog.View, error) {
+	if err := s.catalog.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	return s.apply(), nil
+}
+
 // afterChange lets what was just changed take effect here and returns the version, or nil
 // when it cannot be read. The change is made, so that is no error; the loop will follow.
 func (s *Service) afterChange(ctx context.Context, model, version string) *clipperv1.ModelVersion {
-	if err := s.catalog.Refresh(ctx); err != nil {
+	view, err := s.refresh(ctx)
+	if err != nil {
 		s.log.Warn("change of a model is not seen yet", "model", model, "version", version, "error", err)
+		view = s.catalog.View()
 	}
-	s.wake()
-	view := s.apply()
 	if m := view.Model(model); m != nil {
 		if v := m.Version(version); v != nil {
 			return s.describe(m, v)
@@ -246,8 +256,8 @@ func (s *Service) afterChange(ctx context.Context, model, version string) *clipp
 
 // awaitRemoval returns when the versions with these UIDs are gone.
 func (s *Service) awaitRemoval(ctx context.Context, model string, uids map[string]string) error {
+	s.afterChange(ctx, model, "")
 	for {
-		s.afterChange(ctx, model, "")
 		view := s.catalog.View()
 		left := false
 		if m := view.Model(model); m != nil {
@@ -269,10 +279,11 @@ func (s *Service) read(ctx context.Context, model string) (*catalog.Model, error
 	if err := catalog.CheckName("model", model); err != nil {
 		return nil, err
 	}
-	if err := s.catalog.Refresh(ctx); err != nil {
+	view, err := s.refresh(ctx)
+	if err != nil {
 		return nil, err
 	}
-	m := s.catalog.View().Model(model)
+	m := view.Model(model)
 	if m == nil || len(m.Versions) == 0 {
 		return nil, catalog.ModelNotFound(model)
 	}

@@ -58,6 +58,7 @@ type replica struct {
 	changed chan struct{}      // wakes the goroutine: the connection's state may have changed
 	quit    context.CancelFunc // ends the goroutine
 	done    chan struct{}      // closed when it has ended
+	met     func()             // ends the expectation of the first connection
 
 	mu         sync.Mutex
 	leaving    bool
@@ -92,6 +93,8 @@ func (v *version) startReplica(number int) *replica {
 		state:   clipperv1.ReplicaState_REPLICA_STATE_STARTING,
 		since:   time.Now(),
 	}
+	v.serving.Expect(1)
+	r.met = sync.OnceFunc(func() { v.serving.Expect(-1) })
 	go r.run(ctx, v.spec.Container)
 	return r
 }
@@ -130,6 +133,7 @@ func (r *replica) stop(ctx context.Context) {
 // run is the goroutine.
 func (r *replica) run(ctx context.Context, c *clipperv1.Container) {
 	defer close(r.done)
+	defer r.met()
 	if r.version.launcher == nil {
 		r.connect(c.GetAddress().GetAddress())
 		<-ctx.Done()
@@ -138,6 +142,7 @@ func (r *replica) run(ctx context.Context, c *clipperv1.Container) {
 	}
 	for {
 		f := r.once(ctx, c)
+		r.met()
 		if ctx.Err() != nil {
 			return
 		}
@@ -188,10 +193,9 @@ func (r *replica) once(ctx context.Context, c *clipperv1.Container) failure {
 			return f
 
 		case <-unready.C:
-			f := unreadyFailure(limit, r.status().Message, instance.Logs(messageLines))
-			r.disconnect(over)
+			connection := r.disconnect(over)
 			instance.Stop(ctx)
-			return f
+			return unreadyFailure(limit, connection, instance.Logs(messageLines))
 
 		case <-r.changed:
 			switch ready := r.isReady(); {
@@ -219,14 +223,18 @@ func (r *replica) connect(address string) {
 	r.mu.Lock()
 	r.connection = c
 	r.mu.Unlock()
+	r.met()
 	r.wake()
 }
 
-func (r *replica) disconnect(ctx context.Context) {
+// disconnect returns what was wrong with the connection, if anything was.
+func (r *replica) disconnect(ctx context.Context) string {
+	message := r.connection.Status().GetMessage()
 	r.version.serving.Disconnect(ctx, r.id)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.connection = nil
+	return message
 }
 
 // isReady reports whether the replica serves. If so, what went wrong before does not matter
@@ -276,7 +284,8 @@ func (r *replica) status() replicaStatus {
 	if r.connection != nil {
 		now := r.connection.Status()
 		s.State, s.Address, s.StateTime = now.GetState(), now.GetAddress(), now.GetStateTime()
-		if now.GetMessage() != "" {
+		// Why it failed before says more than why it cannot be connected now.
+		if s.Message == "" {
 			s.Message = now.GetMessage()
 		}
 	}

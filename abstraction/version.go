@@ -177,9 +177,7 @@ func (v *version) status() []replicaStatus {
 
 // describe fills in what the server knows about a version that runs here.
 func (v *version) describe(spec *clipperv1.ModelVersion) {
-	if len(spec.Signature.GetInputs())+len(spec.Signature.GetOutputs()) == 0 {
-		spec.Signature = v.serving.Signature()
-	}
+	spec.Signature = v.serving.Signature()
 	spec.State, spec.StateMessage, spec.ReplicaStatus = summarize(int(spec.GetReplicas()), v.status(), spec.Container)
 }
 
