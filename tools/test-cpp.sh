@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Generates C++ from the protos, builds it and runs its tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+declare -A package=(
+  [cmake]=cmake [ctest]=cmake [c++]=g++ [pkg-config]=pkg-config [protoc]=protobuf-compiler [grpc_cpp_plugin]=protobuf-compiler-grpc
+)
+missing=()
+for c in cmake ctest c++ pkg-config protoc grpc_cpp_plugin; do
+  command -v "$c" >/dev/null || missing+=("${package[$c]}")
+done
+if command -v pkg-config >/dev/null; then
+  pkg-config --exists grpc++ || missing+=(libgrpc++-dev)
+  pkg-config --exists gtest || missing+=(libgtest-dev)
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "missing: ${missing[*]} (names of Debian packages)" >&2
+  exit 1
+fi
+
+mkdir -p .cache
+build=.cache/cpp
+# Without optimisation: the tests take milliseconds, and the generated code takes long to compile.
+cmake -S containerrpc/cpp -B "$build" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-g1 >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
+cmake --build "$build" --parallel "${CLIPPER_JOBS:-$(nproc)}" >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
+ctest --test-dir "$build" --output-on-failure --no-tests=error "$@"
