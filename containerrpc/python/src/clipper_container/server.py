@@ -27,6 +27,9 @@ log = logging.getLogger("clipper_container")
 
 SERVICE = "clipper.v1.ModelContainerService"
 
+# Time to tell those who watch the health that it is over; they would hold the server up for ever.
+FAREWELL_SECONDS = 0.1
+
 
 class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc]
     """Serves one model. All methods run on one event loop; the model has threads of its own, so
@@ -81,7 +84,7 @@ class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc
         for reader in self._readers:
             reader.cancel()
         await self._idle.wait()
-        await server.stop(None)
+        await server.stop(FAREWELL_SECONDS)
         if self._failure is not None:
             raise self._failure
 

@@ -37,7 +37,7 @@ class ContainerProcess:
                 stdout=log,
                 stderr=log,
             )
-        self.channel = grpc.insecure_channel(self.address, [("grpc.max_receive_message_length", -1), ("grpc.initial_reconnect_backoff_ms", 50)])
+        self.channel = grpc.insecure_channel(self.address, [("grpc.max_receive_message_length", -1), ("grpc.initial_reconnect_backoff_ms", 50), ("grpc.use_local_subchannel_pool", 1)])
         self.stub = container_grpc.ModelContainerServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 
