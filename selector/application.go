@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package selector
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/store"
+	"github.com/clipper-serving/clipper/selector/output"
+	"github.com/clipper-serving/clipper/selector/policy"
+	"github.com/clipper-serving/clipper/selector/policy/policies"
+)
+
+// documents is the prefix of the applications' documents.
+const documents = "applications/"
+
+// Names of sums besides the policy's statistics. Of the state, how many feedbacks were counted; of
+// each model, how many of its losses are known, and their sum.
+const (
+	fieldObservations = "observations"
+	statisticCount    = "count"
+	statisticLoss     = "loss"
+)
+
+// record is an application's document.
+type record struct {
+	// Incarnation tells what was learned by this application from what was learned by one of the same
+	// name before, or with another policy.
+	Incarnation uint64 `json:"incarnation,string"`
+	// Application is in the JSON form of protobuf.
+	Application json.RawMessage `json:"application"`
+}
+
+func encodeRecord(incarnation uint64, a *clipperv1.Application) ([]byte, error) {
+	a = proto.CloneOf(a)
+	a.Etag = ""
+	text, err := protojson.Marshal(a)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(record{Incarnation: incarnation, Application: text})
+}
+
+// application is an application as queries use it. Immutable.
+type application struct {
+	proto       *clipperv1.Application
+	name        string
+	revision    store.Revision
+	incarnation uint64
+	panel       *policy.Panel
+	policy      policy.Policy
+	spec        output.Spec
+
+	keys   []string // the models as the application lists them: "name" or "name:version"
+	models map[string]int
+	refs   []*internalv1.ModelReference
+	// Names of the sums, [model][statistic] as in the state, and for each model.
+	statistics     []string
+	counts, losses []string
+
+	sharedKey     string // of its shared sums
+	contextPrefix string // of the sums of its contexts
+	shared        *stateCopy
+
+	defaultOutputs []*clipperv1.Tensor
+	objective      time.Duration
+	lifetime       time.Duration
+	metrics        *applicationMetrics
+}
+
+// decode makes an application of its document.
+func (s *Service) decode(document store.Document) (*application, error) {
+	var r record
+	if err := json.Unmarshal(document.Value, &r); err != nil {
+		return nil, fmt.Errorf("decode application: %w", err)
+	}
+	a := &clipperv1.Application{}
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(r.Application, a); err != nil {
+		return nil, fmt.Errorf("decode application: %w", err)
+	}
+	a.Etag = etag(document.Revision)
+	app, err := newApplication(a, r.Incarnation)
+	if err != nil {
+		return nil, err
+	}
+	app.revision = document.Revision
+	app.metrics = s.metrics.application(app)
+	return app, nil
+}
+
+// newApplication makes of a complete and valid message what queries use.
+func newApplication(a *clipperv1.Application, incarnation uint64) (*application, error) {
+	chosen, err := policies.New(a.GetPolicy().GetName(), a.GetPolicy().GetParameters())
+	if err != nil {
+		return nil, err
+	}
+	n := len(a.Models)
+	if n > policy.MaxModels {
+		return nil, fmt.Errorf("there are %d models, want at most %d", n, policy.MaxModels)
+	}
+	prefix := "selection/" + a.Name + "/" + strconv.FormatUint(incarnation, 36)
+	app := &application{
+		proto:         a,
+		name:          a.Name,
+		incarnation:   incarnation,
+		policy:        chosen,
+		spec:          output.New(a.Output),
+		models:        make(map[string]int, n),
+		sharedKey:     prefix + "/shared",
+		contextPrefix: prefix + "/context/",
+		objective:     a.LatencyObjective.AsDuration(),
+		lifetime:      a.FeedbackLifetime.AsDuration(),
+		shared:        newStateCopy(),
+	}
+	members := make([]policy.Member, n)
+	for i, m := range a.Models {
+		key := modelKey(m)
+		members[i] = policy.Member{Weight: m.Weight, Group: m.Group, Shadow: m.Shadow}
+		app.models[key] = i
+		app.keys = append(app.keys, key)
+		app.refs = append(app.refs, &internalv1.ModelReference{Model: m.Model, Version: m.Version})
+		for _, statistic := range chosen.Statistics() {
+			app.statistics = append(app.statistics, statistic+"/"+key)
+		}
+		app.counts = append(app.counts, statisticCount+"/"+key)
+		app.losses = append(app.losses, statisticLoss+"/"+key)
+	}
+	var ok bool
+	if app.panel, ok = policy.NewPanel(chosen, members); !ok {
+		return nil, errors.New("no model has a weight and may answer")
+	}
+	answer, err := app.spec.Output(a.DefaultOutput)
+	if err != nil {
+		return nil, fmt.Errorf("default output: %w", err)
+	}
+	app.defaultOutputs = []*clipperv1.Tensor{app.spec.Tensor(answer, nil)}
+	return app, nil
+}
+
+// stateKey returns the key of a context's sums.
+func (a *application) stateKey(userContext string) string {
+	if userContext == "" {
+		return a.sharedKey
+	}
+	return a.contextPrefix + userContext
+}
+
+// modelKey is how the application lists a model.
+func modelKey(m *clipperv1.ApplicationModel) string {
+	if m.Version == "" {
+		return m.Model
+	}
+	return m.Model + ":" + m.Version
+}
+
+func etag(r store.Revision) string { return strconv.FormatUint(uint64(r), 36) }

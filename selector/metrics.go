@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package selector
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+)
+
+// metrics are the service's measurements. Labels are bounded by the applications and their models; those
+// of an application go with it.
+type metrics struct {
+	queries    *prometheus.CounterVec
+	defaults   *prometheus.CounterVec
+	latency    *prometheus.HistogramVec
+	asked      *prometheus.CounterVec
+	feedback   *prometheus.CounterVec
+	duplicates *prometheus.CounterVec
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "clipper_selector_" + name, Help: help}, labels)
+	}
+	m := &metrics{
+		queries:  counter("queries_total", "Queries that were answered.", "application"),
+		defaults: counter("defaults_total", "Answers that were the default output, by reason.", "application", "reason"),
+		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "clipper_selector_query_duration_seconds",
+			Help:    "Time from the arrival of a query to its answer.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16), // 0.25 ms to 8 s
+		}, []string{"application"}),
+		asked:      counter("models_asked_total", "Queries that asked a model.", "application", "model"),
+		feedback:   counter("feedback_total", "Feedback that was counted.", "application"),
+		duplicates: counter("feedback_duplicates_total", "Feedback that had been counted before.", "application"),
+	}
+	return m, errors.Join(
+		r.Register(m.queries), r.Register(m.defaults), r.Register(m.latency),
+		r.Register(m.asked), r.Register(m.feedback), r.Register(m.duplicates),
+	)
+}
+
+// forget removes what belongs to an application.
+func (m *metrics) forget(application string) {
+	labels := prometheus.Labels{"application": application}
+	for _, vector := range []interface {
+		DeletePartialMatch(prometheus.Labels) int
+	}{m.queries, m.defaults, m.latency, m.asked, m.feedback, m.duplicates} {
+		vector.DeletePartialMatch(labels)
+	}
+}
+
+// applicationMetrics are one application's.
+type applicationMetrics struct {
+	queries, feedback, duplicates prometheus.Counter
+	latency                       prometheus.Observer
+	asked                         []prometheus.Counter // by model
+	defaults                      map[clipperv1.DefaultReason]prometheus.Counter
+}
+
+func (m *metrics) application(app *application) *applicationMetrics {
+	a := &applicationMetrics{
+		queries:    m.queries.WithLabelValues(app.name),
+		feedback:   m.feedback.WithLabelValues(app.name),
+		duplicates: m.duplicates.WithLabelValues(app.name),
+		latency:    m.latency.WithLabelValues(app.name),
+		defaults:   map[clipperv1.DefaultReason]prometheus.Counter{},
+	}
+	for _, key := range app.keys {
+		a.asked = append(a.asked, m.asked.WithLabelValues(app.name, key))
+	}
+	for value, name := range clipperv1.DefaultReason_name {
+		if reason := clipperv1.DefaultReason(value); reason != clipperv1.DefaultReason_DEFAULT_REASON_UNSPECIFIED {
+			a.defaults[reason] = m.defaults.WithLabelValues(app.name, strings.ToLower(strings.TrimPrefix(name, "DEFAULT_REASON_")))
+		}
+	}
+	return a
+}
+
+// answered counts one answer.
+func (a *applicationMetrics) answered(r *clipperv1.QueryResponse, took time.Duration) {
+	a.queries.Inc()
+	a.latency.Observe(took.Seconds())
+	if r.IsDefault {
+		a.defaults[r.DefaultReason].Inc()
+	}
+}

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package selector is the model selection service: it decides which models to ask, makes one answer
+// of what they say by the deadline, says how far the answer can be trusted, and learns from feedback.
+//
+// Applications are documents, of which every instance has a snapshot ([store.Follow]). What was
+// learned is in sums, one key for an application's shared state and one for each context; queries
+// read it through a bounded local copy, and feedback only ever adds to it. How policies choose and
+// learn is in package policy and below. The service keeps nothing else, so there may be any number of
+// instances on one store.
+package selector
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/store"
+	"github.com/clipper-serving/clipper/internal/tensor"
+	"github.com/clipper-serving/clipper/selector/token"
+)
+
+// Models is the way to the models. Safe for concurrent use.
+type Models interface {
+	// Predict asks several models about one input and returns one entry for each, in their order,
+	// when all have answered or at ctx's deadline at the latest. The entries may be shared: they are not
+	// modified.
+	Predict(ctx context.Context, models []*internalv1.ModelReference, in *tensor.Input) ([]*clipperv1.ModelPrediction, error)
+}
+
+// Config is how the service is set up. Zero values mean the defaults.
+type Config struct {
+	// CachedContexts bounds the contexts whose state is kept in memory.
+	CachedContexts int `name:"cached-contexts" default:"100000" help:"Contexts (users, sessions, devices) whose selection state is kept in memory."`
+	// StateRefresh is the age at which a state in memory is read again, in the background. It is how
+	// late this instance sees what others learned.
+	StateRefresh time.Duration `name:"state-refresh" default:"1s" help:"Age at which a selection state in memory is read again from the store."`
+	// StateWait is how long the first query of a context may wait for its state; after that it is
+	// answered from the shared state. It is never more than a quarter of the query's time.
+	StateWait time.Duration `name:"state-wait" default:"5ms" help:"Longest time that the first query of a context waits for its selection state."`
+	// AnswerMargin is how long before the deadline an answer is made, so that it leaves in time. It is
+	// never more than a tenth of the query's time.
+	AnswerMargin time.Duration `name:"answer-margin" default:"1ms" help:"Time before a query's deadline at which its answer is made of what has arrived."`
+}
+
+// Deps is what the service needs.
+type Deps struct {
+	// Documents holds the applications and the key of the feedback_ids. The caller closes its store
+	// after the service.
+	Documents store.Documents
+	// Sums holds what is learned.
+	Sums store.Sums
+	// Models answers queries.
+	Models Models
+	// ModelService knows the models' signatures.
+	ModelService clipperv1.ModelServiceClient
+	// Logger gets what operators should know.
+	Logger *slog.Logger
+	// Registerer gets the measurements.
+	Registerer prometheus.Registerer
+}
+
+const (
+	// feedbackTimeout bounds a feedback whose caller gave no deadline.
+	feedbackTimeout = 10 * time.Second
+	// keyRetry is how long the service waits before it asks the store again for the feedback key.
+	keyRetry = 250 * time.Millisecond
+	// storeTimeout bounds a read of the store in the background.
+	storeTimeout = 5 * time.Second
+)
+
+// feedbackKey is the document with the keys of the feedback_ids.
+const feedbackKey = "secrets/feedback-key"
+
+// Service is the model selection service. Safe for concurrent use.
+type Service struct {
+	cfg     Config
+	deps    Deps
+	log     *slog.Logger
+	metrics *metrics
+	apps    *store.Follower[*application]
+	states  *otter.Cache[stateID, *stateCopy]
+	random  *rand.Rand
+	scratch sync.Pool
+	sealer  atomic.Pointer[token.Sealer]
+
+	ctx        context.Context // ends with Close
+	stop       context.CancelFunc
+	background sync.WaitGroup
+	loads      chan struct{} // bounds the reads in the background
+}
+
+// globalSource makes a rand.Rand that is safe for concurrent use: the source is, and it is all the
+// state there is.
+type globalSource struct{}
+
+// Uint64 implements rand.Source.
+func (globalSource) Uint64() uint64 { return rand.Uint64() }
+
+// New returns a service, which reads the store from now on, and goes on trying when that is not
+// there yet. The caller closes it.
+func New(cfg Config, deps Deps) (*Service, error) {
+	cfg = Config{
+		CachedContexts: cmp.Or(cfg.CachedContexts, 100000),
+		StateRefresh:   cmp.Or(cfg.StateRefresh, time.Second),
+		StateWait:      cmp.Or(cfg.StateWait, 5*time.Millisecond),
+		AnswerMargin:   cmp.Or(cfg.AnswerMargin, time.Millisecond),
+	}
+	if cfg.CachedContexts < 0 || cfg.StateRefresh < 0 || cfg.StateWait < 0 || cfg.AnswerMargin < 0 {
+		return nil, errors.New("set up the selector: cached-contexts, state-refresh, state-wait and answer-margin must not be negative")
+	}
+	states, err := otter.New(&otter.Options[stateID, *stateCopy]{MaximumSize: cfg.CachedContexts})
+	if err != nil {
+		return nil, fmt.Errorf("set up the selector: %w", err)
+	}
+	measurements, err := newMetrics(deps.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("set up the selector: %w", err)
+	}
+	s := &Service{
+		cfg:     cfg,
+		deps:    deps,
+		log:     deps.Logger,
+		metrics: measurements,
+		states:  states,
+		random:  rand.New(globalSource{}),
+		scratch: sync.Pool{New: func() any { return new(scratch) }},
+		loads:   make(chan struct{}, 64),
+	}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.apps = store.Follow(deps.Documents, documents, s.decode, store.FollowConfig{Log: deps.Logger})
+	s.background.Go(s.findKey)
+	s.background.Go(s.forgetDeleted)
+	return s, nil
+}
+
+// Close stops what runs in the background. Calls that are under way go on, and later ones fail.
+func (s *Service) Close() {
+	s.stop()
+	s.apps.Close()
+	s.background.Wait()
+	s.states.StopAllGoroutines()
+}
+
+// Register adds the administration of applications, and what frontends need to know of them, to a
+// server.
+func (s *Service) Register(r grpc.ServiceRegistrar) {
+	clipperv1.RegisterApplicationServiceServer(r, applicationService{service: s})
+	internalv1.RegisterSelectorServiceServer(r, selectorService{service: s})
+}
+
+// Ready returns nil when the store has been read, so that queries can be answered.
+func (s *Service) Ready(context.Context) error {
+	if !s.apps.Snapshot().Synced() || s.sealer.Load() == nil {
+		return errors.New("the store has not been read yet")
+	}
+	return nil
+}
+
+// findKey reads the key of the feedback_ids, or makes it: whoever is first.
+func (s *Service) findKey() {
+	failing := false
+	for {
+		sealer, err := s.readKey()
+		if err == nil {
+			s.sealer.Store(sealer)
+			return
+		}
+		if !failing && s.ctx.Err() == nil {
+			s.log.Warn("the feedback key cannot be read, still trying", "error", err)
+			failing = true
+		}
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-time.After(keyRetry):
+		}
+	}
+}
+
+func (s *Service) readKey() (*token.Sealer, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, storeTimeout)
+	defer cancel()
+	for {
+		document, err := s.deps.Documents.Get(ctx, feedbackKey)
+		if err == nil {
+			return token.NewSealer(document.Value)
+		}
+		if !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
+		if _, err := s.deps.Documents.Put(ctx, feedbackKey, token.NewKeyring(), 0); err != nil && !errors.Is(err, store.ErrConflict) {
+			return nil, err
+		}
+	}
+}
+
+// forgetDeleted removes the measurements of applications that are gone.
+func (s *Service) forgetDeleted() {
+	known := map[string]bool{}
+	for {
+		snapshot := s.apps.Snapshot()
+		now := make(map[string]bool, snapshot.Len())
+		for entry := range snapshot.All() {
+			now[entry.Value.name] = true
+		}
+		for name := range known {
+			if !now[name] {
+				s.metrics.forget(name)
+			}
+		}
+		known = now
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-snapshot.Replaced():
+		}
+	}
+}
+
+// application returns an application of the snapshot.
+func (s *Service) application(name string) (*application, error) {
+	snapshot := s.apps.Snapshot()
+	if entry, ok := snapshot.Get(documents + name); ok {
+		return entry.Value, nil
+	}
+	if !snapshot.Synced() {
+		return nil, errStoreUnread()
+	}
+	return nil, errNotFound(name)
+}
+
+func errNotFound(name string) error {
+	return apierror.New(codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_APPLICATION_NOT_FOUND, "application", "application: there is no application %q", name)
+}
+
+func errStoreUnread() error {
+	return apierror.New(codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE, "", "the selector has not read its store yet; try again")
+}
+
+func errStopped() error {
+	return apierror.New(codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_UNAVAILABLE, "", "the selector is stopping")
+}
+
+// storeError says to a caller what an error of the store means.
+func (s *Service) storeError(ctx context.Context, doing string, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return apierror.From(ctx.Err())
+	case errors.Is(err, store.ErrUnavailable):
+		return apierror.New(codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE, "", "the store cannot be reached now; try again")
+	}
+	s.log.Error("store refused", "doing", doing, "error", err)
+	return apierror.From(err)
+}
