@@ -92,7 +92,7 @@ func (s *Service) follow(ctx context.Context, changed *clipperv1.Application) {
 	ctx, cancel := context.WithTimeout(ctx, maxFollow)
 	defer cancel()
 	before := s.apps.Load()
-	if before == nil {
+	if before == nil || changed == nil {
 		return
 	}
 	known := before.apps[changed.GetName()]

@@ -280,17 +280,22 @@ func unmarshalMessage(data []byte, m proto.Message) error {
 	}
 	message, field := protoMessage(err), ""
 	if found := protoField.FindStringSubmatch(message); found != nil {
-		field = found[1]
+		// protojson says confidenceThreshold for what callers write as confidence_threshold.
+		field = upper.ReplaceAllStringFunc(found[1], func(c string) string { return "_" + strings.ToLower(c) })
+		message = strings.Replace(message, found[1], field, 1)
 	}
 	reason := clipperv1.ErrorReason_ERROR_REASON_MALFORMED_JSON
-	if json.Valid(data) && !strings.Contains(message, "unknown field") && !strings.Contains(message, "duplicate") {
+	if strings.Contains(message, "invalid value") || strings.Contains(message, "invalid google.protobuf") {
 		reason = clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD
 	}
 	return apierror.Invalid(reason, field, "%s", message)
 }
 
-// protoField finds the name of the field in an error of protojson.
-var protoField = regexp.MustCompile(`field "?([a-zA-Z0-9_.]+)"?`)
+var (
+	// protoField finds the name of the field in an error of protojson.
+	protoField = regexp.MustCompile(`field "?([a-zA-Z0-9_.]+)"?`)
+	upper      = regexp.MustCompile(`[A-Z]`)
+)
 
 // protoMessage returns what protojson says, without its prefix, whose space is not always the same.
 func protoMessage(err error) string {

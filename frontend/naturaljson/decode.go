@@ -125,6 +125,8 @@ func (d *decoder) unknown() ([]*clipperv1.Tensor, error) {
 	var tensors []*clipperv1.Tensor
 	err := d.members(func(key string, at int) error {
 		switch {
+		case key == "":
+			return d.scanner.errorf(at, "the key is empty, expected the name of an input")
 		case slices.ContainsFunc(tensors, func(t *clipperv1.Tensor) bool { return t.Name == key }):
 			return d.scanner.errorf(at, "key %q is repeated", key)
 		case len(tensors) == maxInputs:
