@@ -104,7 +104,7 @@ func replicaOf(t *testing.T, environment ...string) *clipperv1.Container {
 	require.NoError(t, err)
 	c := &clipperv1.Container{
 		Source:      &clipperv1.Container_Command{Command: &clipperv1.Command{Arguments: []string{exe}}},
-		Environment: map[string]string{},
+		Environment: map[string]string{"GORACE": "atexit_sleep_ms=0"},
 	}
 	for i := 0; i < len(environment); i += 2 {
 		c.Environment[environment[i]] = environment[i+1]
@@ -144,7 +144,7 @@ func start(t *testing.T, set settings) *fixture {
 	log := slog.New(slog.DiscardHandler)
 	db, err := storebolt.Open(t.Context(), set.store)
 	require.NoError(t, err)
-	run, err := os.MkdirTemp("", "clp") // the path of a unix socket is short
+	run, err := os.MkdirTemp("", "clp") //nolint:usetesting // The path of TempDir is too long for a unix socket.
 	require.NoError(t, err)
 	adapters := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(adapters, "sklearn"), 0o700))
@@ -246,7 +246,7 @@ func requireAnswer(t *testing.T, want int, p *clipperv1.ModelPrediction) {
 	t.Helper()
 	require.Equal(t, clipperv1.PredictionStatus_PREDICTION_STATUS_OK, p.Status, p.Message)
 	require.Len(t, p.Outputs, 1)
-	require.EqualValues(t, want, tensor.Float(p.Outputs[0], 0))
+	require.Equal(t, want, int(tensor.Float(p.Outputs[0], 0)))
 }
 
 // load asks again and again, from several goroutines, until the function that it returns is
@@ -508,7 +508,7 @@ func TestScale(t *testing.T) {
 	require.Empty(t, counts, "scaling down drains")
 
 	require.Equal(t, stopped, scale(0).State)
-	v = f.await(t, "m", "v1", func(v *clipperv1.ModelVersion) bool { return len(v.ReplicaStatus) == 0 })
+	f.await(t, "m", "v1", func(v *clipperv1.ModelVersion) bool { return len(v.ReplicaStatus) == 0 })
 	require.Equal(t, clipperv1.PredictionStatus_PREDICTION_STATUS_NO_REPLICA, f.ask(t, fresh(), ref("m", ""))[0].Status)
 	require.ErrorIs(t, syscall.Kill(pids["0"], 0), syscall.ESRCH)
 	scale(1)

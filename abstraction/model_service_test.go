@@ -47,14 +47,22 @@ func TestDeployRefusesWhatCannotBeStarted(t *testing.T) {
 		reason      clipperv1.ErrorReason
 		field, want string
 	}{
-		"image": {&clipperv1.Container{Source: &clipperv1.Container_Image{Image: &clipperv1.Image{Reference: "a/b:1"}}},
-			codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_LAUNCH_FAILED, "version.container", "this server has no launcher for images"},
-		"framework": {adapter("torch", "/"), codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_LAUNCH_FAILED,
-			"version.container.adapter.framework", "installed are sklearn"},
-		"saved model": {adapter("sklearn", missing), codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_LAUNCH_FAILED,
-			"version.container.adapter.model_path", missing},
-		"relative path": {adapter("sklearn", "model.joblib"), codes.InvalidArgument, clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD,
-			"version.container.adapter.model_path", "absolute"},
+		"image": {
+			&clipperv1.Container{Source: &clipperv1.Container_Image{Image: &clipperv1.Image{Reference: "a/b:1"}}},
+			codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_LAUNCH_FAILED, "version.container", "this server has no launcher for images",
+		},
+		"framework": {
+			adapter("torch", "/"), codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_LAUNCH_FAILED,
+			"version.container.adapter.framework", "installed are sklearn",
+		},
+		"saved model": {
+			adapter("sklearn", missing), codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_LAUNCH_FAILED,
+			"version.container.adapter.model_path", missing,
+		},
+		"relative path": {
+			adapter("sklearn", "model.joblib"), codes.InvalidArgument, clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD,
+			"version.container.adapter.model_path", "absolute",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := f.DeployModel(t.Context(), &clipperv1.DeployModelRequest{Version: &clipperv1.ModelVersion{Model: "m", Version: "v1", Container: tc.container}})

@@ -59,7 +59,8 @@ func TestNormalizeKeepsWhatIsGiven(t *testing.T) {
 	in := &clipperv1.ModelVersion{
 		Model: "A.b_c-9", Version: "2026-01-01", Container: command("python3", "serve.py"), Replicas: proto.Uint32(0),
 		Signature: &clipperv1.Signature{Inputs: []*clipperv1.TensorSpec{
-			{Name: "a", DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{-1, 3}}, {Name: "b", AnyShape: true}}},
+			{Name: "a", DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{-1, 3}}, {Name: "b", AnyShape: true},
+		}},
 		Batching: &clipperv1.Batching{Policy: "fixed", MaxBatchRows: 65536, LatencyObjective: durationpb.New(time.Second), MaxInFlight: 1, MaxQueueRows: 1},
 		Cache:    &clipperv1.Cache{Disabled: true},
 	}
@@ -126,8 +127,10 @@ func TestNormalizeRefuses(t *testing.T) {
 		"CLIPPER_ variable":  {environment("CLIPPER_MODEL_NAME", "x"), "version.container.environment", invalidField},
 		"bad variable":       {environment("A=B", "x"), "version.container.environment", invalidField},
 		"long variable":      {environment("A", long), "version.container.environment", invalidField},
-		"start timeout": {good(func(v *clipperv1.ModelVersion) { v.Container.StartTimeout = durationpb.New(-1) }),
-			"version.container.start_timeout", invalidField},
+		"start timeout": {
+			good(func(v *clipperv1.ModelVersion) { v.Container.StartTimeout = durationpb.New(-1) }),
+			"version.container.start_timeout", invalidField,
+		},
 		"policy":            {batching(&clipperv1.Batching{Policy: "magic"}), "version.batching.policy", invalidField},
 		"batch rows":        {batching(&clipperv1.Batching{MaxBatchRows: 65537}), "version.batching.max_batch_rows", invalidField},
 		"in flight":         {batching(&clipperv1.Batching{MaxInFlight: 3}), "version.batching.max_in_flight", invalidField},

@@ -38,20 +38,21 @@ const (
 
 // Suite is what a launcher brings to the test.
 type Suite struct {
-	// New returns a new launcher, with a grace period that no test should have to wait for
-	// when the launcher is right: some tests wait for it once.
-	New func(t *testing.T) launcher.Launcher
+	// New returns a new launcher with that grace period.
+	New func(t *testing.T, grace time.Duration) launcher.Launcher
 	// Container returns a container whose program is this test binary, or one like it
 	// whose main function is [Main], with nothing in its environment.
 	Container func(t *testing.T) *clipperv1.Container
 }
 
-// Main runs the suite's program and exits, when this process was started as that. Call it first
-// in TestMain.
-func Main() {
-	if b := Behaviour(os.Getenv(EnvBehaviour)); b != "" {
-		os.Exit(run(b))
+// Main runs the suite's program when this process was started as that, and returns the code
+// with which it must exit then. Call it first in TestMain.
+func Main() (code int, ran bool) {
+	b := Behaviour(os.Getenv(EnvBehaviour))
+	if b == "" {
+		return 0, false
 	}
+	return run(b), true
 }
 
 func run(b Behaviour) int {
@@ -73,7 +74,7 @@ func run(b Behaviour) int {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		network, address = "unix", path
 	}
-	l, err := net.Listen(network, address)
+	l, err := new(net.ListenConfig).Listen(context.Background(), network, address)
 	if err != nil {
 		fmt.Println(err)
 		return 1
@@ -84,7 +85,7 @@ func run(b Behaviour) int {
 			if err != nil {
 				return
 			}
-			fmt.Fprintln(conn, strings.Join(os.Environ(), "\n"))
+			_, _ = fmt.Fprintln(conn, strings.Join(os.Environ(), "\n"))
 			_ = conn.Close()
 		}
 	}()
@@ -109,18 +110,24 @@ func run(b Behaviour) int {
 	}
 }
 
+// A launcher that is right makes no test wait for the long grace period.
+const (
+	longGrace  = time.Minute
+	shortGrace = time.Second
+)
+
 // Run runs the suite.
 func Run(t *testing.T, s Suite) {
-	start := func(t *testing.T, b Behaviour) launcher.Instance {
+	start := func(t *testing.T, b Behaviour, grace time.Duration) launcher.Instance {
 		t.Helper()
-		l := s.New(t)
+		l := s.New(t, grace)
 		i, err := l.Start(t.Context(), s.spec(t, b))
 		require.NoError(t, err)
 		return i
 	}
 
 	t.Run("a replica serves at its address until it is stopped", func(t *testing.T) {
-		i := start(t, serve)
+		i := start(t, serve, longGrace)
 		env := Greeting(t, i)
 		require.Contains(t, env, launcher.EnvModelName+"=digits")
 		require.Contains(t, env, launcher.EnvModelVersion+"=v1")
@@ -133,7 +140,7 @@ func Run(t *testing.T, s Suite) {
 	})
 
 	t.Run("two replicas have addresses of their own", func(t *testing.T) {
-		l := s.New(t)
+		l := s.New(t, longGrace)
 		spec := s.spec(t, serve)
 		a, err := l.Start(t.Context(), spec)
 		require.NoError(t, err)
@@ -147,7 +154,7 @@ func Run(t *testing.T, s Suite) {
 	})
 
 	t.Run("a replica that ends tells its code and its last lines", func(t *testing.T) {
-		i := start(t, never)
+		i := start(t, never, longGrace)
 		<-i.Done()
 		require.Equal(t, launcher.Exit{Code: launcher.ExitNever}, i.Exit())
 		require.True(t, i.Exit().Never())
@@ -155,7 +162,7 @@ func Run(t *testing.T, s Suite) {
 	})
 
 	t.Run("a replica that a signal ends tells which", func(t *testing.T) {
-		i := start(t, crash)
+		i := start(t, crash, longGrace)
 		<-i.Done()
 		require.False(t, i.Exit().Never())
 		require.NotZero(t, i.Exit().Code)
@@ -163,7 +170,7 @@ func Run(t *testing.T, s Suite) {
 	})
 
 	t.Run("a replica that ignores the signal is killed after the grace period", func(t *testing.T) {
-		i := start(t, ignore)
+		i := start(t, ignore, shortGrace)
 		Greeting(t, i)
 		i.Stop(t.Context())
 		requireDone(t, i)
@@ -172,7 +179,7 @@ func Run(t *testing.T, s Suite) {
 	})
 
 	t.Run("a replica that ignores the signal is killed when the caller will not wait", func(t *testing.T) {
-		i := start(t, ignore)
+		i := start(t, ignore, longGrace)
 		Greeting(t, i)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -182,7 +189,7 @@ func Run(t *testing.T, s Suite) {
 	})
 
 	t.Run("close stops every replica and starts none", func(t *testing.T) {
-		l := s.New(t)
+		l := s.New(t, longGrace)
 		spec := s.spec(t, ignore)
 		i, err := l.Start(t.Context(), spec)
 		require.NoError(t, err)
@@ -195,7 +202,7 @@ func Run(t *testing.T, s Suite) {
 	})
 
 	t.Run("a replica name is used again", func(t *testing.T) {
-		l := s.New(t)
+		l := s.New(t, longGrace)
 		for range 3 {
 			i, err := l.Start(t.Context(), s.spec(t, serve))
 			require.NoError(t, err)
@@ -205,7 +212,7 @@ func Run(t *testing.T, s Suite) {
 	})
 
 	t.Run("a container of no kind is another's business", func(t *testing.T) {
-		l := s.New(t)
+		l := s.New(t, longGrace)
 		require.ErrorIs(t, l.Check(&clipperv1.Container{}), launcher.ErrUnsupported)
 		_, err := l.Start(t.Context(), launcher.Spec{Model: "digits", Version: "v1", Replica: "0", Container: &clipperv1.Container{}})
 		require.ErrorIs(t, err, launcher.ErrUnsupported)
@@ -215,14 +222,17 @@ func Run(t *testing.T, s Suite) {
 	t.Run("nothing is started for a caller who has gone", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err := s.New(t).Start(ctx, s.spec(t, serve))
+		_, err := s.New(t, longGrace).Start(ctx, s.spec(t, serve))
 		require.ErrorIs(t, err, context.Canceled)
 	})
 }
 
 func (s Suite) spec(t *testing.T, b Behaviour) launcher.Spec {
 	c := s.Container(t)
-	c.Environment = map[string]string{EnvBehaviour: string(b), "GREETING": "hello world"}
+	c.Environment = map[string]string{
+		EnvBehaviour: string(b), "GREETING": "hello world",
+		"GORACE": "atexit_sleep_ms=0", // a program with the race detector would sleep a second before it ends
+	}
 	return launcher.Spec{Model: "digits", Version: "v1", Replica: "0", Container: c}
 }
 
@@ -236,8 +246,8 @@ func Greeting(t *testing.T, i launcher.Instance) []string {
 	retry := time.NewTicker(5 * time.Millisecond)
 	defer retry.Stop()
 	for {
-		if conn, err := net.Dial(network, address); err == nil {
-			defer conn.Close()
+		if conn, err := new(net.Dialer).DialContext(t.Context(), network, address); err == nil {
+			defer func() { _ = conn.Close() }()
 			text, err := io.ReadAll(conn)
 			require.NoError(t, err)
 			return strings.Split(strings.TrimSpace(string(text)), "\n")

@@ -163,7 +163,8 @@ func (l *Launcher) start(spec launcher.Spec, program program, logs *logFile) (*c
 		logs:    logs,
 		done:    make(chan struct{}),
 	}
-	cmd := exec.Command(program.path, program.arguments...)
+	// The caller's context is for the start; the replica ends with Stop.
+	cmd := exec.CommandContext(context.Background(), program.path, program.arguments...)
 	cmd.Dir = program.directory
 	cmd.Env = environment(os.Environ(), c.Address(), spec, program)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -247,12 +248,12 @@ func (c *child) run(cmd *exec.Cmd) error {
 	if err != nil {
 		return fmt.Errorf("start replica: %w", err)
 	}
-	defer stdin.Close()
+	defer func() { _ = stdin.Close() }()
 	output, write, err := os.Pipe()
 	if err != nil {
 		return errors.Join(fmt.Errorf("start replica: %w", err), hold.Close())
 	}
-	defer write.Close()
+	defer func() { _ = write.Close() }()
 
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, write, write
 	if err := cmd.Start(); err != nil {

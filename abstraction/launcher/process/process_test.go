@@ -29,7 +29,9 @@ import (
 const envServer = "PROCESS_TEST_SERVER"
 
 func TestMain(m *testing.M) {
-	launchertest.Main()
+	if code, ran := launchertest.Main(); ran {
+		os.Exit(code)
+	}
 	if dir := os.Getenv(envServer); dir != "" {
 		server(dir)
 	}
@@ -57,7 +59,7 @@ func server(dir string) {
 // shortDirectory is needed since the path of a unix socket is short.
 func shortDirectory(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "clp")
+	dir, err := os.MkdirTemp("", "clp") //nolint:usetesting // The path of TempDir is too long.
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	return dir
@@ -69,7 +71,6 @@ func newLauncher(t *testing.T, cfg Config) *Launcher {
 		cfg.RunDirectory = shortDirectory(t)
 	}
 	cfg.LogDirectory = t.TempDir()
-	cfg.StopTimeout = 300 * time.Millisecond
 	l, err := New(cfg, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.Close()) })
@@ -93,7 +94,9 @@ func spec(c *clipperv1.Container) launcher.Spec {
 
 func TestConformance(t *testing.T) {
 	launchertest.Run(t, launchertest.Suite{
-		New:       func(t *testing.T) launcher.Launcher { return newLauncher(t, Config{}) },
+		New: func(t *testing.T, grace time.Duration) launcher.Launcher {
+			return newLauncher(t, Config{StopTimeout: grace})
+		},
 		Container: self,
 	})
 }
@@ -269,7 +272,8 @@ func TestAdapters(t *testing.T) {
 		"relative program":  {commandContainer("./sh"), "command.arguments", "cannot be executed"},
 		"no arguments":      {commandContainer(), "command.arguments", "missing"},
 		"no directory": {&clipperv1.Container{Source: &clipperv1.Container_Command{Command: &clipperv1.Command{
-			Arguments: []string{"sh"}, Directory: "/no/such/directory"}}}, "command.directory", "not a directory"},
+			Arguments: []string{"sh"}, Directory: "/no/such/directory",
+		}}}, "command.directory", "not a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var field *launcher.FieldError

@@ -33,7 +33,7 @@ func (l *Launcher) prepare() error {
 	if err != nil {
 		return err
 	}
-	defer setup.Close()
+	defer func() { _ = setup.Close() }()
 
 	entries, err := os.ReadDir(run)
 	if err != nil {
@@ -121,7 +121,7 @@ func (l *Launcher) sweep(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }()
 	files, err := filepath.Glob(filepath.Join(dir, "*.pid"))
 	if err != nil {
 		return fmt.Errorf("find leftovers: %w", err)
