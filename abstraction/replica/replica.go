@@ -61,7 +61,22 @@ type Config struct {
 	Accept func(*clipperv1.DescribeResponse) (*clipperv1.Signature, error)
 	// OnChange is called after the state has changed, from any goroutine. It must not block.
 	OnChange func()
+
+	timing timing
 }
+
+// timing is how long is waited for a container that serves; zero values mean the defaults.
+type timing struct {
+	// health is the time between two health checks.
+	health time.Duration
+	// liveness is how long a container may give no sign of life. It is long because a busy runtime
+	// may not get to answer a health check while a model computes.
+	liveness time.Duration
+	// stall is how long after the last deadline in a batch its answer is still awaited.
+	stall time.Duration
+}
+
+var defaultTiming = timing{health: 5 * time.Second, liveness: 30 * time.Second, stall: 30 * time.Second}
 
 // Replica is one container of a model version. Safe for concurrent use.
 type Replica struct {
@@ -107,6 +122,9 @@ func Start(cfg Config, q *queue.Queue, m *metrics.Version, logger *slog.Logger) 
 	)
 	if cfg.StartTimeout <= 0 {
 		cfg.StartTimeout = defaultStartTimeout
+	}
+	if cfg.timing == (timing{}) {
+		cfg.timing = defaultTiming
 	}
 	now := time.Now()
 	r := &Replica{

@@ -21,14 +21,6 @@ import (
 )
 
 const (
-	// healthInterval is the time between two health checks.
-	healthInterval = 5 * time.Second
-	// livenessTimeout is how long a container may give no sign of life. It is long because a busy
-	// runtime may not get to answer a health check while a model computes.
-	livenessTimeout = 30 * time.Second
-	// stallTimeout is how long after the last deadline in a batch its answer is still awaited.
-	stallTimeout = 30 * time.Second
-
 	// defaultInFlight is for a container that does not say.
 	defaultInFlight = 2
 	// maxBatchBytes bounds batches for a container that does not say.
@@ -46,11 +38,11 @@ type session struct {
 	outputs []*clipperv1.TensorSpec
 	// maxBytes is the size that even a batch of one row may not exceed.
 	maxBytes int
-	puller  *queue.Puller
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	pull    context.Context // ends when the session takes nothing more
-	stop    context.CancelFunc
+	puller   *queue.Puller
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	pull     context.Context // ends when the session takes nothing more
+	stop     context.CancelFunc
 
 	mu         sync.Mutex
 	inFlight   []*batch
@@ -271,7 +263,7 @@ func containerMessage(e *clipperv1.Error) string {
 // watch ends the session when the container gives no sign of life or does not answer, and drains
 // it when the container takes nothing more.
 func (s *session) watch() error {
-	ticker := time.NewTicker(healthInterval)
+	ticker := time.NewTicker(s.replica.cfg.timing.health)
 	defer ticker.Stop()
 	for {
 		select {
@@ -282,7 +274,7 @@ func (s *session) watch() error {
 		if err := s.stalled(time.Now()); err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(s.ctx, livenessTimeout)
+		ctx, cancel := context.WithTimeout(s.ctx, s.replica.cfg.timing.liveness)
 		err := s.check(ctx)
 		cancel()
 		now := time.Now()
@@ -297,7 +289,7 @@ func (s *session) watch() error {
 			return nil
 		case errors.Is(err, errNotServing):
 			s.stop()
-		case silent > livenessTimeout:
+		case silent > s.replica.cfg.timing.liveness:
 			return fmt.Errorf("the container has given no sign of life for %v: %s", silent.Round(time.Second), causeText(err))
 		}
 	}
@@ -308,7 +300,7 @@ func (s *session) stalled(now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range s.inFlight {
-		if now.Sub(b.deadline) > stallTimeout {
+		if now.Sub(b.deadline) > s.replica.cfg.timing.stall {
 			return fmt.Errorf("the container has not answered a batch of %d rows for %v", len(b.items), now.Sub(b.sent).Round(time.Second))
 		}
 	}

@@ -61,6 +61,7 @@ type Container struct {
 	server   *grpc.Server
 	calls    []*clipperv1.PredictRequest
 	streams  int
+	hung     chan struct{} // closed when the container hangs no more; nil unless it does
 }
 
 // New returns a container that has an address and does not listen yet. It is stopped when the test
@@ -88,7 +89,7 @@ func (c *Container) Address() string { return c.network + ":" + c.address }
 func (c *Container) Start() {
 	l, err := net.Listen(c.network, c.address)
 	require.NoError(c.t, err)
-	g := grpc.NewServer(grpc.MaxRecvMsgSize(256 << 20))
+	g := grpc.NewServer(grpc.MaxRecvMsgSize(256<<20), grpc.UnaryInterceptor(c.hang))
 	clipperv1.RegisterModelContainerServiceServer(g, &service{container: c})
 	grpc_health_v1.RegisterHealthServer(g, c.health)
 	c.mu.Lock()
@@ -129,6 +130,34 @@ func (c *Container) SetServing(serving bool) {
 		s = grpc_health_v1.HealthCheckResponse_SERVING
 	}
 	c.health.SetServingStatus("", s)
+}
+
+// SetHanging makes the container accept calls and answer none but batches, as one does whose
+// process is stopped; false lets it go on.
+func (c *Container) SetHanging(hanging bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case hanging && c.hung == nil:
+		c.hung = make(chan struct{})
+	case !hanging && c.hung != nil:
+		close(c.hung)
+		c.hung = nil
+	}
+}
+
+func (c *Container) hang(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	c.mu.Lock()
+	hung := c.hung
+	c.mu.Unlock()
+	if hung != nil {
+		select {
+		case <-hung:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return handle(ctx, req)
 }
 
 // Calls returns the batches that have come, in order.
