@@ -26,7 +26,9 @@
 // A command with the tag config:"global" leaves its name out of the keys of its
 // flags, and a flag with that tag leaves out the names of all its commands. Thus
 // a command that runs several services, with their flags under their names as
-// prefixes, shares keys (and so a file) with the commands that run one each.
+// prefixes, shares keys (and so a file) with the commands that run one each. A
+// command or flag with the tag config:"-" has no keys; such a flag is set on the
+// command line and in the environment variable it names, if it names one.
 //
 // A key in the file that no flag has is an error that names it and its line.
 package config
@@ -62,12 +64,18 @@ func Environment(prefix string) kong.Option {
 
 // eachFlag calls visit for each flag at or below node that can be configured.
 func eachFlag(node *kong.Node, prefix string, visit func(key string, flag *kong.Flag)) {
-	if node.Type == kong.CommandNode && node.Tag.Get("config") != "global" {
-		prefix += node.Name + "-"
+	if node.Type == kong.CommandNode {
+		switch node.Tag.Get("config") {
+		case "-":
+			return
+		case "global":
+		default:
+			prefix += node.Name + "-"
+		}
 	}
 	for _, flag := range node.Flags {
 		switch {
-		case flag.Name == "help":
+		case flag.Name == "help", flag.Tag.Get("config") == "-":
 		case flag.Tag.Get("config") == "global":
 			visit(flag.Name, flag)
 		default:

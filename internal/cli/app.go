@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+)
+
+type appCommands struct {
+	adminOptions
+
+	Create appCreate `cmd:"" help:"Create an application."`
+	List   appList   `cmd:"" help:"List applications."`
+	Show   appShow   `cmd:"" help:"Show an application."`
+	Update appUpdate `cmd:"" help:"Change what is given of an application."`
+	Delete appDelete `cmd:"" help:"Delete an application and what it has learned."`
+	State  appState  `cmd:"" help:"Show what an application has learned of its models."`
+}
+
+type appCreate struct {
+	Name string `arg:"" optional:"" help:"The application; may be in --file instead."`
+	appFlags
+}
+
+func (appCreate) Help() string {
+	return `Flags win over --file, which holds an application in the JSON form of the API, or the same as YAML.
+
+Examples:
+
+    clipper app create digits --models svm,forest,knn:2 --default 0 --slo 50ms
+    clipper app create price --models small,large --policy exp4 --param eta=0.3 --output number --range 0:1000 --default 100
+    clipper app create --file digits.yaml`
+}
+
+func (a *appCreate) Run(c *client) error {
+	app := &clipperv1.Application{}
+	if _, err := a.change(c, app); err != nil {
+		return err
+	}
+	if err := setName(app, a.Name); err != nil {
+		return err
+	}
+	service, err := c.applications()
+	if err != nil {
+		return err
+	}
+	response, err := service.CreateApplication(c.ctx, &clipperv1.CreateApplicationRequest{Application: app})
+	if err != nil {
+		return err
+	}
+	return c.showApplication(response.GetApplication(), "Created "+response.GetApplication().GetName()+".")
+}
+
+// setName sets the application's name from the command line, which must not contradict the file.
+func setName(app *clipperv1.Application, name string) error {
+	switch {
+	case name == "" && app.GetName() == "":
+		return usagef("which application? Expected its NAME, or a --file that has one")
+	case name != "" && app.GetName() != "" && name != app.GetName():
+		return usagef("the file is of the application %q, not %q", app.GetName(), name)
+	case name != "":
+		app.Name = name
+	}
+	return nil
+}
+
+type appUpdate struct {
+	Name string `arg:"" optional:"" complete:"application" help:"The application; may be in --file instead."`
+	appFlags
+}
+
+func (appUpdate) Help() string {
+	return `What is not given stays as it is. What was learned is kept for models that stay, as long as the policy stays.
+
+Examples:
+
+    clipper app update digits --models svm,forest,knn
+    clipper app update digits --slo 80ms --confidence 0.6`
+}
+
+func (a *appUpdate) Run(c *client) error {
+	// A dry run says which application, and finds mistakes before the server is asked.
+	app := &clipperv1.Application{}
+	if _, err := a.change(c, app); err != nil {
+		return err
+	}
+	if err := setName(app, a.Name); err != nil {
+		return err
+	}
+	service, err := c.applications()
+	if err != nil {
+		return err
+	}
+	before, err := service.GetApplication(c.ctx, &clipperv1.GetApplicationRequest{Application: app.GetName()})
+	if err != nil {
+		return err
+	}
+	app = before.GetApplication()
+	mask, err := a.change(c, app)
+	if err != nil {
+		return err
+	}
+	if len(mask) == 0 {
+		return usagef("nothing to change: expected a flag such as --slo 80ms, or --file")
+	}
+	response, err := service.UpdateApplication(c.ctx, &clipperv1.UpdateApplicationRequest{
+		Application: app, UpdateMask: &fieldmaskpb.FieldMask{Paths: mask},
+	})
+	if err != nil {
+		return err
+	}
+	return c.showApplication(response.GetApplication(), "Updated "+app.GetName()+".")
+}
+
+type appList struct{}
+
+func (appList) Help() string { return "Example:\n\n    clipper app list" }
+
+func (appList) Run(c *client) error {
+	applications, err := c.listApplications()
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return c.writeJSON(&clipperv1.ListApplicationsResponse{Applications: applications})
+	}
+	if len(applications) == 0 {
+		_, err := fmt.Fprintln(c.Stdout, "No applications. `clipper app create --help` says how to create one.")
+		return err
+	}
+	return c.writeTable(applicationTable(applications))
+}
+
+func (c *client) listApplications() ([]*clipperv1.Application, error) {
+	service, err := c.applications()
+	if err != nil {
+		return nil, err
+	}
+	var applications []*clipperv1.Application
+	for request := (&clipperv1.ListApplicationsRequest{}); ; {
+		page, err := service.ListApplications(c.ctx, request)
+		if err != nil {
+			return nil, err
+		}
+		applications = append(applications, page.GetApplications()...)
+		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+			return applications, nil
+		}
+	}
+}
+
+func applicationTable(applications []*clipperv1.Application) *table {
+	t := &table{header: []string{"APPLICATION", "POLICY", "MODELS", "OBJECTIVE", "DEFAULT", "AGE"}}
+	for _, a := range applications {
+		t.add(a.GetName(), a.GetPolicy().GetName(), membersOf(a), objective(a), defaultOutput(a), age(a.GetCreateTime()))
+	}
+	return t
+}
+
+func objective(a *clipperv1.Application) string {
+	if a.GetLatencyObjective() == nil {
+		return ""
+	}
+	return duration(a.GetLatencyObjective().AsDuration())
+}
+
+func defaultOutput(a *clipperv1.Application) string {
+	if a.GetDefaultOutput() == nil {
+		return ""
+	}
+	text, err := protojson.Marshal(a.GetDefaultOutput())
+	if err != nil {
+		return "?"
+	}
+	return string(text)
+}
+
+// membersOf returns an application's models as --models, --weight and --shadow name them.
+func membersOf(a *clipperv1.Application) string {
+	texts := make([]string, len(a.GetModels()))
+	for i, m := range a.GetModels() {
+		text := m.GetModel()
+		if m.GetVersion() != "" {
+			text += ":" + m.GetVersion()
+		}
+		var notes []string
+		if m.GetWeight() != 0 && m.GetWeight() != 1 {
+			notes = append(notes, "weight "+number(m.GetWeight()))
+		}
+		if m.GetGroup() != "" {
+			notes = append(notes, "group "+m.GetGroup())
+		}
+		if m.GetShadow() {
+			notes = append(notes, "shadow")
+		}
+		if notes != nil {
+			text += " (" + strings.Join(notes, ", ") + ")"
+		}
+		texts[i] = text
+	}
+	return strings.Join(texts, ", ")
+}
+
+func number(f float64) string { return strconv.FormatFloat(f, 'g', 6, 64) }
+
+type appShow struct {
+	Name string `arg:"" complete:"application" help:"The application."`
+}
+
+func (appShow) Help() string { return "Example:\n\n    clipper app show digits" }
+
+func (a appShow) Run(c *client) error {
+	service, err := c.applications()
+	if err != nil {
+		return err
+	}
+	response, err := service.GetApplication(c.ctx, &clipperv1.GetApplicationRequest{Application: a.Name})
+	if err != nil {
+		return err
+	}
+	return c.showApplication(response.GetApplication(), "")
+}
+
+// showApplication writes an application, below a title if there is one.
+func (c *client) showApplication(a *clipperv1.Application, title string) error {
+	if c.JSON {
+		return c.writeJSON(a)
+	}
+	if title != "" {
+		fmt.Fprintln(c.Stdout, title)
+	}
+	policy := a.GetPolicy().GetName()
+	for _, name := range slices.Sorted(maps.Keys(a.GetPolicy().GetParameters())) {
+		policy += fmt.Sprintf(" %s=%s", name, number(a.GetPolicy().GetParameters()[name]))
+	}
+	output := strings.ToLower(strings.TrimPrefix(a.GetOutput().GetKind().String(), "OUTPUT_KIND_"))
+	if t := a.GetOutput().GetDataType(); t != clipperv1.DataType_DATA_TYPE_UNSPECIFIED {
+		output += ", " + specs([]*clipperv1.TensorSpec{{DataType: t}})
+	}
+	if r := a.GetOutput().GetRange(); r != nil {
+		output += fmt.Sprintf(", range %s:%s", number(r.GetMin()), number(r.GetMax()))
+	}
+	if classes := a.GetOutput().GetClasses(); len(classes) > 0 {
+		output += ", classes " + strings.Join(classes, ",")
+	}
+	t := &table{}
+	t.add("name", a.GetName())
+	if a.GetDescription() != "" {
+		t.add("description", a.GetDescription())
+	}
+	t.add("models", membersOf(a))
+	t.add("policy", policy)
+	t.add("input", specs(a.GetInputs()))
+	t.add("output", output)
+	t.add("objective", objective(a))
+	t.add("default", defaultOutput(a))
+	t.add("confidence", "at least "+number(a.GetConfidenceThreshold()))
+	if a.GetFeedbackLifetime() != nil {
+		t.add("feedback", "within "+duration(a.GetFeedbackLifetime().AsDuration()))
+	}
+	if a.GetCreateTime() != nil {
+		t.add("created", a.GetCreateTime().AsTime().Format(time.RFC3339))
+		t.add("updated", a.GetUpdateTime().AsTime().Format(time.RFC3339))
+	}
+	return t.write(c.Stdout, false)
+}
+
+type appDelete struct {
+	Name string `arg:"" complete:"application" help:"The application."`
+}
+
+func (appDelete) Help() string { return "Example:\n\n    clipper app delete digits" }
+
+func (a appDelete) Run(c *client) error {
+	service, err := c.applications()
+	if err != nil {
+		return err
+	}
+	if _, err := service.DeleteApplication(c.ctx, &clipperv1.DeleteApplicationRequest{Application: a.Name}); err != nil {
+		return err
+	}
+	if c.JSON {
+		return c.writeJSON(map[string]string{"deleted": a.Name})
+	}
+	_, err = fmt.Fprintf(c.Stdout, "Deleted %s.\n", a.Name)
+	return err
+}
+
+type appState struct {
+	Name    string `arg:"" complete:"application" help:"The application."`
+	Context string `placeholder:"NAME" help:"The user, session or device. Default: the state that all share."`
+}
+
+func (appState) Help() string {
+	return "Examples:\n\n    clipper app state digits\n    clipper app state digits --context user-7"
+}
+
+func (a appState) Run(c *client) error {
+	service, err := c.applications()
+	if err != nil {
+		return err
+	}
+	state, err := service.GetSelectionState(c.ctx, &clipperv1.GetSelectionStateRequest{Application: a.Name, Context: a.Context})
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return c.writeJSON(state)
+	}
+	fmt.Fprintf(c.Stdout, "%s, after %s feedbacks\n\n", state.GetPolicy(), number(state.GetObservations()))
+	t := &table{header: []string{"MODEL", "WEIGHT", "PROBABILITY", "STATISTICS"}}
+	for _, m := range state.GetModels() {
+		var statistics []string
+		for _, name := range slices.Sorted(maps.Keys(m.GetStatistics())) {
+			statistics = append(statistics, name+"="+number(m.GetStatistics()[name]))
+		}
+		t.add(m.GetModel(), fmt.Sprintf("%.4f", m.GetWeight()), fmt.Sprintf("%.4f", m.GetProbability()), strings.Join(statistics, " "))
+	}
+	return c.writeTable(t)
+}

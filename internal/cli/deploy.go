@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+)
+
+type modelDeploy struct {
+	Name       string `arg:"" help:"The model."`
+	NewVersion string `name:"version" required:"" placeholder:"V" help:"The version, which must be new."`
+
+	Framework string   `placeholder:"NAME" help:"Framework of a saved model (--path): sklearn."`
+	Path      string   `placeholder:"FILE" help:"The saved model, on the machine that runs it."`
+	Container string   `name:"address" placeholder:"HOST:PORT" help:"A container that runs already; also unix:/PATH."`
+	Image     string   `placeholder:"REF" help:"A container image."`
+	Command   []string `arg:"" optional:"" help:"After --: a program that serves the container RPC, and its arguments."`
+	Directory string   `placeholder:"DIR" help:"Working directory of COMMAND. Default: this one."`
+
+	Replicas     *uint32           `placeholder:"N" help:"Number of replicas. Default: 1."`
+	Batching     string            `enum:"aimd,fixed,none," default:"" placeholder:"POLICY" help:"How queries are gathered into batches: aimd, fixed or none. Default: aimd."`
+	MaxBatch     uint32            `placeholder:"ROWS" help:"Largest batch; with --batching fixed, its size."`
+	Cache        bool              `default:"true" negatable:"" help:"Remember predictions."`
+	KeepCurrent  bool              `help:"Leave the current version as it is."`
+	Env          map[string]string `mapsep:"none" placeholder:"KEY=VALUE" help:"Environment variable of the replicas; may be repeated."`
+	StartTimeout time.Duration     `placeholder:"DURATION" help:"Time that a replica has to become ready. Default: 2m."`
+	waiting
+}
+
+func (modelDeploy) Help() string {
+	return `A model comes from one of four places: a saved model of a framework, a command, an address, or an image.
+
+Examples:
+
+    clipper model deploy digits --version 1 --framework sklearn --path model.joblib
+    clipper model deploy digits --version 2 --replicas 2 -- python3 serve.py --depth 4
+    clipper model deploy digits --version 3 --address 10.0.0.7:9000 --no-wait
+    clipper model deploy digits --version 4 --image registry.example.com/digits:4`
+}
+
+// waiting is the flag of commands after which replicas start.
+type waiting struct {
+	Wait bool `default:"true" negatable:"" help:"Wait until the replicas are ready, at most --timeout."`
+}
+
+func (m *modelDeploy) Run(c *client) error {
+	container, err := m.container()
+	if err != nil {
+		return err
+	}
+	service, err := c.models()
+	if err != nil {
+		return err
+	}
+	version := &clipperv1.ModelVersion{
+		Model: m.Name, Version: m.NewVersion, Container: container, Replicas: m.Replicas,
+		Cache: &clipperv1.Cache{Disabled: !m.Cache},
+	}
+	if m.Batching != "" || m.MaxBatch > 0 {
+		version.Batching = &clipperv1.Batching{Policy: m.Batching, MaxBatchRows: m.MaxBatch}
+	}
+	response, err := service.DeployModel(c.ctx, &clipperv1.DeployModelRequest{Version: version, KeepCurrent: m.KeepCurrent})
+	if err != nil {
+		return err
+	}
+	return m.finish(c, service, response.GetVersion(), "deployed")
+}
+
+func (m *modelDeploy) container() (*clipperv1.Container, error) {
+	container := &clipperv1.Container{Environment: m.Env}
+	if m.StartTimeout != 0 {
+		container.StartTimeout = durationpb.New(m.StartTimeout)
+	}
+	var given []string
+	if m.Framework != "" || m.Path != "" {
+		given = append(given, "--framework and --path")
+		if m.Framework == "" || m.Path == "" {
+			return nil, usagef("--framework and --path go together: --framework sklearn --path model.joblib")
+		}
+		path, err := absolute(m.Path)
+		if err != nil {
+			return nil, err
+		}
+		container.Source = &clipperv1.Container_Adapter{Adapter: &clipperv1.Adapter{Framework: m.Framework, ModelPath: path}}
+	}
+	if m.Container != "" {
+		given = append(given, "--address")
+		container.Source = &clipperv1.Container_Address{Address: &clipperv1.Address{Address: m.Container}}
+	}
+	if m.Image != "" {
+		given = append(given, "--image")
+		container.Source = &clipperv1.Container_Image{Image: &clipperv1.Image{Reference: m.Image}}
+	}
+	if len(m.Command) > 0 {
+		given = append(given, "-- COMMAND")
+		command, err := m.command()
+		if err != nil {
+			return nil, err
+		}
+		container.Source = &clipperv1.Container_Command{Command: command}
+	} else if m.Directory != "" {
+		return nil, usagef("--directory is for -- COMMAND")
+	}
+	switch len(given) {
+	case 1:
+		return container, nil
+	case 0:
+		return nil, &failure{code: ExitUsage, message: "where does the model come from? One of: --framework and --path, --address, --image, or -- COMMAND", details: m.Help()}
+	}
+	return nil, usagef("%s exclude each other: a model comes from one place", strings.Join(given, ", "))
+}
+
+// command returns the command with what is relative to this directory made absolute.
+func (m *modelDeploy) command() (*clipperv1.Command, error) {
+	directory, err := absolute(m.Directory)
+	if err != nil {
+		return nil, err
+	}
+	arguments := append([]string(nil), m.Command...)
+	if strings.ContainsRune(arguments[0], os.PathSeparator) && !filepath.IsAbs(arguments[0]) {
+		arguments[0] = filepath.Join(directory, arguments[0])
+	}
+	return &clipperv1.Command{Arguments: arguments, Directory: directory}, nil
+}
+
+type modelScale struct {
+	Name       string `arg:"" complete:"model" help:"The model."`
+	Replicas   uint32 `arg:"" help:"The number of replicas; 0 stops the version."`
+	OldVersion string `name:"version" placeholder:"V" help:"The version. Default: the current one."`
+	waiting
+}
+
+func (modelScale) Help() string { return "Example:\n\n    clipper model scale digits 3" }
+
+func (m modelScale) Run(c *client) error {
+	service, err := c.models()
+	if err != nil {
+		return err
+	}
+	version := m.OldVersion
+	if version == "" {
+		response, err := service.GetModel(c.ctx, &clipperv1.GetModelRequest{Model: m.Name})
+		if err != nil {
+			return err
+		}
+		version = response.GetModel().GetCurrentVersion()
+	}
+	response, err := service.UpdateModelVersion(c.ctx, &clipperv1.UpdateModelVersionRequest{Model: m.Name, Version: version, Replicas: &m.Replicas})
+	if err != nil {
+		return err
+	}
+	return m.finish(c, service, response.GetVersion(), "scaled")
+}
+
+const (
+	// waitTimeout is how long replicas may take to become ready when nothing else is said.
+	waitTimeout = 5 * time.Minute
+	// pollInterval is the time between two looks at a version.
+	pollInterval = 100 * time.Millisecond
+)
+
+// finish waits for a version, unless that is not wanted, and writes what has become of it.
+func (w waiting) finish(c *client, service clipperv1.ModelServiceClient, v *clipperv1.ModelVersion, done string) error {
+	var failed error
+	if w.Wait {
+		last, err := c.await(service, v)
+		if last == nil {
+			return err
+		}
+		v, failed = last, err
+	}
+	if c.JSON {
+		return errors.Join(failed, c.writeJSON(v))
+	}
+	if failed != nil {
+		return failed
+	}
+	current := "the current version"
+	if !v.GetCurrent() {
+		current = "not the current version"
+	}
+	_, err := fmt.Fprintf(c.Stdout, "%s:%s is %s: %s, %s replicas ready, %s.\n", v.GetModel(), v.GetVersion(), done, stateOf(v), replicas(v), current)
+	return err
+}
+
+// await looks at a version until it is as wanted, cannot become so, or time is up. It returns the
+// version as last seen; it is nil when that is not known.
+func (c *client) await(service clipperv1.ModelServiceClient, v *clipperv1.ModelVersion) (*clipperv1.ModelVersion, error) {
+	timeout := c.Timeout
+	if timeout == 0 {
+		timeout = waitTimeout
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, timeout)
+	defer cancel()
+	progress := c.progress()
+	defer progress.end()
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		progress.show(fmt.Sprintf("%s:%s %s, %s replicas ready", v.GetModel(), v.GetVersion(), stateOf(v), replicas(v)))
+		switch v.GetState() {
+		case clipperv1.ModelState_MODEL_STATE_READY:
+			if ready(v) >= v.GetReplicas() && v.GetReplicas() > 0 {
+				return v, nil
+			}
+		case clipperv1.ModelState_MODEL_STATE_STOPPED:
+			if v.GetReplicas() == 0 {
+				return v, nil
+			}
+		case clipperv1.ModelState_MODEL_STATE_FAILED:
+			return v, notReady(v, "no replica can serve")
+		case clipperv1.ModelState_MODEL_STATE_DELETING:
+			return v, notReady(v, "it is being deleted")
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return v, notReady(v, fmt.Sprintf("still %s after %s, with %s replicas ready", stateOf(v), duration(timeout), replicas(v)))
+		}
+		call, cancel := context.WithTimeout(c.ctx, callTimeout) // The last look may end after the time is up.
+		response, err := service.GetModelVersion(call, &clipperv1.GetModelVersionRequest{Model: v.GetModel(), Version: v.GetVersion()})
+		cancel()
+		if err != nil {
+			return nil, err
+		}
+		v = response.GetVersion()
+	}
+}
+
+// notReady returns why a version is not ready, what its replicas say, and what to try.
+func notReady(v *clipperv1.ModelVersion, why string) error {
+	message := fmt.Sprintf("%s:%s is not ready: %s", v.GetModel(), v.GetVersion(), why)
+	if v.GetStateMessage() != "" {
+		message += ": " + v.GetStateMessage()
+	}
+	details := messages(v) + fmt.Sprintf(`
+Clipper keeps trying. To look again: clipper model show %[1]s
+To give up: clipper model delete %[1]s --version %[2]s (without --version when it is the only one)`, v.GetModel(), v.GetVersion())
+	return &failure{code: ExitDeploy, message: message, details: strings.TrimLeft(details, "\n")}
+}
