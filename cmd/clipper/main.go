@@ -7,8 +7,6 @@ import (
 	"context"
 	"os"
 
-	"github.com/alecthomas/kong"
-
 	"github.com/clipper-serving/clipper/internal/cli"
 	"github.com/clipper-serving/clipper/internal/services"
 	"github.com/clipper-serving/clipper/internal/telemetry"
@@ -18,8 +16,5 @@ var version string // Set by the linker.
 
 func main() {
 	ctx, build := context.Background(), telemetry.ReadBuild(version)
-	os.Exit(cli.Run(ctx, cli.System(), build, os.Args[1:],
-		kong.Embed(&services.Commands{}),
-		kong.Bind(&services.Process{Context: ctx, Stderr: os.Stderr, Build: build}),
-		kong.Vars{"data_dir": services.DataDir()}))
+	os.Exit(cli.Run(ctx, cli.System(), build, os.Args[1:], services.Options(ctx, build)...))
 }
