@@ -43,14 +43,14 @@ type Up struct {
 // Run runs the command.
 func (c *Up) Run(p *Process) error {
 	return c.run(p, "clipper", func(a *app.App) error {
-		models, err := c.Abstraction.add(p.Context, a, &c.StoreConfig)
+		models, err := c.Abstraction.add(p.ctx, a, &c.StoreConfig, c.Shutdown.Grace)
 		if err != nil {
 			return err
 		}
 		modelAdmin := inProcess(a)
 		models.Register(modelAdmin)
 
-		applications, err := c.Selector.add(p.Context, a, &c.StoreConfig, models, clipperv1.NewModelServiceClient(modelAdmin))
+		applications, err := c.Selector.add(p.ctx, a, &c.StoreConfig, models, clipperv1.NewModelServiceClient(modelAdmin))
 		if err != nil {
 			return err
 		}
@@ -106,7 +106,7 @@ func (c *Selector) Run(p *Process) error {
 		remote := selector.NewRemoteModels(conn, a.Log)
 		a.Go("link to the abstraction service", remote.Run)
 		a.Ready("abstraction", remote.Reachable)
-		s, err := c.add(p.Context, a, &c.StoreConfig, remote, clipperv1.NewModelServiceClient(conn))
+		s, err := c.add(p.ctx, a, &c.StoreConfig, remote, clipperv1.NewModelServiceClient(conn))
 		if err != nil {
 			return err
 		}
@@ -126,7 +126,7 @@ type Abstraction struct {
 // Run runs the command.
 func (c *Abstraction) Run(p *Process) error {
 	return c.run(p, "abstraction", func(a *app.App) error {
-		s, err := c.add(p.Context, a, &c.StoreConfig)
+		s, err := c.add(p.ctx, a, &c.StoreConfig, c.Shutdown.Grace)
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ package services
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -45,7 +46,7 @@ func serve(a *app.App, name string, cfg app.GRPCConfig, ops app.HTTPConfig, s se
 }
 
 // add adds the abstraction service to the app.
-func (c *AbstractionConfig) add(ctx context.Context, a *app.App, where *StoreConfig) (*abstraction.Service, error) {
+func (c *AbstractionConfig) add(ctx context.Context, a *app.App, where *StoreConfig, grace time.Duration) (*abstraction.Service, error) {
 	state, err := where.open(ctx, a, "abstraction")
 	if err != nil {
 		return nil, err
@@ -64,30 +65,35 @@ func (c *AbstractionConfig) add(ctx context.Context, a *app.App, where *StoreCon
 	if err != nil {
 		return nil, err
 	}
-	a.Defer("abstraction", s.Close)
+	a.Defer("abstraction", func() error {
+		// A little less than the app grants, so that the service itself ends what is late.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace*9/10)
+		defer cancel()
+		return s.Close(ctx)
+	})
 	a.Go("abstraction", s.Run)
 	a.Ready("models", s.Ready)
 	return s, nil
 }
 
 // add adds the selector to the app.
-func (c *SelectorConfig) add(ctx context.Context, a *app.App, where *StoreConfig, models selector.Models, modelAdmin clipperv1.ModelServiceClient) (*selector.Service, error) {
+func (c *SelectorConfig) add(ctx context.Context, a *app.App, where *StoreConfig, models selector.Models, modelService clipperv1.ModelServiceClient) (*selector.Service, error) {
 	state, err := where.open(ctx, a, "selector")
 	if err != nil {
 		return nil, err
 	}
-	s, err := selector.New(ctx, c.Service, selector.Deps{
-		Documents:  state.Documents(),
-		Sums:       state.Sums(),
-		Models:     models,
-		ModelAdmin: modelAdmin,
-		Logger:     a.Log,
-		Registerer: a.Registry,
+	s, err := selector.New(c.Service, selector.Deps{
+		Documents:    state.Documents(),
+		Sums:         state.Sums(),
+		Models:       models,
+		ModelService: modelService,
+		Logger:       a.Log,
+		Registerer:   a.Registry,
 	})
 	if err != nil {
 		return nil, err
 	}
-	a.Go("selector", s.Run)
+	a.Defer("selector", func() error { s.Close(); return nil })
 	a.Ready("applications", s.Ready)
 	return s, nil
 }

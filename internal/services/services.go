@@ -7,10 +7,10 @@ package services
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
+	"github.com/alecthomas/kong"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -30,11 +30,19 @@ type Commands struct {
 	Abstraction Abstraction `cmd:"" group:"services" help:"Run the abstraction: models, batching, replicas."`
 }
 
-// Process is what a command that runs services gets from main.
+// Options adds the commands to a command line. The services run until ctx ends.
+func Options(ctx context.Context, build telemetry.Build) []kong.Option {
+	return []kong.Option{
+		kong.Embed(&Commands{}),
+		kong.Vars{"data_dir": dataDir()},
+		kong.Bind(&Process{ctx: ctx, build: build}),
+	}
+}
+
+// Process is what the commands know of the process that they run in.
 type Process struct {
-	Context context.Context
-	Stderr  io.Writer
-	Build   telemetry.Build
+	ctx   context.Context
+	build telemetry.Build
 }
 
 // Common are the settings of every process.
@@ -46,14 +54,14 @@ type Common struct {
 
 // run runs an app of the given parts until the process is asked to stop.
 func (c *Common) run(p *Process, name string, build func(*app.App) error) error {
-	log, err := c.Log.New(p.Stderr)
+	log, err := c.Log.New(os.Stderr)
 	if err != nil {
 		return err
 	}
-	return app.Run(p.Context, app.Options{
+	return app.Run(p.ctx, app.Options{
 		Name:     name,
 		Log:      log,
-		Registry: telemetry.NewRegistry(p.Build),
+		Registry: telemetry.NewRegistry(p.build),
 		Shutdown: c.Shutdown,
 	}, build)
 }
@@ -81,8 +89,8 @@ func (c *StoreConfig) open(ctx context.Context, a *app.App, name string) (store.
 	return s, nil
 }
 
-// DataDir returns the default of the data directory: where the user's programs keep their data.
-func DataDir() string {
+// dataDir returns the default of the data directory: where the user's programs keep their data.
+func dataDir() string {
 	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
 		return filepath.Join(dir, "clipper")
 	}

@@ -42,11 +42,11 @@ import (
 // Config is how the launcher is set up. Its zero value has the defaults.
 type Config struct {
 	// RunDirectory holds sockets and process ids. Only its owner may have access.
-	RunDirectory string `name:"run-directory" type:"path" help:"Directory for the sockets of replicas; private to the user, of at most 80 bytes. Default: clipper in $$XDG_RUNTIME_DIR, or clipper-UID in the directory for temporary files."`
+	RunDirectory string `name:"run-dir" type:"path" help:"Directory for the sockets of replicas; private to the user, of at most 80 bytes. Default: clipper in $$XDG_RUNTIME_DIR, or clipper-UID in the directory for temporary files."`
 	// LogDirectory holds a log file for each replica.
-	LogDirectory string `name:"log-directory" type:"path" help:"Directory for the logs of replicas. Default: clipper-UID/logs in the directory for temporary files."`
+	LogDirectory string `name:"log-dir" type:"path" help:"Directory for the logs of replicas. Default: clipper-UID/logs in the directory for temporary files."`
 	// AdapterDirectory holds the adapters, one folder for each framework.
-	AdapterDirectory string `name:"adapter-directory" type:"path" help:"Directory with one folder for each framework's adapter. Default: containerrpc/adapters in the working directory or beside the executable."`
+	AdapterDirectory string `name:"adapter-dir" type:"path" help:"Directory with one folder for each framework's adapter. Default: containerrpc/adapters in the working directory or beside the executable."`
 	// Python runs the adapters that are written in Python.
 	Python string `name:"python" default:"python3" help:"Python interpreter that runs adapters: a path, or a name found in PATH."`
 	// StopTimeout is how long a replica may take to finish what it has.

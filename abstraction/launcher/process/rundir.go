@@ -57,7 +57,7 @@ func (l *Launcher) own(run string) error {
 	}
 	if longest := filepath.Join(dir, "1000000.sock"); len(longest) > maxSocketPath {
 		_ = os.Remove(dir)
-		return fmt.Errorf("run directory: the path %q is too long for a unix socket by %d bytes: choose a shorter one with --run-directory", run, len(longest)-maxSocketPath)
+		return fmt.Errorf("run directory: the path %q is too long for a unix socket by %d bytes: choose a shorter one with --run-dir", run, len(longest)-maxSocketPath)
 	}
 	lock, err := flock(filepath.Join(dir, lockName), syscall.LOCK_EX)
 	if err != nil {
