@@ -71,7 +71,7 @@ func browse(t *testing.T, path, url string) *browser {
 	require.NoError(t, err)
 	in, answers, err := os.Pipe()
 	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), path, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+	cmd := exec.Command(path, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
 		"--disable-background-networking", "--window-size=1000,1500", "--user-data-dir="+t.TempDir(), "--remote-debugging-pipe", "about:blank")
 	cmd.ExtraFiles = []*os.File{commands, answers} // Descriptors 3 and 4, by convention.
 	require.NoError(t, cmd.Start())
@@ -79,10 +79,8 @@ func browse(t *testing.T, path, url string) *browser {
 	require.NoError(t, answers.Close())
 	b := &browser{t: t, out: out, in: bufio.NewReader(in)}
 	t.Cleanup(func() {
-		b.session = ""
-		b.command("Browser.close", nil)
-		_ = cmd.Wait() // It has been told to end, in whichever way it does.
-		_ = out.Close()
+		_ = out.Close() // Without anyone to tell it what to do it ends, in whichever way.
+		_ = cmd.Wait()
 		_ = in.Close()
 	})
 	target := b.command("Target.createTarget", map[string]any{"url": "about:blank"})["targetId"]
