@@ -29,13 +29,14 @@ import (
 	"github.com/clipper-serving/clipper/abstraction/metrics"
 	"github.com/clipper-serving/clipper/abstraction/serving"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+	"github.com/clipper-serving/clipper/internal/config"
 	"github.com/clipper-serving/clipper/internal/store"
 )
 
 // Config is how the service is set up.
 type Config struct {
-	// CacheMegabytes bounds the predictions that are remembered, inputs included.
-	CacheMegabytes int64 `name:"cache-megabytes" default:"256" help:"Memory for remembered predictions, in MiB."`
+	// CacheSize bounds the predictions that are remembered, inputs included.
+	CacheSize config.Bytes `name:"cache-size" default:"256MiB" placeholder:"BYTES" help:"Memory for remembered predictions (B, KiB, MiB, GiB)."`
 	// DrainTimeout is how long a version or replica that is removed may go on with what
 	// it has.
 	DrainTimeout time.Duration `name:"drain-timeout" default:"10s" help:"Time that a version or replica that is removed has to answer the queries it has."`
@@ -98,7 +99,7 @@ type servedModel struct {
 // New returns a service. It reads the documents from now on, and starts replicas when it
 // runs. The caller closes it.
 func New(cfg Config, deps Deps) (*Service, error) {
-	predictions, err := cache.New(cfg.CacheMegabytes << 20)
+	predictions, err := cache.New(int64(cfg.CacheSize))
 	if err != nil {
 		return nil, fmt.Errorf("set up the abstraction service: %w", err)
 	}

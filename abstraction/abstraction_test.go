@@ -151,7 +151,7 @@ func start(t *testing.T, set settings) *fixture {
 	require.NoError(t, os.WriteFile(filepath.Join(adapters, "sklearn", "adapter.py"), nil, 0o600))
 	processes, err := process.New(process.Config{RunDirectory: run, LogDirectory: t.TempDir(), AdapterDirectory: adapters, Python: "sh"}, log)
 	require.NoError(t, err)
-	s, err := New(Config{CacheMegabytes: 16, DrainTimeout: 20 * time.Second}, Deps{
+	s, err := New(Config{CacheSize: 16 << 20, DrainTimeout: 20 * time.Second}, Deps{
 		Store: db.Documents(), Launchers: []launcher.Launcher{processes}, Logger: log, Registerer: prometheus.NewRegistry(),
 	})
 	require.NoError(t, err)

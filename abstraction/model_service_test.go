@@ -243,7 +243,7 @@ func TestVersionWithoutItsLauncherSaysSo(t *testing.T) {
 	db, err := storebolt.Open(t.Context(), file)
 	require.NoError(t, err)
 	defer db.Close()
-	s, err := New(Config{CacheMegabytes: 1}, Deps{Store: db.Documents(), Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	s, err := New(Config{CacheSize: 1 << 20}, Deps{Store: db.Documents(), Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close(t.Context())) }()
 	f = &fixture{modelService: modelService{service: s}}
@@ -256,7 +256,7 @@ func TestStoreThatIsGoneStopsAdministrationOnly(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	db, err := storebolt.Open(t.Context(), filepath.Join(t.TempDir(), "store"))
 	require.NoError(t, err)
-	s, err := New(Config{CacheMegabytes: 1, DrainTimeout: time.Minute}, Deps{Store: db.Documents(), Logger: log, Registerer: prometheus.NewRegistry()})
+	s, err := New(Config{CacheSize: 1 << 20, DrainTimeout: time.Minute}, Deps{Store: db.Documents(), Logger: log, Registerer: prometheus.NewRegistry()})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close(t.Context())) }()
 	f := &fixture{modelService: modelService{service: s}}

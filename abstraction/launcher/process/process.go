@@ -95,6 +95,10 @@ func withDefaults(cfg Config) (Config, error) {
 		}
 	}
 	if cfg.LogDirectory == "" {
+		// Anybody can make directories beside this one, and would get to see the logs.
+		if err := privateDirectory(user); err != nil {
+			return cfg, fmt.Errorf("log directory: %w", err)
+		}
 		cfg.LogDirectory = filepath.Join(user, "logs")
 	}
 	if cfg.AdapterDirectory == "" {

@@ -233,6 +233,29 @@ func TestNewRefusesADirectory(t *testing.T) {
 	}
 }
 
+func TestDefaultDirectories(t *testing.T) {
+	dir := shortDirectory(t)
+	t.Setenv("TMPDIR", dir)
+	t.Setenv("XDG_RUNTIME_DIR", filepath.Join(dir, "none"))
+	log := slog.New(slog.DiscardHandler)
+	l, err := New(Config{}, log)
+	require.NoError(t, err)
+	user := filepath.Join(dir, fmt.Sprintf("clipper-%d", os.Getuid()))
+	require.Equal(t, user, filepath.Dir(l.dir))
+	require.DirExists(t, filepath.Join(user, "logs"))
+	require.NoError(t, l.Close())
+
+	t.Setenv("XDG_RUNTIME_DIR", dir)
+	l, err = New(Config{}, log)
+	require.NoError(t, err)
+	require.Equal(t, filepath.Join(dir, "clipper"), filepath.Dir(l.dir))
+	require.NoError(t, l.Close())
+
+	require.NoError(t, os.Chmod(user, 0o777))
+	_, err = New(Config{}, log)
+	require.ErrorContains(t, err, "log directory")
+}
+
 func TestAdapters(t *testing.T) {
 	adapters := t.TempDir()
 	write := func(name string, mode os.FileMode, text string) {
