@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -635,7 +636,9 @@ func TestReplicasOfSomebodyElse(t *testing.T) {
 	f := start(t, settings{})
 	c := containertest.New(t, containertest.Echo)
 	f.deploy(t, "m", "v1", addressOf(c))
-	require.Equal(t, starting, f.version(t, "m", "v1").State)
+	f.await(t, "m", "v1", func(v *clipperv1.ModelVersion) bool {
+		return v.State == starting && strings.Contains(v.StateMessage, "no such file") // it says why
+	})
 	c.Start()
 	v := f.awaitState(t, "m", "v1", ready)
 	require.Equal(t, c.Address(), v.ReplicaStatus[0].Address)

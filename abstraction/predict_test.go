@@ -4,18 +4,24 @@ package abstraction
 
 import (
 	"context"
+	"log/slog"
+	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/clipper-serving/clipper/abstraction/launcher"
 	"github.com/clipper-serving/clipper/abstraction/prediction"
+	"github.com/clipper-serving/clipper/containerrpc/containertest"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/store"
+	"github.com/clipper-serving/clipper/internal/store/storebolt"
 )
 
 func refs(models ...string) []*internalv1.ModelReference {
@@ -24,6 +30,14 @@ func refs(models ...string) []*internalv1.ModelReference {
 		all = append(all, &internalv1.ModelReference{Model: m})
 	}
 	return all
+}
+
+func openStore(t testing.TB) store.Documents {
+	t.Helper()
+	db, err := storebolt.Open(t.Context(), filepath.Join(t.TempDir(), "store"))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db.Documents()
 }
 
 func newCall(n int) *call { return &call{asked: make([]asked, n), left: n} }
@@ -98,6 +112,35 @@ func TestCallThatIsAnsweredAtOnceIsLean(t *testing.T) {
 		c.wait(t.Context())
 	})
 	require.LessOrEqual(t, allocations, 3.0)
+}
+
+// BenchmarkPredict asks four models, all of which remember the answer.
+func BenchmarkPredict(b *testing.B) {
+	s, err := New(Config{CacheSize: 1 << 20, DrainTimeout: time.Minute}, Deps{
+		Store: openStore(b), Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+	})
+	require.NoError(b, err)
+	defer func() { require.NoError(b, s.Close(b.Context())) }()
+	c := addressOf(containertest.Start(b, containertest.Echo))
+	names := []string{"a", "b", "c", "d"}
+	for _, m := range names {
+		_, err := modelService{service: s}.DeployModel(b.Context(), &clipperv1.DeployModelRequest{
+			Version: &clipperv1.ModelVersion{Model: m, Version: "v1", Container: c},
+		})
+		require.NoError(b, err)
+	}
+	models, in := refs(names...), fresh()
+	ctx, cancel := context.WithTimeout(b.Context(), time.Hour)
+	defer cancel()
+	_, err = s.Predict(ctx, models, in)
+	require.NoError(b, err)
+	b.ReportAllocs()
+	for b.Loop() {
+		got, err := s.Predict(ctx, models, in)
+		if err != nil || !got[3].Cached {
+			b.Fatal(got[3], err)
+		}
+	}
 }
 
 func TestBackoff(t *testing.T) {

@@ -197,6 +197,9 @@ func summarize(wanted int, statuses []replicaStatus, c *clipperv1.Container) (cl
 			if cause == "" {
 				cause = "replica " + r.Id + ": " + r.Message
 			}
+		case c.GetAddress() != nil && r.Message != "" && cause == "":
+			// Nobody here starts it, so that it cannot be reached yet is worth knowing.
+			cause = "replica " + r.Id + ": " + r.Message
 		}
 	}
 	count := strconv.Itoa(ready) + " of " + strconv.Itoa(wanted) + " replicas ready"

@@ -122,11 +122,15 @@ func (l *Launcher) sweep(dir string) error {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
-	files, err := filepath.Glob(filepath.Join(dir, "*.pid"))
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("find leftovers: %w", err)
 	}
-	for _, file := range files {
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) != ".pid" {
+			continue
+		}
+		file := filepath.Join(dir, e.Name())
 		pid, start, err := readPID(file)
 		if err != nil {
 			l.log.Warn("process id of a leftover replica cannot be read", "file", file, "error", err)
