@@ -153,6 +153,21 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
+func TestFailuresAreForgottenAfterServingForAWhile(t *testing.T) {
+	r := &replica{version: &version{
+		backoff: backoff{first: time.Second, last: time.Hour, never: time.Minute, neverLast: time.Hour},
+		service: &Service{changed: make(chan struct{}, 1)},
+		log:     slog.New(slog.DiscardHandler),
+	}}
+	require.Equal(t, time.Second, r.failed(failure{}))
+	require.Equal(t, 2*time.Second, r.failed(failure{served: stableAfter - 1}))
+	require.Equal(t, 4*time.Second, r.failed(failure{}))
+	require.Equal(t, time.Second, r.failed(failure{served: stableAfter}))
+	require.Equal(t, 2*time.Minute, r.failed(failure{never: true}))
+	require.True(t, r.status().failing)
+	require.Contains(t, r.status().Message, "after 2m0s")
+}
+
 func TestSummarize(t *testing.T) {
 	replica := func(state clipperv1.ReplicaState, change ...func(*replicaStatus)) replicaStatus {
 		s := replicaStatus{Replica: &clipperv1.Replica{Id: "0", State: state}}
