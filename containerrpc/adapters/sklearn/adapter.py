@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serves a scikit-learn estimator that was saved with joblib.
 
-CLIPPER_SKLEARN_METHOD names the method to serve: predict (the default), predict_proba, ...
+SKLEARN_METHOD names the method to serve: predict (the default), predict_proba, ...
 """
 
 import os
@@ -10,14 +10,14 @@ from clipper_container import serve, spec
 
 
 class ScikitLearn:
-    expects = "an estimator written by joblib.dump with the same version of scikit-learn, with the method of CLIPPER_SKLEARN_METHOD"
+    expects = "an estimator written by joblib.dump with the same version of scikit-learn, with the method of SKLEARN_METHOD"
 
     def __init__(self, path):
         import joblib
         import sklearn
 
         estimator = joblib.load(path)
-        method = os.environ.get("CLIPPER_SKLEARN_METHOD", "predict")
+        method = os.environ.get("SKLEARN_METHOD", "predict")
         self.predict = getattr(estimator, method)
         self.properties = {"framework": f"scikit-learn {sklearn.__version__}", "estimator": type(estimator).__name__}
         if hasattr(estimator, "n_features_in_"):

@@ -36,7 +36,7 @@ MOODS = ["happy", "sad"] * 3
 def serve(folder, estimator, method="predict"):
     path = folder / "model.joblib"
     joblib.dump(estimator, path)
-    return ContainerProcess(ADAPTER, folder, environment={"CLIPPER_MODEL_PATH": str(path), "CLIPPER_SKLEARN_METHOD": method})
+    return ContainerProcess(ADAPTER, folder, environment={"CLIPPER_MODEL_PATH": str(path), "SKLEARN_METHOD": method})
 
 
 def check(container, want, rows):
@@ -133,7 +133,7 @@ def test_models_that_can_never_be_served(tmp_path, spoil):
     elif spoil == "text":
         path.write_text("weights: 1, 2, 3")
     method = "predict_the_future" if spoil == "no such method" else "predict"
-    with ContainerProcess(ADAPTER, tmp_path, environment={"CLIPPER_MODEL_PATH": str(path), "CLIPPER_SKLEARN_METHOD": method}) as container:
+    with ContainerProcess(ADAPTER, tmp_path, environment={"CLIPPER_MODEL_PATH": str(path), "SKLEARN_METHOD": method}) as container:
         assert container.process.wait(60) == 78
         last = container.log().splitlines()[-1]
         assert str(path) in last
