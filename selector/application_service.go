@@ -168,9 +168,7 @@ func (a applicationService) DeleteApplication(ctx context.Context, r *clipperv1.
 	case err != nil:
 		return nil, s.storeError(ctx, "delete application", err)
 	}
-	if err := s.apps.Refresh(ctx); err != nil {
-		return nil, s.storeError(ctx, "delete application", err)
-	}
+	s.catchUp(ctx)
 	s.forgetLater(ctx, old)
 	return &clipperv1.DeleteApplicationResponse{}, nil
 }
@@ -244,11 +242,17 @@ func (s *Service) put(ctx context.Context, app *clipperv1.Application, incarnati
 	if err != nil {
 		return nil, err
 	}
-	if err := s.apps.Refresh(ctx); err != nil {
-		return nil, err
-	}
+	s.catchUp(ctx)
 	app.Etag = etag(revision)
 	return app, nil
+}
+
+// catchUp lets this instance see what it wrote. When it cannot, the follower will, a little later; what
+// was written stays written.
+func (s *Service) catchUp(ctx context.Context) {
+	if err := s.apps.Refresh(ctx); err != nil {
+		s.log.Warn("a change of an application will be seen later", "error", err)
+	}
 }
 
 func errConflict(name string) error {

@@ -63,18 +63,19 @@ func (c *stateCopy) add(deltas []float64) {
 	c.current.Store(after)
 }
 
-// read returns the copy of a key's sums. The first reader waits up to wait for the store; nil means that
-// it has not answered.
-func (s *Service) read(ctx context.Context, app *application, key string, c *stateCopy, wait time.Duration) *learned {
+// read returns the copy of a key's sums. The first reader waits for the store until the given time; nil
+// means that it has not answered.
+func (s *Service) read(ctx context.Context, app *application, key string, c *stateCopy, until time.Time) *learned {
 	l := c.current.Load()
 	tried := c.tried.Load()
-	if time.Now().UnixNano()-tried >= int64(s.cfg.StateRefresh) && c.loading.CompareAndSwap(false, true) {
+	now := time.Now()
+	if now.UnixNano()-tried >= int64(s.cfg.StateRefresh) && c.loading.CompareAndSwap(false, true) {
 		s.load(app, key, c)
 	}
 	if l != nil || tried != 0 {
 		return l // After a failure nobody waits; the next try is due after the refresh time.
 	}
-	timer := time.NewTimer(wait)
+	timer := time.NewTimer(until.Sub(now))
 	defer timer.Stop()
 	select {
 	case <-c.first:
@@ -131,10 +132,11 @@ func (s *Service) copyOf(app *application, userContext string) *stateCopy {
 // state fills in the state of a context from the local copies, waiting at most wait for those that
 // are not there.
 func (s *Service) state(ctx context.Context, app *application, userContext string, wait time.Duration, into *policy.State) {
-	shared := s.read(ctx, app, app.sharedKey, app.shared, wait)
+	until := time.Now().Add(wait)
+	shared := s.read(ctx, app, app.sharedKey, app.shared, until)
 	own := shared
 	if userContext != "" {
-		own = s.read(ctx, app, app.stateKey(userContext), s.copyOf(app, userContext), wait)
+		own = s.read(ctx, app, app.stateKey(userContext), s.copyOf(app, userContext), until)
 	}
 	app.derive(userContext, own, shared, into)
 }

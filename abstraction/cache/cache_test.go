@@ -66,7 +66,7 @@ func ask(p prediction.Predictor, in *tensor.Input) prediction.Result {
 type counters struct{ hits, misses prometheus.Counter }
 
 func newCounters() counters {
-	return counters{prometheus.NewCounter(prometheus.CounterOpts{Name: "h"}), prometheus.NewCounter(prometheus.CounterOpts{Name: "m"})}
+	return counters{prometheus.NewCounter(prometheus.CounterOpts{Name: "hits_total", Help: "Hits."}), prometheus.NewCounter(prometheus.CounterOpts{Name: "misses_total", Help: "Misses."})}
 }
 
 func newCache(t testing.TB, bytes int64) *cache.Cache {

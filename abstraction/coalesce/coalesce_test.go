@@ -51,7 +51,7 @@ func request(s *sink, tag int, text string, deadline time.Time) *prediction.Requ
 
 func newGroup() (*coalesce.Group, *next) {
 	n := &next{}
-	return coalesce.New(n, prometheus.NewCounter(prometheus.CounterOpts{Name: "x"})), n
+	return coalesce.New(n, prometheus.NewCounter(prometheus.CounterOpts{Name: "shared_total", Help: "Shared."})), n
 }
 
 var expired = prediction.Result{Err: prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_DEADLINE, "too late")}
@@ -152,7 +152,7 @@ func TestGroup_doesNotJoinWhatIsOverTime(t *testing.T) {
 func TestGroup_concurrently(t *testing.T) {
 	s := &sink{}
 	queue := make(chan *prediction.Request, 10000)
-	g := coalesce.New(submitFunc(func(r *prediction.Request) { queue <- r }), prometheus.NewCounter(prometheus.CounterOpts{Name: "x"}))
+	g := coalesce.New(submitFunc(func(r *prediction.Request) { queue <- r }), prometheus.NewCounter(prometheus.CounterOpts{Name: "shared_total", Help: "Shared."}))
 	var workers, callers sync.WaitGroup
 	for range 4 {
 		workers.Go(func() {
@@ -184,7 +184,7 @@ func (f submitFunc) Submit(r *prediction.Request) { f(r) }
 
 // BenchmarkGroup is what coalescing costs when no two requests are equal.
 func BenchmarkGroup(b *testing.B) {
-	g := coalesce.New(submitFunc(func(r *prediction.Request) { r.Reply(prediction.Result{}) }), prometheus.NewCounter(prometheus.CounterOpts{Name: "x"}))
+	g := coalesce.New(submitFunc(func(r *prediction.Request) { r.Reply(prediction.Result{}) }), prometheus.NewCounter(prometheus.CounterOpts{Name: "shared_total", Help: "Shared."}))
 	r := &prediction.Request{Context: b.Context(), Input: input("a"), Receiver: discard{}}
 	b.ReportAllocs()
 	for b.Loop() {

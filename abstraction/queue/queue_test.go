@@ -35,7 +35,7 @@ func newQueue(t require.TestingT, maxRows int) *queue.Queue {
 // size is a controller that always says the same.
 type size int
 
-func (s size) Next(batching.Backlog) int     { return int(s) }
+func (s size) Next(batching.Backlog) int    { return int(s) }
 func (s size) Observe(batching.Observation) {}
 
 func limits(rows, inFlight int) queue.Limits {
@@ -119,8 +119,8 @@ func got(t *testing.T, ch <-chan []queue.Item) []queue.Item {
 func TestPull_mostUrgentFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, s, now := newQueue(t, 10), &sink{}, time.Now()
-		for tag, d := range []time.Duration{3, 0, 1, 2, 1} {
-			r := request(s, tag, now.Add(d*time.Second))
+		for tag, d := range []time.Duration{3 * time.Second, 0, time.Second, 2 * time.Second, time.Second} {
+			r := request(s, tag, now.Add(d))
 			if d == 0 {
 				r.Deadline = time.Time{} // No deadline: last.
 			}
@@ -228,6 +228,24 @@ func TestPull_idleReplicasBeforeBusyOnes(t *testing.T) {
 	})
 }
 
+// TestPull_isNotStolen: what an idle replica has been called for is not taken by a busy one that
+// comes before it.
+func TestPull_isNotStolen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, s := newQueue(t, 100), &sink{}
+		busy := q.NewPuller(limits(4, 2))
+		q.Submit(request(s, 0, time.Time{}))
+		require.Len(t, got(t, pulling(t, busy)), 1)
+		idle := pulling(t, q.NewPuller(limits(4, 2)))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		q.Submit(request(s, 1, time.Time{})) // Calls the idle one, which has yet to run.
+		_, err := busy.Pull(ctx, nil)
+		require.Error(t, err)
+		require.Equal(t, []int{1}, tags(got(t, idle)))
+	})
+}
+
 func TestPull_sendsAheadOnlyWhatIsWorthIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, s := newQueue(t, 100), &sink{}
@@ -237,8 +255,8 @@ func TestPull_sendsAheadOnlyWhatIsWorthIt(t *testing.T) {
 		}
 		first := got(t, pulling(t, p))
 		require.Len(t, first, 3)
-		second := pulling(t, p)
 		q.Submit(request(s, 3, time.Time{}))
+		second := pulling(t, p)
 		q.Submit(request(s, 4, time.Time{}))
 		require.Empty(t, got(t, second), "a smaller batch waits while the container is busy")
 		q.Submit(request(s, 5, time.Time{}))

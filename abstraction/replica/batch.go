@@ -100,8 +100,8 @@ func (b *batch) reset() {
 }
 
 // fail gives every row the same error.
-func (b *batch) fail(format string, args ...any) {
-	res := failed(format, args...)
+func (b *batch) fail(err *prediction.Error) {
+	res := prediction.Result{Err: err}
 	for i := range b.items {
 		b.items[i].Request.Reply(res)
 	}
@@ -114,7 +114,7 @@ func (b *batch) reply(outputs []*clipperv1.Tensor, rowErrors []*clipperv1.RowErr
 	bad := rowErrors
 	for i := range b.items {
 		if len(bad) > 0 && int(bad[0].GetRow()) == i {
-			b.items[i].Request.Reply(failed("%s", containerMessage(bad[0].Error)))
+			b.items[i].Request.Reply(prediction.Result{Err: containerError(bad[0].Error)})
 			bad = bad[1:]
 			continue
 		}
@@ -171,7 +171,7 @@ func splitTensor(bt *clipperv1.BatchTensor, rows int, spec *clipperv1.TensorSpec
 		}
 	}
 	width := tensor.Size(bt.DataType) // Of an element in Data; 0 when elements are elsewhere.
-	have := 0
+	var have int
 	switch {
 	case bt.DataType == clipperv1.DataType_DATA_TYPE_STRING:
 		have = len(bt.Strings)

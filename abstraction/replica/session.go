@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
@@ -43,6 +44,8 @@ type session struct {
 	cancel   context.CancelCauseFunc
 	pull     context.Context // ends when the session takes nothing more
 	stop     context.CancelFunc
+	// complained is true after a breach of the protocol has been logged; only the receiver uses it.
+	complained bool
 
 	mu         sync.Mutex
 	inFlight   []*batch
@@ -140,7 +143,7 @@ func (s *session) send() error {
 			return s.finish()
 		}
 		if n := b.items[0].Bytes(); n > s.maxBytes {
-			b.fail("the input has %d bytes, more than the %d that the container takes", n, s.maxBytes)
+			b.fail(failure("the input has %d bytes, more than the %d that the container takes", n, s.maxBytes))
 			s.recycle(b)
 			s.puller.Done(1)
 			continue
@@ -151,10 +154,9 @@ func (s *session) send() error {
 		s.inFlight = append(s.inFlight, b)
 		s.mu.Unlock()
 		s.replica.metrics.InFlight.Inc()
-		if err := s.stream.Send(&b.request); err != nil {
-			// The receiver learns the cause.
-			<-s.ctx.Done()
-			return nil
+		if s.stream.Send(&b.request) != nil {
+			<-s.ctx.Done() // The receiver learns the cause.
+			return s.ctx.Err()
 		}
 	}
 }
@@ -224,10 +226,13 @@ func (s *session) answer(b *batch, resp *clipperv1.PredictResponse) {
 	rows := len(b.items)
 	failed := rows
 	if resp.Error != nil {
-		b.fail("%s", containerMessage(resp.Error))
+		b.fail(containerError(resp.Error))
 	} else if outputs, err := split(resp, rows, s.outputs); err != nil {
-		r.logger.Error("the container broke the protocol", "cause", err)
-		b.fail("the container's answer cannot be used: %v", err)
+		if !s.complained { // Once is enough: it may be every batch.
+			s.complained = true
+			r.logger.Error("the container breaks the protocol", "cause", err)
+		}
+		b.fail(failure("the container's answer cannot be used: %v", err))
 	} else {
 		failed = b.reply(outputs, resp.RowErrors)
 	}
@@ -253,11 +258,21 @@ func causeText(err error) string {
 	return err.Error()
 }
 
-func containerMessage(e *clipperv1.Error) string {
-	if e.GetMessage() == "" {
-		return "the container gave no reason"
+// containerError is what a caller learns of an error that the container reports.
+func containerError(e *clipperv1.Error) *prediction.Error {
+	err := failure("%s", e.GetMessage())
+	if err.Message == "" {
+		err.Message = "the container gave no reason"
 	}
-	return e.Message
+	if codes.Code(e.GetCode()) == codes.DeadlineExceeded {
+		err.Status = clipperv1.PredictionStatus_PREDICTION_STATUS_DEADLINE
+	}
+	return err
+}
+
+// failure says why a row has no prediction.
+func failure(format string, args ...any) *prediction.Error {
+	return prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_FAILED, format, args...)
 }
 
 // watch ends the session when the container gives no sign of life or does not answer, and drains
@@ -338,9 +353,4 @@ func (s *session) recycle(b *batch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.free = append(s.free, b)
-}
-
-// failed is the result of a row that the container could not predict.
-func failed(format string, args ...any) prediction.Result {
-	return prediction.Result{Err: prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_FAILED, format, args...)}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
 
 	"github.com/clipper-serving/clipper/abstraction/cache"
 	"github.com/clipper-serving/clipper/abstraction/metrics"
@@ -224,7 +225,8 @@ func TestSubmit_reportsWhatTheContainerSays(t *testing.T) {
 		want      clipperv1.PredictionStatus
 		message   string
 	}{
-		"batch error":       {containertest.FailBatch("out of memory"), nil, failed, "out of memory"},
+		"batch error":       {containertest.FailBatch(codes.Internal, "out of memory"), nil, failed, "out of memory"},
+		"container's time":  {containertest.FailBatch(codes.DeadlineExceeded, "too late"), nil, deadline, "too late"},
 		"row error":         {containertest.FailRows("bad pixel", 0), nil, failed, "bad pixel"},
 		"row out of range":  {containertest.FailRows("bad pixel", 7), nil, failed, "row 7 of 1"},
 		"row error twice":   {containertest.FailRows("bad pixel", 0, 0), nil, failed, "two errors for row 0"},
@@ -285,8 +287,8 @@ func TestSubmit_survivesBrokenStreams(t *testing.T) {
 	for name, b := range map[string]containertest.Behavior{
 		"garbage":    containertest.Garbage,
 		"unknown id": containertest.UnknownID,
-		"status":     func(c *containertest.Call) { c.Break(13, "lost my mind") },
-		"end":        func(c *containertest.Call) { c.Break(0, "") },
+		"status":     func(c *containertest.Call) { c.Break(codes.Internal, "lost my mind") },
+		"end":        func(c *containertest.Call) { c.Break(codes.OK, "") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := containertest.Start(t, containertest.Times(1, b, containertest.Echo))
@@ -325,7 +327,7 @@ func TestSubmit_answersOutOfOrder(t *testing.T) {
 
 // TestSubmit_givesUpOnAPoisonousInput: an input that kills every container is not tried for ever.
 func TestSubmit_givesUpOnAPoisonousInput(t *testing.T) {
-	c := containertest.Start(t, func(c *containertest.Call) { c.Break(14, "segmentation fault") })
+	c := containertest.Start(t, func(c *containertest.Call) { c.Break(codes.Unavailable, "segmentation fault") })
 	h := start(t, serving.Config{})
 	h.connect("a", c)
 	r := h.ask(row(1), patience)
@@ -568,7 +570,7 @@ func TestDisconnect_givesBackWhatIsNotFinished(t *testing.T) {
 }
 
 func TestClose_answersEverything(t *testing.T) {
-	c := containertest.Start(t, containertest.Slow(5*time.Millisecond, containertest.Echo))
+	c := containertest.Start(t, containertest.Linear(time.Millisecond, 10*time.Microsecond))
 	h := start(t, serving.Config{})
 	h.connect("a", c)
 	a := newAnswers(t)

@@ -76,9 +76,9 @@ func FailRows(message string, rows ...int) Behavior {
 }
 
 // FailBatch answers every batch with an error.
-func FailBatch(message string) Behavior {
+func FailBatch(code codes.Code, message string) Behavior {
 	return func(c *Call) {
-		c.Send(&clipperv1.PredictResponse{Id: c.Request.Id, Error: &clipperv1.Error{Code: uint32(codes.Internal), Message: message}})
+		c.Send(&clipperv1.PredictResponse{Id: c.Request.Id, Error: &clipperv1.Error{Code: uint32(code), Message: message}})
 	}
 }
 

@@ -87,7 +87,7 @@ func (c *Container) Address() string { return c.network + ":" + c.address }
 
 // Start begins to serve, perhaps again.
 func (c *Container) Start() {
-	l, err := net.Listen(c.network, c.address)
+	l, err := new(net.ListenConfig).Listen(context.Background(), c.network, c.address)
 	require.NoError(c.t, err)
 	g := grpc.NewServer(grpc.MaxRecvMsgSize(256<<20), grpc.UnaryInterceptor(c.hang))
 	clipperv1.RegisterModelContainerServiceServer(g, &service{container: c})

@@ -122,7 +122,7 @@ func Run(ctx context.Context, cfg Config, m Model) error {
 	if address == "" {
 		return errors.New("container: no address: set CLIPPER_CONTAINER_ADDRESS to unix:/path or host:port")
 	}
-	l, err := net.Listen(network, address)
+	l, err := new(net.ListenConfig).Listen(ctx, network, address)
 	if err != nil {
 		return fmt.Errorf("container: %w", err)
 	}
@@ -170,7 +170,9 @@ func Serve(ctx context.Context, cfg Config, l net.Listener, m Model) error {
 	force := time.AfterFunc(grace, g.Stop)
 	defer force.Stop()
 	g.GracefulStop()
-	<-served
+	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) { // It may not have begun.
+		return fmt.Errorf("container: %w", err)
+	}
 	return nil
 }
 

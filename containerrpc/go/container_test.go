@@ -87,7 +87,7 @@ func run(t *testing.T, cfg container.Config, m container.Model) *running {
 
 func (r *running) stream(t *testing.T) clipperv1.ModelContainerService_PredictClient {
 	t.Helper()
-	s, err := r.ModelContainerServiceClient.Predict(t.Context())
+	s, err := r.Predict(t.Context())
 	require.NoError(t, err)
 	return s
 }
@@ -133,11 +133,16 @@ func TestServe_reportsErrors(t *testing.T) {
 		code    codes.Code
 		message string
 	}{
-		"error":  {func(context.Context, *container.Batch) (*container.Result, error) { return nil, errors.New("broken") }, codes.Unknown, "broken"},
-		"status": {func(context.Context, *container.Batch) (*container.Result, error) { return nil, status.Error(codes.DataLoss, "lost") }, codes.DataLoss, "lost"},
-		"panic":  {func(context.Context, *container.Batch) (*container.Result, error) { panic("ouch") }, codes.Unknown, "ouch"},
-		"nil":    {func(context.Context, *container.Batch) (*container.Result, error) { return nil, nil }, codes.Unknown, "no result"},
-		"late":   {func(ctx context.Context, _ *container.Batch) (*container.Result, error) { <-ctx.Done(); return nil, ctx.Err() }, codes.DeadlineExceeded, "time was over"},
+		"error": {func(context.Context, *container.Batch) (*container.Result, error) { return nil, errors.New("broken") }, codes.Unknown, "broken"},
+		"status": {func(context.Context, *container.Batch) (*container.Result, error) {
+			return nil, status.Error(codes.DataLoss, "lost")
+		}, codes.DataLoss, "lost"},
+		"panic": {func(context.Context, *container.Batch) (*container.Result, error) { panic("ouch") }, codes.Unknown, "ouch"},
+		"nil":   {func(context.Context, *container.Batch) (*container.Result, error) { return nil, nil }, codes.Unknown, "no result"},
+		"late": {func(ctx context.Context, _ *container.Batch) (*container.Result, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}, codes.DeadlineExceeded, "time was over"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := run(t, container.Config{}, model{predict: tc.predict}).stream(t)

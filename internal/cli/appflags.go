@@ -25,9 +25,9 @@ import (
 type appFlags struct {
 	File        string             `placeholder:"FILE" help:"The application as JSON or YAML; - for standard input."`
 	Description *string            `placeholder:"TEXT" help:"For people."`
-	Models      []string           `placeholder:"MODEL[:VERSION],..." help:"The models to ask; without a version, the current one at each query."`
+	Models      []string           `placeholder:"MODEL[:VERSION]" help:"The models to ask; without a version, the current one at each query."`
 	Weight      map[string]float64 `mapsep:"," placeholder:"MODEL=W" help:"Weight of a model in a static policy, or its first weight in one that learns."`
-	Shadow      []string           `placeholder:"MODEL,..." help:"Models that are asked and recorded, and have no part in the answer."`
+	Shadow      []string           `placeholder:"MODEL" help:"Models that are asked and recorded, and have no part in the answer."`
 	Policy      *string            `placeholder:"NAME" complete:"single,static,exp3,exp4" help:"single, static, exp3 or exp4. Default: single for one model, else exp4."`
 	Param       map[string]float64 `mapsep:"," placeholder:"NAME=X" help:"Parameter of the policy; may be repeated."`
 	Default     *string            `placeholder:"OUTPUT" help:"The answer when there is no better one: JSON, or a text as it is. Required for a new application."`
@@ -35,7 +35,7 @@ type appFlags struct {
 	Input       []string           `sep:"none" placeholder:"TYPE[SHAPE]" help:"What an input is, as in float64[64], string, float32[?,3] or image=uint8[28,28]; may be repeated. Default: the first model's."`
 	Output      *string            `placeholder:"KIND" complete:"label,number,scores" help:"label, number or scores. Default: the first model's."`
 	Range       *string            `placeholder:"MIN:MAX" help:"Range of a number, which scales its loss."`
-	Classes     []string           `placeholder:"NAME,..." help:"Names of the classes of scores, in their order."`
+	Classes     []string           `placeholder:"NAME" help:"Names of the classes of scores, in their order."`
 	Confidence  *float64           `placeholder:"X" help:"An answer of less confidence, in [0, 1], is replaced by the default."`
 	Lifetime    *time.Duration     `name:"feedback-lifetime" placeholder:"DURATION" help:"How long feedback to an answer is accepted. Default: 1h."`
 

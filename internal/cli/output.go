@@ -143,21 +143,25 @@ func duration(d time.Duration) string {
 }
 
 // progress shows on standard error how something that takes long goes on: on a terminal as a line
-// that moves, elsewhere as a line for each change.
+// that moves, elsewhere as a line for each change. With --json it shows nothing, so that standard
+// error holds an error's document alone.
 type progress struct {
 	t     Terminal
+	quiet bool
 	since time.Time
 	frame int
 	last  string
 }
 
-func (c *client) progress() *progress { return &progress{t: c.Terminal, since: time.Now()} }
+func (c *client) progress() *progress { return &progress{t: c.Terminal, quiet: c.JSON, since: time.Now()} }
 
 var spinner = []rune("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
 
 // show shows a line.
 func (p *progress) show(line string) {
 	switch {
+	case p.quiet:
+		return
 	case p.t.Animated:
 		p.frame++
 		fmt.Fprintf(p.t.Stderr, "\r\x1b[K%c %s %s", spinner[p.frame%len(spinner)], line, time.Since(p.since).Round(time.Second))

@@ -147,7 +147,7 @@ func (s *Sealer) nonce(dst []byte) {
 
 // Seal returns a token of the claims; their ID is not used.
 func (s *Sealer) Seal(c *Claims) string {
-	var buffer, sealed [1024]byte
+	var buffer, sealed [512]byte
 	header := sealed[:headerSize]
 	header[0], header[1] = version, s.newest
 	s.nonce(header[2:])
