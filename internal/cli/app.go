@@ -237,7 +237,9 @@ func (c *client) showApplication(a *clipperv1.Application, title string) error {
 		return c.writeJSON(a)
 	}
 	if title != "" {
-		fmt.Fprintln(c.Stdout, title)
+		if _, err := fmt.Fprintln(c.Stdout, title); err != nil {
+			return err
+		}
 	}
 	policy := a.GetPolicy().GetName()
 	for _, name := range slices.Sorted(maps.Keys(a.GetPolicy().GetParameters())) {
@@ -317,7 +319,10 @@ func (a appState) Run(c *client) error {
 	if c.JSON {
 		return c.writeJSON(state)
 	}
-	fmt.Fprintf(c.Stdout, "%s, after %s feedbacks\n\n", state.GetPolicy(), number(state.GetObservations()))
+	_, err = fmt.Fprintf(c.Stdout, "%s, after %s feedbacks\n\n", state.GetPolicy(), number(state.GetObservations()))
+	if err != nil {
+		return err
+	}
 	t := &table{header: []string{"MODEL", "WEIGHT", "PROBABILITY", "STATISTICS"}}
 	for _, m := range state.GetModels() {
 		var statistics []string

@@ -25,12 +25,13 @@ import (
 
 // Exit codes of every command.
 const (
-	ExitOK          = 0 // Done.
-	ExitFailed      = 1 // The operation failed or was refused.
-	ExitUsage       = 2 // The command line is wrong.
-	ExitNotFound    = 3 // What was named does not exist.
-	ExitUnreachable = 4 // A server, or a service behind it, cannot be reached.
-	ExitDeploy      = 5 // A model was deployed or scaled and did not become ready.
+	ExitOK          = 0   // Done.
+	ExitFailed      = 1   // The operation failed or was refused.
+	ExitUsage       = 2   // The command line is wrong.
+	ExitNotFound    = 3   // What was named does not exist.
+	ExitUnreachable = 4   // A server, or a service behind it, cannot be reached.
+	ExitDeploy      = 5   // A model was deployed or scaled and did not become ready.
+	ExitInterrupted = 130 // The user interrupted it.
 )
 
 // Terminal is where a command reads and writes.

@@ -4,9 +4,11 @@ package cli_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -36,6 +38,7 @@ var build = telemetry.Build{Version: "v1.2.3", Revision: "4f2a91c07b3dffff", Go:
 // run runs a command line against the server at address.
 func run(t *testing.T, address, stdin string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
+	t.Setenv("COLUMNS", "80")
 	t.Setenv("CLIPPER_ADDRESS", address)
 	t.Setenv("CLIPPER_ADMIN_ADDRESS", address)
 	var out, errs bytes.Buffer
@@ -212,46 +215,55 @@ func TestRequests(t *testing.T) {
 		json string
 	}{
 		{
-			"deploy a saved model", []string{"model", "deploy", "m", "--version", "1", "--framework", "sklearn", "--path", "m.joblib", "--no-wait"},
+			"deploy a saved model",
+			[]string{"model", "deploy", "m", "--version", "1", "--framework", "sklearn", "--path", "m.joblib", "--no-wait"},
 			&clipperv1.DeployModelRequest{},
 			`{"version": {"model": "m", "version": "1", "cache": {}, "container": {"adapter": {"framework": "sklearn", "modelPath": "CWD/m.joblib"}}}}`,
 		},
 		{
-			"deploy a command", []string{"model", "deploy", "m", "--version", "2", "--no-wait", "--no-cache", "--replicas", "0", "--batching", "none", "--keep-current", "--env", "A=b=c,d", "--env", "B=", "--", "./serve", "--depth", "x/y"},
+			"deploy a command",
+			[]string{"model", "deploy", "m", "--version", "2", "--no-wait", "--no-cache", "--replicas", "0", "--batching", "none", "--keep-current", "--env", "A=b=c,d", "--env", "B=", "--", "./serve", "--depth", "x/y"},
 			&clipperv1.DeployModelRequest{},
 			`{"keepCurrent": true, "version": {"model": "m", "version": "2", "replicas": 0, "cache": {"disabled": true}, "batching": {"policy": "none"},
 			  "container": {"command": {"arguments": ["CWD/serve", "--depth", "x/y"], "directory": "CWD"}, "environment": {"A": "b=c,d", "B": ""}}}}`,
 		},
 		{
-			"deploy a program in PATH", []string{"model", "deploy", "m", "--version", "3", "--no-wait", "--directory", "sub", "--", "python3", "serve.py"},
+			"deploy a program in PATH",
+			[]string{"model", "deploy", "m", "--version", "3", "--no-wait", "--directory", "sub", "--", "python3", "serve.py"},
 			&clipperv1.DeployModelRequest{},
 			`{"version": {"model": "m", "version": "3", "cache": {}, "container": {"command": {"arguments": ["python3", "serve.py"], "directory": "CWD/sub"}}}}`,
 		},
 		{
-			"query", []string{"query", "digits", " [1, 2] ", "--context", "ann", "--id", "q", "--timeout", "20ms"},
+			"query",
+			[]string{"query", "digits", " [1, 2] ", "--context", "ann", "--id", "q", "--timeout", "20ms"},
 			&clipperv1.QueryRequest{},
 			`{"application": "digits", "inputJson": "WzEsIDJd", "context": "ann", "id": "q", "timeout": "0.020s"}`,
 		},
 		{
-			"truth as text", []string{"feedback", "digits", "--id", "AWx", "--truth", "a cat"},
+			"truth as text",
+			[]string{"feedback", "digits", "--id", "AWx", "--truth", "a cat"},
 			&clipperv1.FeedbackRequest{}, `{"application": "digits", "feedbackId": "AWx", "truth": "a cat"}`,
 		},
 		{
-			"truth as a number", []string{"feedback", "digits", "--input", "[1]", "--truth", "7", "--once", "k", "--context", "c"},
+			"truth as a number",
+			[]string{"feedback", "digits", "--input", "[1]", "--truth", "7", "--once", "k", "--context", "c"},
 			&clipperv1.FeedbackRequest{}, `{"application": "digits", "inputJson": "WzFd", "truth": 7, "id": "k", "context": "c"}`,
 		},
 		{
-			"reward of nothing", []string{"feedback", "digits", "--id", "AWx", "--reward", "0"},
+			"reward of nothing",
+			[]string{"feedback", "digits", "--id", "AWx", "--reward", "0"},
 			&clipperv1.FeedbackRequest{}, `{"application": "digits", "feedbackId": "AWx", "reward": 0}`,
 		},
 		{
-			"update names its fields and what was seen", []string{"app", "update", "digits", "--param", "gamma=0.1", "--confidence", "0"},
+			"update names its fields and what was seen",
+			[]string{"app", "update", "digits", "--param", "gamma=0.1", "--confidence", "0"},
 			&clipperv1.UpdateApplicationRequest{},
 			`{"updateMask": "confidenceThreshold,policy", "application": {"name": "digits", "etag": "1", "defaultOutput": 0, "latencyObjective": "0.1s",
 			  "models": [{"model": "svm"}, {"model": "knn"}], "policy": {"name": "exp4", "parameters": {"eta": 0.3, "gamma": 0.1}}}}`,
 		},
 		{
-			"another policy starts without parameters", []string{"app", "update", "digits", "--policy", "exp3"},
+			"another policy starts without parameters",
+			[]string{"app", "update", "digits", "--policy", "exp3"},
 			&clipperv1.UpdateApplicationRequest{},
 			`{"updateMask": "policy", "application": {"name": "digits", "etag": "1", "defaultOutput": 0, "latencyObjective": "0.1s",
 			  "models": [{"model": "svm"}, {"model": "knn"}], "policy": {"name": "exp3"}}}`,
@@ -387,6 +399,36 @@ func TestTerminal(t *testing.T) {
 	stdout.Reset()
 	require.Zero(t, cli.Run(t.Context(), terminal, build, []string{"version", "--json"}))
 	require.Contains(t, stdout.String(), "{\n  \"version\": \"v1.2.3\"")
+}
+
+func TestInterrupted(t *testing.T) {
+	s := start(t)
+	t.Setenv("CLIPPER_ADDRESS", s.address)
+	t.Setenv("CLIPPER_ADMIN_ADDRESS", s.address)
+	for _, args := range [][]string{
+		{"query", "wait", "1"},
+		{"model", "deploy", "slow", "--version", "1", "--image", "ref"},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		stderr := &notify{written: make(chan struct{}, 100)}
+		go func() {
+			defer cancel()
+			if args[0] == "model" { // It waits once it says so.
+				<-stderr.written
+				return
+			}
+			<-s.waiting
+		}()
+		require.Equal(t, cli.ExitInterrupted, cli.Run(ctx, cli.Terminal{Stdout: io.Discard, Stderr: stderr}, build, args))
+	}
+}
+
+// notify tells when something is written to it.
+type notify struct{ written chan struct{} }
+
+func (n *notify) Write(p []byte) (int, error) {
+	n.written <- struct{}{}
+	return len(p), nil
 }
 
 func TestComplete(t *testing.T) {

@@ -74,7 +74,7 @@ type completeCmd struct {
 }
 
 // namesTimeout bounds the look at a server for a completion.
-const namesTimeout = 500 * time.Millisecond
+const namesTimeout = time.Second
 
 func (m completeCmd) Run(c *client) error {
 	words := slices.DeleteFunc(slices.Clone(m.Words), func(w string) bool { return w == "=" }) // Bash splits --flag=value.

@@ -225,6 +225,9 @@ func (c *client) await(service clipperv1.ModelServiceClient, v *clipperv1.ModelV
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
+			if c.ctx.Err() != nil {
+				return nil, interrupted
+			}
 			return v, notReady(v, fmt.Sprintf("still %s after %s, with %s replicas ready", stateOf(v), duration(timeout), replicas(v)))
 		}
 		call, cancel := context.WithTimeout(c.ctx, callTimeout) // The last look may end after the time is up.

@@ -26,6 +26,13 @@ type failure struct {
 
 func (f *failure) Error() string { return f.message }
 
+func (f *failure) description() description {
+	return description{ExitCode: f.code, Message: f.message, Details: f.details}
+}
+
+// interrupted is the error of a command that the user ends.
+var interrupted = &failure{code: ExitInterrupted, message: "interrupted"}
+
 func usagef(format string, args ...any) error {
 	return &failure{code: ExitUsage, message: fmt.Sprintf(format, args...)}
 }
@@ -80,9 +87,9 @@ func report(t Terminal, asJSON bool, err error) int {
 		_ = json.NewEncoder(t.Stderr).Encode(map[string]any{"error": d})
 		return d.ExitCode
 	}
-	fmt.Fprintf(t.Stderr, "clipper: %s\n", strings.ReplaceAll(strings.TrimSpace(d.Message), "\n", " "))
+	_, _ = fmt.Fprintf(t.Stderr, "clipper: %s\n", strings.ReplaceAll(strings.TrimSpace(d.Message), "\n", " "))
 	if d.Details != "" {
-		fmt.Fprintln(t.Stderr, strings.TrimRight(d.Details, "\n"))
+		_, _ = fmt.Fprintln(t.Stderr, strings.TrimRight(d.Details, "\n"))
 	}
 	return d.ExitCode
 }
@@ -99,7 +106,7 @@ type description struct {
 
 func describe(err error) description {
 	if f := (*failure)(nil); errors.As(err, &f) {
-		return description{ExitCode: f.code, Message: f.message, Details: f.details}
+		return f.description()
 	}
 	call := (*callError)(nil)
 	if !errors.As(err, &call) {
@@ -113,6 +120,8 @@ func describe(err error) description {
 		d.Reason = strings.TrimPrefix(e.GetReason().String(), "ERROR_REASON_")
 	}
 	switch st.Code() {
+	case codes.Canceled:
+		return interrupted.description()
 	case codes.NotFound:
 		d.ExitCode = ExitNotFound
 	case codes.Unavailable:

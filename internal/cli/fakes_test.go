@@ -40,11 +40,12 @@ type server struct {
 	last     proto.Message
 	batches  []int
 	appsDown bool
+	waiting  chan struct{} // Closed when the application "wait" is asked.
 }
 
 func start(t *testing.T) *server {
 	t.Helper()
-	s := &server{models: map[string]*clipperv1.Model{}, apps: map[string]*clipperv1.Application{}, health: health.NewServer()}
+	s := &server{models: map[string]*clipperv1.Model{}, apps: map[string]*clipperv1.Application{}, health: health.NewServer(), waiting: make(chan struct{})}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	s.address = l.Addr().String()
@@ -283,6 +284,7 @@ func (s *server) Query(ctx context.Context, req *clipperv1.QueryRequest) (*clipp
 	case "overloaded":
 		return nil, apierror.Overloaded(20*time.Millisecond, "the queue is full")
 	case "wait":
+		close(s.waiting)
 		<-ctx.Done()
 		return nil, ctx.Err()
 	default:

@@ -71,11 +71,10 @@ func (f *feedbackCmd) Run(c *client) error {
 		_, err := fmt.Fprintln(c.Stdout, "It was counted before; nothing has changed.")
 		return err
 	}
-	fmt.Fprintln(c.Stdout, "Counted.")
-	if len(response.GetLosses()) == 0 {
-		return nil
+	if _, err := fmt.Fprintln(c.Stdout, "Counted."); err != nil || len(response.GetLosses()) == 0 {
+		return err
 	}
-	fmt.Fprintln(c.Stdout)
+	c.blankLine()
 	t := &table{header: []string{"MODEL", "LOSS"}}
 	for _, l := range response.GetLosses() {
 		t.add(l.GetModel(), number(l.GetLoss()))

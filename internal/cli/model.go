@@ -136,7 +136,9 @@ func (m modelShow) Run(c *client) error {
 }
 
 func (c *client) showVersion(v *clipperv1.ModelVersion) error {
-	fmt.Fprintf(c.Stdout, "\n%s:%s\n", v.GetModel(), v.GetVersion())
+	if _, err := fmt.Fprintf(c.Stdout, "\n%s:%s\n", v.GetModel(), v.GetVersion()); err != nil {
+		return err
+	}
 	facts := &table{}
 	facts.add("  inputs", specs(v.GetSignature().GetInputs()))
 	facts.add("  outputs", specs(v.GetSignature().GetOutputs()))
@@ -151,7 +153,7 @@ func (c *client) showVersion(v *clipperv1.ModelVersion) error {
 	if len(v.GetReplicaStatus()) == 0 {
 		return nil
 	}
-	fmt.Fprintln(c.Stdout)
+	c.blankLine()
 	t := &table{header: []string{"  REPLICA", "STATE", "SINCE", "RESTARTS", "ADDRESS"}, state: 1}
 	for _, r := range v.GetReplicaStatus() {
 		t.add("  "+r.GetId(), enum(r.GetState(), "REPLICA_STATE_"), age(r.GetStateTime()), strconv.Itoa(int(r.GetRestarts())), r.GetAddress())

@@ -108,6 +108,9 @@ func (t *table) write(w io.Writer, colored bool) error {
 
 func (c *client) writeTable(t *table) error { return t.write(c.Stdout, c.Pretty) }
 
+// blankLine separates two tables; what follows it meets the error that it may meet.
+func (c *client) blankLine() { _, _ = fmt.Fprintln(c.Stdout) }
+
 // enum returns the value of an enum as words: MODEL_STATE_NO_REPLICA is "no replica".
 func enum(value fmt.Stringer, prefix string) string {
 	return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(value.String(), prefix)), "_", " ")
@@ -153,7 +156,9 @@ type progress struct {
 	last  string
 }
 
-func (c *client) progress() *progress { return &progress{t: c.Terminal, quiet: c.JSON, since: time.Now()} }
+func (c *client) progress() *progress {
+	return &progress{t: c.Terminal, quiet: c.JSON, since: time.Now()}
+}
 
 var spinner = []rune("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
 
@@ -164,9 +169,9 @@ func (p *progress) show(line string) {
 		return
 	case p.t.Animated:
 		p.frame++
-		fmt.Fprintf(p.t.Stderr, "\r\x1b[K%c %s %s", spinner[p.frame%len(spinner)], line, time.Since(p.since).Round(time.Second))
+		_, _ = fmt.Fprintf(p.t.Stderr, "\r\x1b[K%c %s %s", spinner[p.frame%len(spinner)], line, time.Since(p.since).Round(time.Second))
 	case line != p.last:
-		fmt.Fprintln(p.t.Stderr, line)
+		_, _ = fmt.Fprintln(p.t.Stderr, line)
 	}
 	p.last = line
 }
@@ -174,6 +179,6 @@ func (p *progress) show(line string) {
 // end removes the line that moves.
 func (p *progress) end() {
 	if p.t.Animated && p.last != "" {
-		fmt.Fprint(p.t.Stderr, "\r\x1b[K")
+		_, _ = fmt.Fprint(p.t.Stderr, "\r\x1b[K")
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -156,7 +155,7 @@ func (c *client) showAnswer(a *answer, r *clipperv1.QueryResponse) error {
 	if err := t.write(c.Stdout, false); err != nil || len(a.Predictions) == 0 {
 		return err
 	}
-	fmt.Fprintln(c.Stdout)
+	c.blankLine()
 	t = &table{header: []string{"MODEL", "VERSION", "STATUS", "OUTPUT", "NOTE"}, state: 2}
 	for i, p := range a.Predictions {
 		note := p.Message
@@ -202,7 +201,7 @@ type resultError struct {
 
 // runBatch asks the queries of a file, part after part.
 func (q *queryCmd) runBatch(c *client) error {
-	var in io.Reader = c.Stdin
+	in := c.Stdin
 	if q.Batch != "-" {
 		f, err := os.Open(q.Batch)
 		if err != nil {

@@ -4,7 +4,6 @@ package cli
 
 import (
 	"encoding/json"
-	"fmt"
 	"sync"
 
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -130,13 +129,13 @@ func (c *client) statusTables(services []*serviceStatus, models []*clipperv1.Mod
 		return err
 	}
 	if len(models) > 0 {
-		fmt.Fprintln(c.Stdout)
+		c.blankLine()
 		if err := c.writeTable(modelTable(models)); err != nil {
 			return err
 		}
 	}
 	if len(applications) > 0 {
-		fmt.Fprintln(c.Stdout)
+		c.blankLine()
 		return c.writeTable(applicationTable(applications))
 	}
 	return nil
