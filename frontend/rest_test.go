@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -413,5 +414,16 @@ func TestDocs(t *testing.T) {
 		}
 		require.Equal(t, http.StatusMethodNotAllowed, call(h, "POST", "/docs/", "").Code)
 		require.Equal(t, http.StatusNotFound, call(h, "GET", "/docs/../frontend.go", "").Code)
+	}
+}
+
+// Every reason that a program can meet is explained.
+func TestErrorReasons_documented(t *testing.T) {
+	text, err := os.ReadFile("../docs/errors.md")
+	require.NoError(t, err)
+	for name, number := range clipperv1.ErrorReason_value {
+		if number != 0 {
+			require.Contains(t, string(text), "| `"+strings.TrimPrefix(name, "ERROR_REASON_")+"` |")
+		}
 	}
 }
