@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -479,6 +480,34 @@ func TestComplete(t *testing.T) {
 	code, stdout, stderr := run(t, "127.0.0.1:1", "", "__complete", "model", "show", "")
 	require.Zero(t, code)
 	require.Empty(t, stdout+stderr, "a server that is away is no error")
+}
+
+// TestDocumented checks that the page on the command line shows every command and exit code, and
+// that help has an example of every command.
+func TestDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/cli.md")
+	require.NoError(t, err)
+	page := string(text)
+	for _, code := range []int{cli.ExitOK, cli.ExitFailed, cli.ExitUsage, cli.ExitNotFound, cli.ExitUnreachable, cli.ExitDeploy, cli.ExitInterrupted} {
+		require.Contains(t, page, fmt.Sprintf("\n| %d |", code))
+	}
+	var visit func(words ...string)
+	visit = func(words ...string) {
+		_, names, _ := run(t, "127.0.0.1:1", "", append(append([]string{"__complete"}, words...), "")...)
+		_, help, _ := run(t, "127.0.0.1:1", "", append(words, "--help")...)
+		command := "clipper " + strings.Join(words, " ")
+		if len(words) > 0 && !strings.HasPrefix(help, "Usage: "+command+" <command>") {
+			require.Contains(t, page, "    "+command)
+			require.Contains(t, help, "    "+command)
+			return
+		}
+		require.NotEmpty(t, names)
+		for line := range strings.Lines(names) {
+			name, _, _ := strings.Cut(line, "\t")
+			visit(append(slices.Clone(words), strings.TrimSpace(name))...)
+		}
+	}
+	visit()
 }
 
 type extra struct {
