@@ -69,6 +69,13 @@ func (s *sink) status(tag int) clipperv1.PredictionStatus {
 	return clipperv1.PredictionStatus_PREDICTION_STATUS_OK
 }
 
+// all returns the results of a request.
+func (s *sink) all(tag int) []prediction.Result {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.results[tag]
+}
+
 func request(s *sink, tag int, deadline time.Time) *prediction.Request {
 	return &prediction.Request{
 		Context:  context.Background(),
@@ -184,7 +191,7 @@ func TestSubmit_fullQueue(t *testing.T) {
 		q.Submit(request(s, 2, time.Time{}))
 		q.Submit(request(s, 3, time.Time{}))
 		require.Equal(t, clipperv1.PredictionStatus_PREDICTION_STATUS_OVERLOADED, s.status(3))
-		require.Equal(t, 300*time.Millisecond, s.results[3][0].Err.RetryAfter, "as long as the last one waited")
+		require.Equal(t, 300*time.Millisecond, s.all(3)[0].Err.RetryAfter, "as long as the last one waited")
 		time.Sleep(time.Second)
 		q.Submit(request(s, 4, time.Time{}))
 		require.Equal(t, clipperv1.PredictionStatus_PREDICTION_STATUS_UNSPECIFIED, s.status(4), "what has expired makes room")
@@ -317,7 +324,7 @@ func TestReturn_keepsTheOrderAndCountsAttempts(t *testing.T) {
 		require.Equal(t, attempt < 2, p.Return(items, "it died") == 1)
 	}
 	require.Equal(t, clipperv1.PredictionStatus_PREDICTION_STATUS_UNAVAILABLE, s.status(0))
-	require.Contains(t, s.results[0][0].Err.Message, "it died")
+	require.Contains(t, s.all(0)[0].Err.Message, "it died")
 	require.Equal(t, 3, q.Len())
 	q.Close(cancelled(t), errGone)
 }
@@ -537,7 +544,7 @@ func play(t *testing.T, rt *rapid.T) {
 	q.Close(cancelled(t), errGone)
 	for tag := range submitted {
 		cancels[tag]()
-		if n := len(s.results[tag]); n != 1 {
+		if n := len(s.all(tag)); n != 1 {
 			rt.Fatalf("request %d was answered %d times", tag, n)
 		}
 	}
