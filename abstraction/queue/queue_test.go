@@ -201,13 +201,17 @@ func TestSubmit_fullQueue(t *testing.T) {
 func TestPull_sharesABurstAmongIdleReplicas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, s := newQueue(t, 100), &sink{}
+		for tag := range 10 {
+			q.Submit(request(s, tag, time.Time{}))
+		}
+		lost := q.NewPuller(limits(100, 2))
+		items := got(t, pulling(t, lost))
+		require.Len(t, items, 10)
 		var pulls []<-chan []queue.Item
 		for range 3 {
 			pulls = append(pulls, pulling(t, q.NewPuller(limits(100, 2))))
 		}
-		for tag := range 10 {
-			q.Submit(request(s, tag, time.Time{}))
-		}
+		lost.Return(items, "it died") // A burst in one moment.
 		var sizes []int
 		for _, ch := range pulls {
 			sizes = append(sizes, len(got(t, ch)))
