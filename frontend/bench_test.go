@@ -61,7 +61,7 @@ func BenchmarkHandler(b *testing.B) {
 			body := []byte(`{"input":` + numbersJSON(n) + `}`)
 			b.ReportAllocs()
 			for b.Loop() {
-				r := httptest.NewRequest("POST", "/v1/applications/digits/query", bytes.NewReader(body))
+				r := httptest.NewRequest(http.MethodPost, "/v1/applications/digits/query", bytes.NewReader(body))
 				w := httptest.NewRecorder()
 				f.query.ServeHTTP(w, r)
 				if w.Code != http.StatusOK {
@@ -136,7 +136,7 @@ func BenchmarkGRPC(b *testing.B) {
 		require.NoError(b, err)
 		server := grpc.NewServer()
 		register(server)
-		go server.Serve(listener) //nolint:errcheck // Ends with Stop.
+		go server.Serve(listener)
 		defer server.Stop()
 		conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 		require.NoError(b, err)

@@ -48,7 +48,7 @@ func TestDocs_browser(t *testing.T) {
 		return (await wait(() => view.querySelector('.status'))).textContent.split(' (')[0];
 	})()`))
 	require.Equal(t, "true", b.evaluate(`String(performance.getEntriesByType('resource').every((e) => e.name.startsWith(location.origin + '/')))`))
-	require.Equal(t, "", b.evaluate(`violations.join('; ')`))
+	require.Empty(t, b.evaluate(`violations.join('; ')`))
 	if file := os.Getenv("CLIPPER_TEST_SCREENSHOT"); file != "" {
 		picture, err := base64.StdEncoding.DecodeString(b.command("Page.captureScreenshot", map[string]any{"captureBeyondViewport": true})["data"].(string))
 		require.NoError(t, err)

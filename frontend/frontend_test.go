@@ -237,7 +237,7 @@ type fakeAdmin struct {
 	handle func(ctx context.Context, req any) (any, error)
 }
 
-func handled[Res any](f *fakeAdmin, ctx context.Context, req any) (*Res, error) {
+func handled[Res any](ctx context.Context, f *fakeAdmin, req any) (*Res, error) {
 	if f.handle == nil {
 		return new(Res), nil
 	}
@@ -249,59 +249,59 @@ func handled[Res any](f *fakeAdmin, ctx context.Context, req any) (*Res, error) 
 }
 
 func (f *fakeAdmin) CreateApplication(ctx context.Context, r *clipperv1.CreateApplicationRequest) (*clipperv1.CreateApplicationResponse, error) {
-	return handled[clipperv1.CreateApplicationResponse](f, ctx, r)
+	return handled[clipperv1.CreateApplicationResponse](ctx, f, r)
 }
 
 func (f *fakeAdmin) GetApplication(ctx context.Context, r *clipperv1.GetApplicationRequest) (*clipperv1.GetApplicationResponse, error) {
-	return handled[clipperv1.GetApplicationResponse](f, ctx, r)
+	return handled[clipperv1.GetApplicationResponse](ctx, f, r)
 }
 
 func (f *fakeAdmin) ListApplications(ctx context.Context, r *clipperv1.ListApplicationsRequest) (*clipperv1.ListApplicationsResponse, error) {
-	return handled[clipperv1.ListApplicationsResponse](f, ctx, r)
+	return handled[clipperv1.ListApplicationsResponse](ctx, f, r)
 }
 
 func (f *fakeAdmin) UpdateApplication(ctx context.Context, r *clipperv1.UpdateApplicationRequest) (*clipperv1.UpdateApplicationResponse, error) {
-	return handled[clipperv1.UpdateApplicationResponse](f, ctx, r)
+	return handled[clipperv1.UpdateApplicationResponse](ctx, f, r)
 }
 
 func (f *fakeAdmin) DeleteApplication(ctx context.Context, r *clipperv1.DeleteApplicationRequest) (*clipperv1.DeleteApplicationResponse, error) {
-	return handled[clipperv1.DeleteApplicationResponse](f, ctx, r)
+	return handled[clipperv1.DeleteApplicationResponse](ctx, f, r)
 }
 
 func (f *fakeAdmin) GetSelectionState(ctx context.Context, r *clipperv1.GetSelectionStateRequest) (*clipperv1.GetSelectionStateResponse, error) {
-	return handled[clipperv1.GetSelectionStateResponse](f, ctx, r)
+	return handled[clipperv1.GetSelectionStateResponse](ctx, f, r)
 }
 
 func (f *fakeAdmin) DeployModel(ctx context.Context, r *clipperv1.DeployModelRequest) (*clipperv1.DeployModelResponse, error) {
-	return handled[clipperv1.DeployModelResponse](f, ctx, r)
+	return handled[clipperv1.DeployModelResponse](ctx, f, r)
 }
 
 func (f *fakeAdmin) GetModel(ctx context.Context, r *clipperv1.GetModelRequest) (*clipperv1.GetModelResponse, error) {
-	return handled[clipperv1.GetModelResponse](f, ctx, r)
+	return handled[clipperv1.GetModelResponse](ctx, f, r)
 }
 
 func (f *fakeAdmin) ListModels(ctx context.Context, r *clipperv1.ListModelsRequest) (*clipperv1.ListModelsResponse, error) {
-	return handled[clipperv1.ListModelsResponse](f, ctx, r)
+	return handled[clipperv1.ListModelsResponse](ctx, f, r)
 }
 
 func (f *fakeAdmin) GetModelVersion(ctx context.Context, r *clipperv1.GetModelVersionRequest) (*clipperv1.GetModelVersionResponse, error) {
-	return handled[clipperv1.GetModelVersionResponse](f, ctx, r)
+	return handled[clipperv1.GetModelVersionResponse](ctx, f, r)
 }
 
 func (f *fakeAdmin) UpdateModelVersion(ctx context.Context, r *clipperv1.UpdateModelVersionRequest) (*clipperv1.UpdateModelVersionResponse, error) {
-	return handled[clipperv1.UpdateModelVersionResponse](f, ctx, r)
+	return handled[clipperv1.UpdateModelVersionResponse](ctx, f, r)
 }
 
 func (f *fakeAdmin) SetCurrentVersion(ctx context.Context, r *clipperv1.SetCurrentVersionRequest) (*clipperv1.SetCurrentVersionResponse, error) {
-	return handled[clipperv1.SetCurrentVersionResponse](f, ctx, r)
+	return handled[clipperv1.SetCurrentVersionResponse](ctx, f, r)
 }
 
 func (f *fakeAdmin) DeleteModelVersion(ctx context.Context, r *clipperv1.DeleteModelVersionRequest) (*clipperv1.DeleteModelVersionResponse, error) {
-	return handled[clipperv1.DeleteModelVersionResponse](f, ctx, r)
+	return handled[clipperv1.DeleteModelVersionResponse](ctx, f, r)
 }
 
 func (f *fakeAdmin) DeleteModel(ctx context.Context, r *clipperv1.DeleteModelRequest) (*clipperv1.DeleteModelResponse, error) {
-	return handled[clipperv1.DeleteModelResponse](f, ctx, r)
+	return handled[clipperv1.DeleteModelResponse](ctx, f, r)
 }
 
 func TestConfig(t *testing.T) {

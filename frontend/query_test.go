@@ -607,15 +607,19 @@ func TestFeedback(t *testing.T) {
 	f := start(t, selector)
 	w := call(f.query, "POST", "/v1/applications/digits/feedback", `{"feedback_id":"tok","truth":7}`)
 	require.Equal(t, http.StatusOK, w.Code, w.Body)
-	require.Equal(t, `{"duplicate":false,"losses":[{"model":"svm","loss":0}]}`, w.Body.String())
-	require.Empty(t, cmp.Diff(&clipperv1.FeedbackRequest{Application: "digits", FeedbackId: "tok",
-		Observation: &clipperv1.FeedbackRequest_Truth{Truth: structpb.NewNumberValue(7)}}, last, protocmp.Transform()))
+	require.JSONEq(t, `{"duplicate":false,"losses":[{"model":"svm","loss":0}]}`, w.Body.String())
+	require.Empty(t, cmp.Diff(&clipperv1.FeedbackRequest{
+		Application: "digits", FeedbackId: "tok",
+		Observation: &clipperv1.FeedbackRequest_Truth{Truth: structpb.NewNumberValue(7)},
+	}, last, protocmp.Transform()))
 	require.Nil(t, lastInput)
 
 	w = call(f.query, "POST", "/v1/applications/digits/feedback", `{"input":[1,2],"truth":7,"context":"ada","id":"once"}`)
 	require.Equal(t, http.StatusOK, w.Code, w.Body)
-	require.Empty(t, cmp.Diff(&clipperv1.FeedbackRequest{Application: "digits", Context: "ada", Id: "once",
-		Observation: &clipperv1.FeedbackRequest_Truth{Truth: structpb.NewNumberValue(7)}}, last, protocmp.Transform()))
+	require.Empty(t, cmp.Diff(&clipperv1.FeedbackRequest{
+		Application: "digits", Context: "ada", Id: "once",
+		Observation: &clipperv1.FeedbackRequest_Truth{Truth: structpb.NewNumberValue(7)},
+	}, last, protocmp.Transform()))
 	in, err := lastInput.Tensors()
 	require.NoError(t, err)
 	require.Empty(t, cmp.Diff(one(vector(1, 2)), in, protocmp.Transform()))
@@ -701,7 +705,8 @@ func TestFeedbackStream(t *testing.T) {
 	stream, err := clipperv1.NewFeedbackServiceClient(f.dial(t)).FeedbackStream(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, stream.Send(&clipperv1.FeedbackStreamRequest{Sequence: 1, Feedback: &clipperv1.FeedbackRequest{
-		Application: "digits", FeedbackId: "a", Observation: &clipperv1.FeedbackRequest_Reward{Reward: 1}}}))
+		Application: "digits", FeedbackId: "a", Observation: &clipperv1.FeedbackRequest_Reward{Reward: 1},
+	}}))
 	res, err := stream.Recv()
 	require.NoError(t, err)
 	require.NotNil(t, res.GetResult().GetResponse())
@@ -729,7 +734,8 @@ func TestFeedback_timeout(t *testing.T) {
 		f := start(t, selector, func(c *frontend.Config) { c.FeedbackTimeout = 3 * time.Second })
 		began := time.Now()
 		_, err := clipperv1.NewFeedbackServiceClient(f.conn).Feedback(t.Context(), &clipperv1.FeedbackRequest{
-			Application: "digits", FeedbackId: "a", Observation: &clipperv1.FeedbackRequest_Reward{Reward: 1}})
+			Application: "digits", FeedbackId: "a", Observation: &clipperv1.FeedbackRequest_Reward{Reward: 1},
+		})
 		require.Equal(t, codes.DeadlineExceeded, status.Code(err))
 		require.Equal(t, 3*time.Second, time.Since(began))
 	})

@@ -77,7 +77,7 @@ func TestREST_body(t *testing.T) {
 	f := start(t, newSelector(digits()), func(c *frontend.Config) { c.BodyTimeout = 50 * time.Millisecond })
 	server := httptest.NewServer(f.query)
 	defer server.Close()
-	send := func(request string) (*http.Response, string) {
+	send := func(request string) (status int, closed bool, content string) {
 		conn, err := net.Dial("tcp", server.Listener.Addr().String())
 		require.NoError(t, err)
 		defer func() { _ = conn.Close() }()
@@ -88,22 +88,22 @@ func TestREST_body(t *testing.T) {
 		body, err := io.ReadAll(res.Body)
 		require.NoError(t, err)
 		require.NoError(t, res.Body.Close())
-		return res, string(body)
+		return res.StatusCode, res.Close, string(body)
 	}
 	const head = "POST /v1/applications/digits/query HTTP/1.1\r\nHost: x\r\n"
-	res, body := send(head + "Content-Length: 15\r\n\r\n{\"input\":[1,2]}")
-	require.Equal(t, http.StatusOK, res.StatusCode, body)
-	res, body = send(head + "Transfer-Encoding: chunked\r\n\r\nf\r\n{\"input\":[1,2]}\r\n0\r\n\r\n")
-	require.Equal(t, http.StatusOK, res.StatusCode, body)
-	res, body = send(head + "Content-Length: 999999999999\r\n\r\n{")
-	require.Equal(t, http.StatusRequestEntityTooLarge, res.StatusCode, body)
+	code, _, body := send(head + "Content-Length: 15\r\n\r\n{\"input\":[1,2]}")
+	require.Equal(t, http.StatusOK, code, body)
+	code, _, body = send(head + "Transfer-Encoding: chunked\r\n\r\nf\r\n{\"input\":[1,2]}\r\n0\r\n\r\n")
+	require.Equal(t, http.StatusOK, code, body)
+	code, _, body = send(head + "Content-Length: 999999999999\r\n\r\n{")
+	require.Equal(t, http.StatusRequestEntityTooLarge, code, body)
 	require.Contains(t, body, "TOO_LARGE")
-	res, body = send(head + "Transfer-Encoding: chunked\r\n\r\n11000\r\n" + strings.Repeat(" ", 0x11000) + "\r\n")
-	require.Equal(t, http.StatusRequestEntityTooLarge, res.StatusCode, body)
-	res, body = send(head + "Content-Length: 15\r\n\r\n{\"input\"")
-	require.Equal(t, http.StatusBadRequest, res.StatusCode, body)
+	code, _, body = send(head + "Transfer-Encoding: chunked\r\n\r\n11000\r\n" + strings.Repeat(" ", 0x11000) + "\r\n")
+	require.Equal(t, http.StatusRequestEntityTooLarge, code, body)
+	code, closed, body := send(head + "Content-Length: 15\r\n\r\n{\"input\"")
+	require.Equal(t, http.StatusBadRequest, code, body)
 	require.Contains(t, body, "did not arrive whole")
-	require.True(t, res.Close)
+	require.True(t, closed)
 }
 
 // A connection is used again after a query: the body's deadline is taken back.
@@ -125,6 +125,7 @@ func TestREST_keepAlive(t *testing.T) {
 		require.NoError(t, err)
 		_, err = io.Copy(io.Discard, res.Body)
 		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
 		require.Equal(t, http.StatusOK, res.StatusCode)
 	}
 }
@@ -205,7 +206,7 @@ func TestAdmin_badBodies(t *testing.T) {
 	}{
 		{"empty", "POST", "/v1/applications", "", "MALFORMED_JSON", ""},
 		{"syntax", "POST", "/v1/applications", "{", "MALFORMED_JSON", ""},
-		{"unknown field", "POST", "/v1/applications", `{"nmae":"x"}`, "MALFORMED_JSON", "nmae"},
+		{"unknown field", "POST", "/v1/applications", `{"title":"x"}`, "MALFORMED_JSON", "title"},
 		{"repeated field", "POST", "/v1/applications", `{"name":"x","name":"y"}`, "MALFORMED_JSON", "name"},
 		{"wrong type", "POST", "/v1/applications", `{"confidence_threshold":"much"}`, "INVALID_FIELD", "confidence_threshold"},
 		{"bad duration", "POST", "/v1/applications", `{"latency_objective":"soon"}`, "INVALID_FIELD", ""},

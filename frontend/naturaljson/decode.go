@@ -101,9 +101,9 @@ func (d *decoder) named(specs []*clipperv1.TensorSpec) ([]*clipperv1.Tensor, err
 		i := slices.IndexFunc(specs, func(s *clipperv1.TensorSpec) bool { return s.GetName() == key })
 		switch {
 		case i < 0:
-			return d.scanner.errorf(at, "unknown key %q, expected %s", key, names(specs))
+			return d.errorf(at, "unknown key %q, expected %s", key, names(specs))
 		case tensors[i] != nil:
-			return d.scanner.errorf(at, "key %q is repeated", key)
+			return d.errorf(at, "key %q is repeated", key)
 		}
 		t, err := d.tensor(specs[i], key)
 		tensors[i] = t
@@ -126,9 +126,9 @@ func (d *decoder) unknown() ([]*clipperv1.Tensor, error) {
 	err := d.members(func(key string, at int) error {
 		switch {
 		case key == "":
-			return d.scanner.errorf(at, "the key is empty, expected the name of an input")
+			return d.errorf(at, "the key is empty, expected the name of an input")
 		case slices.ContainsFunc(tensors, func(t *clipperv1.Tensor) bool { return t.Name == key }):
-			return d.scanner.errorf(at, "key %q is repeated", key)
+			return d.errorf(at, "key %q is repeated", key)
 		case len(tensors) == maxInputs:
 			return d.errorAt(at, tooLarge, "has more than %d members", maxInputs)
 		}
@@ -197,7 +197,7 @@ func (d *decoder) value() error {
 		return d.list(depth)
 	}
 	if d.pos >= len(d.src) {
-		return d.scanner.unexpected("a value")
+		return d.unexpected("a value")
 	}
 	if d.rank < 0 {
 		d.rank = depth
