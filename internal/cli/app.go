@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
@@ -178,7 +178,7 @@ func defaultOutput(a *clipperv1.Application) string {
 	if a.GetDefaultOutput() == nil {
 		return ""
 	}
-	text, err := protojson.Marshal(a.GetDefaultOutput())
+	text, err := json.Marshal(a.GetDefaultOutput().AsInterface()) // Without the spaces that protojson varies.
 	if err != nil {
 		return "?"
 	}

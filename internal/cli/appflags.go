@@ -200,15 +200,19 @@ func (f *appFlags) changeFromFile(c *client, app *clipperv1.Application, changed
 	}
 	var fields map[string]any
 	if err := yaml.Unmarshal(f.text, &fields); err != nil { // JSON is YAML.
-		return usagef("%s: %s", f.File, err)
+		return usagef("--file %s: %s", f.File, err)
 	}
 	encoded, err := json.Marshal(fields)
 	if err != nil {
-		return usagef("%s: %s", f.File, err)
+		return usagef("--file %s: %s", f.File, err)
 	}
 	from := &clipperv1.Application{}
 	if err := protojson.Unmarshal(encoded, from); err != nil {
-		return usagef("%s: %s", f.File, strings.TrimSpace(strings.TrimPrefix(err.Error(), "proto:")))
+		message := strings.TrimSpace(strings.TrimPrefix(err.Error(), "proto:"))
+		if position, rest, ok := strings.Cut(message, "): "); ok && strings.HasPrefix(position, "(line ") {
+			message = rest // The position is in the JSON that was made here, not in the file.
+		}
+		return usagef("--file %s: %s", f.File, message)
 	}
 	if app.GetName() == "" {
 		app.Name = from.GetName()
