@@ -220,7 +220,7 @@ func TestUpdateApplication(t *testing.T) {
 	// What was learned stays with the models that stay, and a new one begins as an average one.
 	b.update(t, &clipperv1.Application{Name: "app", Models: minimal("", "c", "a", "b").Models})
 	state := b.state(t, "app", "")
-	require.Equal(t, 20.0, state.Observations)
+	require.InDelta(t, 20, state.Observations, 0)
 	require.Greater(t, weight(state, "a"), weight(state, "c"))
 	require.Greater(t, weight(state, "c"), weight(state, "b"))
 
@@ -265,8 +265,8 @@ func TestUpdateApplication_concurrent(t *testing.T) {
 	r, err := b.admin.GetApplication(t.Context(), &clipperv1.GetApplicationRequest{Application: "app"})
 	require.NoError(t, err)
 	require.Equal(t, "new", r.Application.Description)
-	require.Equal(t, 0.5, r.Application.ConfidenceThreshold)
-	require.Equal(t, 3.0, r.Application.PriorWeight)
+	require.InDelta(t, 0.5, r.Application.ConfidenceThreshold, 0)
+	require.InDelta(t, 3, r.Application.PriorWeight, 0)
 }
 
 func TestDeleteApplication(t *testing.T) {

@@ -60,22 +60,10 @@ func newFakeModels(script map[string]answer) *fakeModels {
 	return &fakeModels{script: script, asked: map[string]int{}}
 }
 
-func (f *fakeModels) set(model string, a answer) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.script[model] = a
-}
-
 func (f *fakeModels) fail(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.err = err
-}
-
-func (f *fakeModels) count(model string) int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.asked[model]
 }
 
 func (f *fakeModels) Predict(ctx context.Context, models []*internalv1.ModelReference, _ *tensor.Input) ([]*clipperv1.ModelPrediction, error) {
@@ -342,8 +330,10 @@ func TestQuery_numbersAndScores(t *testing.T) {
 	require.Equal(t, []int64{2}, r.Outputs[0].Shape)
 	require.InDelta(t, 0.25, tensor.Float(r.Outputs[0], 0), 1e-9)
 	require.InDelta(t, 0.75, tensor.Float(r.Outputs[0], 1), 1e-9)
-	f, err = b.Feedback(t.Context(), &clipperv1.FeedbackRequest{Application: "scores", FeedbackId: r.FeedbackId,
-		Observation: &clipperv1.FeedbackRequest_Truth{Truth: structpb.NewStringValue("dog")}}, nil)
+	f, err = b.Feedback(t.Context(), &clipperv1.FeedbackRequest{
+		Application: "scores", FeedbackId: r.FeedbackId,
+		Observation: &clipperv1.FeedbackRequest_Truth{Truth: structpb.NewStringValue("dog")},
+	}, nil)
 	require.NoError(t, err)
 	require.Equal(t, 1.0, f.Losses[0].Loss)
 	require.Equal(t, 0.0, f.Losses[1].Loss)

@@ -493,7 +493,9 @@ func TestSubmit_neverAnswered(t *testing.T) {
 	for i := range 20 {
 		require.Nil(t, h.ask(row(byte(i), 1), patience).Err)
 	}
-	h.Connect("silent", silent.Address()) // The old connection is closed and answers what it has.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	h.Disconnect(ctx, "silent") // Gives back what it has: expired, or for the other.
 	for _, r := range a.wait(20) {
 		require.Contains(t, []clipperv1.PredictionStatus{ok, deadline}, status(r))
 	}

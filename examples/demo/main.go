@@ -25,7 +25,7 @@ func main() {
 	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		stop()
-		os.Exit(1) //nolint:gocritic // stop has been called.
+		os.Exit(1)
 	}
 }
 
@@ -37,7 +37,7 @@ func run(ctx context.Context, args []string) error {
 	ensemble := flags.String("ensemble", "digits", "the application that uses Exp4")
 	bandit := flags.String("bandit", "digits-exp3", "the application that uses Exp3")
 	spoiled := flags.String("spoiled-version", "shuffled", "the version that stands for a bad release")
-	queries := flags.Int("queries", 6000, "images to send to each application")
+	passes := flags.Int("passes", 2, "how often every image is sent in the failure and after it; before it, twice as often")
 	callers := flags.Int("callers", 16, "images under way at once")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string) error {
 		conns = append(conns, conn)
 	}
 	d := newDemo(conns[0], conns[1], *ensemble, *bandit, images)
-	if err := d.stream(ctx, *queries, *callers, *spoiled); err != nil {
+	if err := d.stream(ctx, [phases]int{2 * *passes, *passes, *passes}, *callers, *spoiled); err != nil {
 		return err
 	}
 	if failed := d.report(os.Stdout); len(failed) > 0 {

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 
 clipper=$PWD/bin/clipper
 work=$(mktemp -d)
-python=$(tools/venv.sh demo containerrpc/adapters/sklearn/requirements.txt examples/demo/requirements.txt)
+python=$(tools/venv.sh demo containerrpc/python/requirements.txt containerrpc/adapters/sklearn/requirements.txt)
 
 finish() {
   status=$?
@@ -47,8 +47,9 @@ for m in "${models[@]}"; do
   "$clipper" model deploy "$m" --version shuffled --framework sklearn --path "$work/$m-shuffled.joblib" --no-cache --keep-current >/dev/null
 done
 list=$(IFS=,; echo "${models[*]}")
-show app create digits --models "$list" --policy exp4 --param eta=0.05 --default 0 --slo 250ms
-show app create digits-exp3 --models "$list" --policy exp3 --param eta=0.05 --default 0 --slo 250ms
+# No weight falls below a fifth of the best: the ensemble stays one, and a model that is healed can return.
+show app create digits --models "$list" --policy exp4 --param eta=0.05 --param floor=0.2 --default 0 --slo 250ms
+show app create digits-exp3 --models "$list" --policy exp3 --param eta=0.05 --param floor=0.2 --default 0 --slo 250ms
 show status
 
 printf '\nEvery query is answered by the models anew (their cache is off), and followed by its feedback.\n'

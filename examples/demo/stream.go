@@ -107,13 +107,18 @@ func newDemo(query, admin grpc.ClientConnInterface, ensemble, bandit string, ima
 	return d
 }
 
-// stream sends n images: half of them, a quarter while the best model is spoiled, and the rest.
-func (d *demo) stream(ctx context.Context, n, callers int, spoiled string) error {
+// stream sends every image, in a random order, as often as each phase says, so that the phases can
+// be compared: all before the failure, while the best model is spoiled, and after it.
+func (d *demo) stream(ctx context.Context, passes [phases]int, callers int, spoiled string) error {
 	order := rand.New(rand.NewPCG(1, 2))
-	bar := newBar(n)
+	total := 0
+	for _, n := range passes {
+		total += n * len(d.images)
+	}
+	bar := newBar(total)
 	start := time.Now()
 	var healthy string
-	for p, count := range split(n) {
+	for p, n := range passes {
 		switch phase(p) {
 		case failure:
 			d.best = d.bestModel()
@@ -129,14 +134,15 @@ func (d *demo) stream(ctx context.Context, n, callers int, spoiled string) error
 			}
 			bar.note("%s is healed (version %s)", d.best, healthy)
 		}
-		g, ctx := errgroup.WithContext(ctx)
+		g, sending := errgroup.WithContext(ctx)
 		g.SetLimit(callers)
-		for range count {
-			i := d.images[order.IntN(len(d.images))]
-			g.Go(func() error {
-				defer func() { bar.step(d.summary(phase(p))) }()
-				return d.send(ctx, phase(p), i)
-			})
+		for range n {
+			for _, i := range order.Perm(len(d.images)) {
+				g.Go(func() error {
+					defer func() { bar.step(d.summary(phase(p))) }()
+					return d.send(sending, phase(p), d.images[i])
+				})
+			}
 		}
 		if err := g.Wait(); err != nil {
 			return err
@@ -150,11 +156,6 @@ func (d *demo) stream(ctx context.Context, n, callers int, spoiled string) error
 	d.elapsed = time.Since(start)
 	bar.end()
 	return nil
-}
-
-// split splits n in a half and two quarters.
-func split(n int) [phases]int {
-	return [phases]int{n / 2, n / 4, n - n/2 - n/4}
 }
 
 // send asks both applications about one image and tells them the truth.

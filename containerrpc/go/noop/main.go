@@ -20,7 +20,7 @@ func main() {
 	defer stop()
 	if err := container.Run(ctx, container.ConfigFromEnvironment(), noop{}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1) //nolint:forbidigo // This is main.
+		os.Exit(1)
 	}
 }
 

@@ -41,8 +41,13 @@ func TestNew_outOfRange(t *testing.T) {
 		policy, parameter string
 		value             float64
 	}{
-		{"exp3", "eta", -1}, {"exp3", "eta", math.NaN()}, {"exp3", "eta", math.Inf(1)},
-		{"exp3", "gamma", 1.1}, {"exp3", "floor", 0}, {"exp4", "eta", 11}, {"exp4", "floor", 2},
+		{"exp3", "eta", -1},
+		{"exp3", "eta", math.NaN()},
+		{"exp3", "eta", math.Inf(1)},
+		{"exp3", "gamma", 1.1},
+		{"exp3", "floor", 0},
+		{"exp4", "eta", 11},
+		{"exp4", "floor", 2},
 	} {
 		_, err := policies.New(test.policy, map[string]float64{test.parameter: test.value})
 		var parameter *policy.ParameterError

@@ -531,7 +531,7 @@ func Recovery(t *testing.T, p policy.Policy, within int) {
 			}
 		})
 	}
-	t.Log(fmt.Sprintf("mean loss: %.3v", means))
+	t.Logf("mean loss: %.3v", means)
 	good := second - (second-best)/3
 	require.Less(t, means["before"], good)
 	require.Less(t, means["during"], (second+1)/2, "keeps trusting a model that fails")
