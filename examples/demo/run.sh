@@ -49,7 +49,7 @@ done
 list=$(IFS=,; echo "${models[*]}")
 # No weight falls below a fifth of the best: the ensemble stays one, and a model that is healed can return.
 show app create digits --models "$list" --policy exp4 --param eta=0.05 --param floor=0.2 --default 0 --slo 250ms
-show app create digits-exp3 --models "$list" --policy exp3 --param eta=0.05 --param floor=0.2 --default 0 --slo 250ms
+show app create digits-exp3 --models "$list" --policy exp3 --param eta=0.05 --default 0 --slo 250ms
 show status
 
 printf '\nEvery query is answered by the models anew (their cache is off), and followed by its feedback.\n'

@@ -5,7 +5,6 @@
 package policytest
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
