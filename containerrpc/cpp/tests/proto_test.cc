@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -124,12 +125,19 @@ class ContainerTest : public testing::Test {
   void SetUp() override {
     grpc::ServerBuilder builder;
     builder.RegisterService(&container_);
+    // A socket, since the in-process transport holds nothing: two batches in flight would wait for
+    // each other.
+    int port = 0;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
     server_ = builder.BuildAndStart();
     ASSERT_NE(server_, nullptr);
-    stub_ = ModelContainerService::NewStub(server_->InProcessChannel({}));
+    stub_ = ModelContainerService::NewStub(
+        grpc::CreateChannel("127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials()));
   }
 
-  void TearDown() override { server_->Shutdown(); }
+  void TearDown() override {
+    if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(5));
+  }
 
   SumContainer container_;
   std::unique_ptr<grpc::Server> server_;
