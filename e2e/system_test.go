@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -78,7 +77,7 @@ func start(t *testing.T, f form, b backend) *system {
 func install(t *testing.T, f form, b backend) *system {
 	t.Helper()
 	// The folders of t.TempDir are too long for the paths of sockets.
-	dir, err := os.MkdirTemp("", "clipper-e2e-")
+	dir, err := os.MkdirTemp("", "clipper-e2e-") //nolint:usetesting // See above.
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 
@@ -182,16 +181,6 @@ func (s *system) kill(t *testing.T, name service) {
 	t.Helper()
 	s.running[name].kill(t)
 	delete(s.running, name)
-}
-
-// stop ends a service in good order and returns its exit code.
-func (s *system) stop(t *testing.T, name service) int {
-	t.Helper()
-	p := s.running[name]
-	p.signal(t, syscall.SIGTERM)
-	code := p.wait(t)
-	delete(s.running, name)
-	return code
 }
 
 // awaitReady waits until a service says that it is ready.
