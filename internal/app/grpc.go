@@ -24,6 +24,9 @@ const (
 	pingTimeout = 10 * time.Second
 	// maxMetadata limits what comes with a call, in bytes.
 	maxMetadata = 64 << 10
+	// streamWorkers is the number of goroutines that are kept for calls. A new one for each call
+	// would grow its stack again each time; more calls than workers get goroutines of their own.
+	streamWorkers = 64
 	// forced is how long handlers may take to return once their calls are cancelled.
 	forced = time.Second
 )
@@ -72,6 +75,7 @@ func (a *App) GRPC(name string, cfg GRPCConfig, options ...grpc.ServerOption) (*
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: cfg.Keepalive, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true), // They use what is closed after the server.
+		grpc.NumStreamWorkers(streamWorkers),
 	}, options...)...)
 	healthpb.RegisterHealthServer(s.server, s.health)
 	reflection.Register(s.server)
