@@ -29,9 +29,16 @@ type Limits struct {
 // Puller is one replica's place at the queue. It knows what the replica has under way, so that the
 // queue can serve those first that have nothing. One goroutine pulls; the other methods are safe
 // for concurrent use.
+//
+// A replica gets batches in two ways. When it has nothing under way, the goroutine that brings a
+// request, or that reports the end of the batch before, begins the next one itself: that is the
+// shortest way, and cannot block, since the replica's connection has nothing to carry. The batch
+// that follows while one is under way is pulled, by a goroutine that may wait for the connection.
 type Puller struct {
 	queue *Queue
 	ready chan struct{}
+	begin func(*[]Item)
+	next  []Item // the batch to begin; used only while the replica has nothing under way
 
 	// Under the queue's lock:
 	limits  Limits
@@ -41,9 +48,12 @@ type Puller struct {
 	rows    int  // of those batches
 }
 
-// NewPuller returns a place at the queue.
-func (q *Queue) NewPuller(l Limits) *Puller {
-	return &Puller{queue: q, ready: make(chan struct{}, 1), limits: l}
+// NewPuller returns a place at the queue. While a goroutine is inside Pull and the replica has
+// nothing under way, begin may be called with a batch, which is in flight from then on, by any
+// goroutine and at most once at a time. It must not block. Before it sends the batch it takes the
+// slice and leaves another in its place, whose memory the next batch may use.
+func (q *Queue) NewPuller(l Limits, begin func(*[]Item)) *Puller {
+	return &Puller{queue: q, ready: make(chan struct{}, 1), limits: l, begin: begin}
 }
 
 // SetLimits changes the limits from the next pull on.
@@ -83,15 +93,20 @@ func (p *Puller) Pull(ctx context.Context, dst []Item) ([]Item, error) {
 		q.mu.Unlock()
 		gone.reply()
 		if len(dst) > 0 {
-			for i := range dst {
-				q.metrics.QueueDelay.Observe(time.Duration(now - dst[i].arrived).Seconds())
-			}
+			q.observe(dst, now)
 			return dst, nil
 		}
 		select {
 		case <-p.ready:
 		case <-ctx.Done():
 		}
+	}
+}
+
+// observe measures how long the requests of a batch have waited.
+func (q *Queue) observe(batch []Item, now int64) {
+	for i := range batch {
+		q.metrics.QueueDelay.Observe(time.Duration(now - batch[i].arrived).Seconds())
 	}
 }
 
@@ -169,11 +184,23 @@ func (p *Puller) fill(now int64, dst []Item, gone *drops, limit int) []Item {
 	return dst
 }
 
-// Done reports that a batch of this many rows has been answered.
-func (p *Puller) Done(rows int) {
-	p.queue.mu.Lock()
-	defer p.queue.mu.Unlock()
+// Done reports that a batch of this many rows has been answered. When the replica has nothing under
+// way then and something waits, it returns the next batch, which the caller is to begin; else nil.
+func (p *Puller) Done(rows int) *[]Item {
+	var gone drops
+	q := p.queue
+	q.mu.Lock()
 	p.finish(rows)
+	now := q.now()
+	given := p.waiting && p.give(now, &gone)
+	q.wake()
+	q.mu.Unlock()
+	gone.reply()
+	if !given {
+		return nil
+	}
+	q.observe(p.next, now)
+	return &p.next
 }
 
 func (p *Puller) finish(rows int) {
@@ -181,7 +208,16 @@ func (p *Puller) finish(rows int) {
 	p.rows -= rows
 	p.queue.inFlight -= rows
 	p.queue.settle()
-	p.queue.wake()
+}
+
+// give makes a batch for a replica that has nothing under way, if there is one for it. The lock is
+// held.
+func (p *Puller) give(now int64, gone *drops) bool {
+	if p.batches > 0 {
+		return false
+	}
+	p.next = p.take(now, p.next[:0], gone)
+	return len(p.next) > 0
 }
 
 // Return puts back a batch that was lost with its replica, for the reason given. Requests that
@@ -210,6 +246,7 @@ func (p *Puller) Return(items []Item, reason string) int {
 	}
 	q.metrics.Retries.Add(float64(retried))
 	p.finish(len(items))
+	q.wake()
 	q.mu.Unlock()
 	gone.reply()
 	return retried

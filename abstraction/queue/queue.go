@@ -11,6 +11,7 @@ package queue
 import (
 	"context"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -102,7 +103,10 @@ func (q *Queue) Submit(r *prediction.Request) {
 	if !r.Deadline.IsZero() {
 		it.deadline = int64(r.Deadline.Sub(q.epoch))
 	}
-	var gone drops
+	var (
+		gone  drops
+		given *Puller
+	)
 	q.mu.Lock()
 	q.lastSeq++
 	it.seq = q.lastSeq
@@ -121,10 +125,17 @@ func (q *Queue) Submit(r *prediction.Request) {
 		gone.add(r, full)
 	default:
 		q.push(it)
+		if i := slices.IndexFunc(q.waiting, func(p *Puller) bool { return p.batches == 0 }); i >= 0 && q.waiting[i].give(now, &gone) {
+			given = q.waiting[i]
+		}
 		q.wake()
 	}
 	q.mu.Unlock()
 	gone.reply()
+	if given != nil {
+		q.observe(given.next, now)
+		given.begin(&given.next)
+	}
 }
 
 // retryAfter estimates when the queue will have been worked off: a queue of constant length takes

@@ -91,7 +91,6 @@ type Replica struct {
 	pull   context.Context // ends when the replica takes nothing more
 	drain  context.CancelFunc
 	done   chan struct{} // closed when nothing runs any more
-	lastID uint64        // of a batch; only the sender of the one session uses it
 
 	mu         sync.Mutex
 	state      clipperv1.ReplicaState
@@ -270,7 +269,7 @@ func (r *Replica) ready(s *session, l containerLimits) error {
 		r.controller = c
 	}
 	r.limits, r.session = l, s
-	s.puller = r.queue.NewPuller(r.pullLimits())
+	s.puller = r.queue.NewPuller(r.pullLimits(), s.begin)
 	r.mu.Unlock()
 	r.setState(clipperv1.ReplicaState_REPLICA_STATE_READY, "")
 	return nil

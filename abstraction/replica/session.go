@@ -31,7 +31,8 @@ const (
 )
 
 // session is one Predict stream. Two goroutines of it carry batches, one sends and one receives;
-// a third sees to it that the container lives.
+// a third sees to it that the container lives. A batch for a container that has nothing is sent by
+// the goroutine that brings it.
 type session struct {
 	replica *Replica
 	stream  grpc.BidiStreamingClient[clipperv1.PredictRequest, clipperv1.PredictResponse]
@@ -47,9 +48,13 @@ type session struct {
 	// complained is true after a breach of the protocol has been logged; only the receiver uses it.
 	complained bool
 
+	sending sync.Mutex // held while a batch is sent
+	lastID  uint64     // of a batch; under sending
+
 	mu         sync.Mutex
 	inFlight   []*batch
 	free       []*batch
+	ended      error // why nothing is carried any more
 	lastAnswer time.Time
 	lastSign   time.Time // of life
 	empty      chan struct{}
@@ -84,6 +89,9 @@ func (r *Replica) serve() (lasted time.Duration, err error) {
 	tasks.Wait()
 
 	err = context.Cause(ctx)
+	s.mu.Lock()
+	s.ended = err
+	s.mu.Unlock()
 	r.mu.Lock()
 	r.session = nil
 	r.mu.Unlock()
@@ -134,7 +142,7 @@ func (s *session) check(ctx context.Context) error {
 	return nil
 }
 
-// send takes batches from the queue until the session drains or ends.
+// send pulls the batches that are sent while another is under way, until the session drains or ends.
 func (s *session) send() error {
 	for {
 		b := s.newBatch()
@@ -142,23 +150,54 @@ func (s *session) send() error {
 		if b.items, err = s.puller.Pull(s.pull, b.items[:0]); err != nil {
 			return s.finish()
 		}
-		if n := b.items[0].Bytes(); n > s.maxBytes {
-			b.fail(failure("the input has %d bytes, more than the %d that the container takes", n, s.maxBytes))
-			s.recycle(b)
-			s.puller.Done(1)
-			continue
-		}
-		s.replica.lastID++
-		b.prepare(s.replica.lastID)
-		s.mu.Lock()
-		s.inFlight = append(s.inFlight, b)
-		s.mu.Unlock()
-		s.replica.metrics.InFlight.Inc()
-		if s.stream.Send(&b.request) != nil {
-			<-s.ctx.Done() // The receiver learns the cause.
-			return s.ctx.Err()
-		}
+		s.carry(b)
 	}
+}
+
+// begin carries a batch to a container that has nothing under way. It implements what the queue
+// asks for.
+func (s *session) begin(items *[]queue.Item) {
+	b := s.newBatch()
+	b.items, *items = *items, b.items[:0]
+	s.carry(b)
+}
+
+// carry sends a batch, or answers it when the container cannot take it; then it goes on with the
+// batch that the queue has next, if it has one.
+func (s *session) carry(b *batch) {
+	for {
+		n := b.items[0].Bytes()
+		if n <= s.maxBytes {
+			s.transmit(b)
+			return
+		}
+		b.fail(failure("the input has %d bytes, more than the %d that the container takes", n, s.maxBytes))
+		b.reset()
+		next := s.puller.Done(1)
+		if next == nil {
+			s.recycle(b)
+			return
+		}
+		b.items, *next = *next, b.items
+	}
+}
+
+// transmit sends a batch. When the session has ended, it goes back to the queue.
+func (s *session) transmit(b *batch) {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	s.lastID++
+	b.prepare(s.lastID)
+	s.mu.Lock()
+	if s.ended != nil {
+		s.mu.Unlock()
+		s.puller.Return(b.items, s.lostBy(s.ended))
+		return
+	}
+	s.inFlight = append(s.inFlight, b)
+	s.mu.Unlock()
+	s.replica.metrics.InFlight.Inc()
+	_ = s.stream.Send(&b.request) // When it fails the receiver learns the cause, and ends the session.
 }
 
 // finish waits until the container has answered everything.
@@ -243,7 +282,9 @@ func (s *session) answer(b *batch, resp *clipperv1.PredictResponse) {
 	r.metrics.BatchLatency.Observe(b.latency.Seconds())
 	r.observe(batching.Observation{Rows: rows, Latency: b.latency})
 	s.recycle(b)
-	s.puller.Done(rows)
+	if next := s.puller.Done(rows); next != nil {
+		s.begin(next)
+	}
 	select {
 	case s.empty <- struct{}{}:
 	default:
@@ -322,18 +363,22 @@ func (s *session) stalled(now time.Time) error {
 	return nil
 }
 
-// giveBack returns what the container did not answer to the queue.
+// giveBack returns what the container did not answer to the queue. Nothing is added any more.
 func (s *session) giveBack(cause error) {
+	for _, b := range s.inFlight {
+		s.replica.metrics.InFlight.Dec()
+		s.puller.Return(b.items, s.lostBy(cause))
+	}
+	s.inFlight = nil
+}
+
+// lostBy says to callers why the session ended.
+func (s *session) lostBy(cause error) string {
 	reason := "it was removed"
 	if !errors.Is(cause, context.Canceled) {
 		reason = causeText(cause)
 	}
-	reason = fmt.Sprintf("replica %s: %s", s.replica.cfg.ID, reason)
-	for _, b := range s.inFlight {
-		s.replica.metrics.InFlight.Dec()
-		s.puller.Return(b.items, reason)
-	}
-	s.inFlight = nil
+	return fmt.Sprintf("replica %s: %s", s.replica.cfg.ID, reason)
 }
 
 // newBatch returns an empty batch, perhaps one that has been used.
