@@ -5,7 +5,6 @@ package abstraction
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -23,20 +22,11 @@ func (s *Service) RegisterExchange(r grpc.ServiceRegistrar, draining <-chan stru
 	}, draining, s.log).Register(r)
 }
 
-// maxReplyMargin is the most that a reply is made before the caller gives up.
-const maxReplyMargin = 10 * time.Millisecond
-
-// servePredict answers a little before the deadline, a twentieth of the time that is left: what has
-// arrived by then must still reach the caller, who stops waiting at the deadline itself.
+// servePredict answers one call.
 func (s *Service) servePredict(ctx context.Context, payload []byte) (proto.Message, error) {
 	var call internalv1.PredictModels
 	if err := proto.Unmarshal(payload, &call); err != nil {
 		return nil, fmt.Errorf("decode call: %w", err)
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/20, maxReplyMargin)))
-		defer cancel()
 	}
 	predictions, err := s.Predict(ctx, call.Models, tensor.FromEncoded(call.Input))
 	if err != nil {

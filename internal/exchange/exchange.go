@@ -30,11 +30,17 @@ const maxMessageBytes = 1 << 20
 // MaxReceiveBytes is the largest message that either side accepts.
 const MaxReceiveBytes = 256 << 20
 
+// windowBytes is what a server may send ahead. A fixed window spares the pings and window updates by
+// which gRPC would otherwise measure the connection at every message.
+const windowBytes = 16 << 20
+
 // DialOptions returns the options that a connection for exchanges needs: messages as large as the
 // server takes, reconnection within a second, and a probe that finds a peer that is gone silently.
 func DialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxReceiveBytes), grpc.MaxCallSendMsgSize(MaxReceiveBytes)),
+		grpc.WithInitialWindowSize(windowBytes),
+		grpc.WithInitialConnWindowSize(windowBytes),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: minBackoff, Multiplier: 2, Jitter: 0.2, MaxDelay: maxBackoff},
 			MinConnectTimeout: 2 * time.Second,

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -21,8 +22,16 @@ import (
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
 )
 
+// maxReplyMargin is the most that a handler's time ends before the caller's.
+const maxReplyMargin = 10 * time.Millisecond
+
+// maxWaiting bounds the goroutines of a stream that wait for the next call.
+const maxWaiting = 256
+
 // Handler carries out one method. The payload is shared with other calls: it must not be modified.
-// The context ends with the caller's deadline, when the caller cancels, or when the stream breaks.
+// The context ends when the caller cancels, when the stream breaks, and a little before the caller's
+// deadline, a twentieth of the time and at most 10 ms: what a handler has by then must still reach
+// the caller, who stops waiting at the deadline itself.
 type Handler func(ctx context.Context, payload []byte) (proto.Message, error)
 
 // Server serves calls. Safe for concurrent use by any number of streams.
@@ -54,6 +63,9 @@ type session struct {
 	out    *outbox[*internalv1.Reply]
 	calls  sync.WaitGroup
 
+	jobs    chan job     // to goroutines that wait for one
+	waiting atomic.Int32 // how many do
+
 	mu      sync.Mutex
 	closed  bool // No further call is started.
 	cancels map[uint64]context.CancelFunc
@@ -75,6 +87,7 @@ func (s *Server) Exchange(stream serverStream) error {
 		stream:  stream,
 		ctx:     ctx,
 		out:     newOutbox(func(r *internalv1.Reply) int { return len(r.Payload) + len(r.Status) + 16 }),
+		jobs:    make(chan job),
 		cancels: make(map[uint64]context.CancelFunc),
 	}
 	// Recv cannot be interrupted by draining, so the reader has a goroutine of its own. It ends
@@ -161,33 +174,62 @@ func (ss *session) start(c *internalv1.Call) {
 		}
 		return
 	}
-	var (
-		ctx    context.Context
-		cancel context.CancelFunc
-	)
+	j := job{call: c}
 	if c.TimeoutMicros > 0 {
-		ctx, cancel = context.WithTimeout(ss.ctx, time.Duration(c.TimeoutMicros)*time.Microsecond)
+		left := time.Duration(c.TimeoutMicros) * time.Microsecond
+		j.ctx, j.cancel = context.WithTimeout(ss.ctx, left-min(left/20, maxReplyMargin))
 	} else {
-		ctx, cancel = context.WithCancel(ss.ctx)
+		j.ctx, j.cancel = context.WithCancel(ss.ctx)
 	}
 	ss.mu.Lock()
 	if ss.closed {
 		ss.mu.Unlock()
-		cancel()
+		j.cancel()
 		return
 	}
-	ss.cancels[c.Id] = cancel
+	ss.cancels[c.Id] = j.cancel
 	ss.calls.Add(1)
 	ss.mu.Unlock()
-	go func() {
-		defer ss.calls.Done()
-		r := ss.serve(ctx, c)
-		cancel()
-		ss.mu.Lock()
-		delete(ss.cancels, c.Id)
-		ss.mu.Unlock()
-		ss.out.put(r)
-	}()
+	select {
+	case ss.jobs <- j: // Somebody waits for it.
+	default:
+		go ss.work(j)
+	}
+}
+
+// job is a call to be carried out.
+type job struct {
+	call   *internalv1.Call
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// work carries out calls, the given one and then others, until the session ends or enough
+// goroutines wait. One that is used again has the stack that a call needs.
+func (ss *session) work(j job) {
+	for {
+		ss.carryOut(j)
+		if ss.waiting.Add(1) > maxWaiting {
+			ss.waiting.Add(-1)
+			return
+		}
+		select {
+		case j = <-ss.jobs:
+			ss.waiting.Add(-1)
+		case <-ss.ctx.Done():
+			return
+		}
+	}
+}
+
+func (ss *session) carryOut(j job) {
+	defer ss.calls.Done()
+	r := ss.serve(j.ctx, j.call)
+	j.cancel()
+	ss.mu.Lock()
+	delete(ss.cancels, j.call.Id)
+	ss.mu.Unlock()
+	ss.out.put(r)
 }
 
 // serve runs the handler and encodes what it returns.
