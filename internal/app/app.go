@@ -136,6 +136,7 @@ type closer struct {
 // it stops all parts. It returns nil when ctx ended and all parts stopped well,
 // and otherwise everything that went wrong, joined.
 func Run(ctx context.Context, o Options, build func(*App) error) error {
+	defer paceCollector()()
 	rpc, err := telemetry.NewRPC(o.Log, o.Registry)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", o.Name, err)

@@ -27,6 +27,10 @@ const (
 	// streamWorkers is the number of goroutines that are kept for calls. A new one for each call
 	// would grow its stack again each time; more calls than workers get goroutines of their own.
 	streamWorkers = 64
+	// streamWindow and connWindow are what a client may send ahead, in bytes. Fixed windows spare the
+	// pings and window updates by which gRPC would otherwise measure the connection at every query.
+	streamWindow = 4 << 20
+	connWindow   = 16 << 20
 	// forced is how long handlers may take to return once their calls are cancelled.
 	forced = time.Second
 )
@@ -76,6 +80,8 @@ func (a *App) GRPC(name string, cfg GRPCConfig, options ...grpc.ServerOption) (*
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true), // They use what is closed after the server.
 		grpc.NumStreamWorkers(streamWorkers),
+		grpc.InitialWindowSize(streamWindow),
+		grpc.InitialConnWindowSize(connWindow),
 	}, options...)...)
 	healthpb.RegisterHealthServer(s.server, s.health)
 	reflection.Register(s.server)
