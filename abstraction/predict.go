@@ -9,6 +9,7 @@ import (
 
 	"github.com/clipper-serving/clipper/abstraction/prediction"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+	"github.com/clipper-serving/clipper/internal/deadline"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
@@ -21,9 +22,9 @@ const defaultDeadline = time.Minute
 // answered then have PREDICTION_STATUS_DEADLINE, and what they say later is still
 // remembered. What goes wrong with one model is in its entry: the error is always nil.
 func (s *Service) Predict(ctx context.Context, models []*internalv1.ModelReference, in *tensor.Input) ([]*clipperv1.ModelPrediction, error) {
-	deadline, ok := ctx.Deadline()
+	at, ok := ctx.Deadline()
 	if !ok {
-		deadline = time.Now().Add(defaultDeadline)
+		at = time.Now().Add(defaultDeadline)
 	}
 	c := &call{asked: make([]asked, len(models)), left: len(models)}
 	table := s.table.Load()
@@ -36,7 +37,7 @@ func (s *Service) Predict(ctx context.Context, models []*internalv1.ModelReferen
 			continue
 		}
 		a.prediction.Version = v.name.version
-		a.request = prediction.Request{Context: ctx, Input: in, Deadline: deadline, Receiver: c, Tag: i}
+		a.request = prediction.Request{Context: ctx, Input: in, Deadline: at, Receiver: c, Tag: i}
 		v.serving.Submit(&a.request)
 	}
 	return c.wait(ctx), nil
@@ -106,10 +107,7 @@ func (c *call) wait(ctx context.Context) []*clipperv1.ModelPrediction {
 	if c.left > 0 {
 		c.done = make(chan struct{})
 		c.mu.Unlock()
-		select {
-		case <-c.done:
-		case <-ctx.Done():
-		}
+		deadline.Wait(ctx, c.done)
 		c.mu.Lock()
 	}
 	c.left = 0

@@ -139,36 +139,36 @@ func (s *Service) checkTensors(app *application, tensors []*clipperv1.Tensor) ([
 	}
 	var elements, bytes int64
 	for i, t := range tensors {
-		field := indexed("inputs", i)
+		field := element(i)
 		if !utf8.ValidString(t.GetName()) {
-			return nil, invalid(field+".name", "%s.name is not UTF-8", field)
+			return nil, invalid(field.String()+".name", "%s.name is not UTF-8", field)
 		}
 		if tensor.Size(t.GetDataType()) == 0 && t.GetDataType() != clipperv1.DataType_DATA_TYPE_STRING && t.GetDataType() != clipperv1.DataType_DATA_TYPE_BYTES {
-			return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INPUT_TYPE, field+".data_type", "%s.data_type is %d, which is not a type that a tensor can have", field, t.GetDataType())
+			return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INPUT_TYPE, field.String()+".data_type", "%s.data_type is %d, which is not a type that a tensor can have", field, t.GetDataType())
 		}
 		n, ok := tensor.Elements(t.GetShape())
 		if elements += n; ok && elements > s.cfg.MaxElements {
-			return nil, tooLarge(field, "%s: the input has more than %d elements, the most that is allowed", field, s.cfg.MaxElements)
+			return nil, tooLarge(field.String(), "%s: the input has more than %d elements, the most that is allowed", field, s.cfg.MaxElements)
 		}
 		if err := tensor.Check(t); err != nil {
-			return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INPUT_SHAPE, field, "%s: %v", field, err)
+			return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INPUT_SHAPE, field.String(), "%s: %v", field, err)
 		}
 		if bytes += size(t); bytes > int64(s.cfg.MaxInput) {
-			return nil, tooLarge(field, "%s: the input has more than %d bytes, the most that is allowed", field, s.cfg.MaxInput)
+			return nil, tooLarge(field.String(), "%s: the input has more than %d bytes, the most that is allowed", field, s.cfg.MaxInput)
 		}
 		if n == 0 {
-			return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INPUT_SHAPE, field, "%s has no elements: shape %v", field, t.GetShape())
+			return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INPUT_SHAPE, field.String(), "%s has no elements: shape %v", field, t.GetShape())
 		}
 		if i := tensor.Finite(t); i >= 0 {
-			return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INPUT_VALUE, field, "%s: element %d is not a finite number", field, i)
+			return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INPUT_VALUE, field.String(), "%s: element %d is not a finite number", field, i)
 		}
 		if t.GetDataType() == clipperv1.DataType_DATA_TYPE_BOOL {
 			if i := slices.IndexFunc(t.Data, func(b byte) bool { return b > 1 }); i >= 0 {
-				return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INPUT_VALUE, field, "%s: element %d is %d, expected a bool, 0 or 1", field, i, t.Data[i])
+				return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INPUT_VALUE, field.String(), "%s: element %d is %d, expected a bool, 0 or 1", field, i, t.Data[i])
 			}
 		}
 		if i := slices.IndexFunc(t.Strings, func(text string) bool { return !utf8.ValidString(text) }); i >= 0 {
-			return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INPUT_VALUE, field, "%s: element %d is not UTF-8", field, i)
+			return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INPUT_VALUE, field.String(), "%s: element %d is not UTF-8", field, i)
 		}
 	}
 	if len(app.inputs) == 0 {
@@ -181,24 +181,24 @@ func (s *Service) checkTensors(app *application, tensors []*clipperv1.Tensor) ([
 func match(specs []*clipperv1.TensorSpec, tensors []*clipperv1.Tensor) ([]*clipperv1.Tensor, error) {
 	ordered := make([]*clipperv1.Tensor, len(specs))
 	for i, t := range tensors {
-		field := indexed("inputs", i)
+		field := element(i)
 		at := slices.IndexFunc(specs, func(s *clipperv1.TensorSpec) bool { return s.GetName() == t.GetName() })
 		if len(specs) == 1 && t.GetName() == "" {
 			at = 0
 		}
 		switch {
 		case at < 0:
-			return nil, invalid(field+".name", "%s.name is %q: expected one of %s", field, shorten(t.GetName()), specNames(specs))
+			return nil, invalid(field.String()+".name", "%s.name is %q: expected one of %s", field, shorten(t.GetName()), specNames(specs))
 		case ordered[at] != nil:
-			return nil, invalid(field+".name", "%s.name %q is repeated: expected each of %s once", field, shorten(t.GetName()), specNames(specs))
+			return nil, invalid(field.String()+".name", "%s.name %q is repeated: expected each of %s once", field, shorten(t.GetName()), specNames(specs))
 		}
 		spec := specs[at]
 		if spec.GetDataType() != clipperv1.DataType_DATA_TYPE_UNSPECIFIED && t.GetDataType() != spec.GetDataType() {
-			return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INPUT_TYPE, field+".data_type", "%s.data_type is %s, expected %s",
+			return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INPUT_TYPE, field.String()+".data_type", "%s.data_type is %s, expected %s",
 				field, tensor.TypeName(t.GetDataType()), tensor.TypeName(spec.GetDataType()))
 		}
 		if !tensor.FitsShape(t.GetShape(), spec) {
-			return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INPUT_SHAPE, field+".shape", "%s.shape is %v, expected %v (-1 is any length)",
+			return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INPUT_SHAPE, field.String()+".shape", "%s.shape is %v, expected %v (-1 is any length)",
 				field, t.GetShape(), spec.GetShape())
 		}
 		if t.GetName() != spec.GetName() {
@@ -216,7 +216,7 @@ func uniqueNames(tensors []*clipperv1.Tensor) error {
 	}
 	seen := make(map[string]bool, len(tensors))
 	for i, t := range tensors {
-		if field := indexed("inputs", i) + ".name"; seen[t.GetName()] || t.GetName() == "" {
+		if field := element(i).String() + ".name"; seen[t.GetName()] || t.GetName() == "" {
 			return invalid(field, "%s is %q: expected every tensor to have a name of its own", field, shorten(t.GetName()))
 		}
 		seen[t.GetName()] = true

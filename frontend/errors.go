@@ -58,7 +58,10 @@ func checkText(field, text string, limit int) error {
 	return nil
 }
 
-func indexed(list string, i int) string { return list + "[" + strconv.Itoa(i) + "]" }
+// element is an input tensor by its place. It becomes text only where something is wrong with it.
+type element int
+
+func (e element) String() string { return "inputs[" + strconv.Itoa(int(e)) + "]" }
 
 // shorten keeps what a caller sent from filling a message.
 func shorten(s string) string {

@@ -16,6 +16,7 @@ import (
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/deadline"
 )
 
 // queryServer is clipper.v1.QueryService.
@@ -38,11 +39,11 @@ func (q queryServer) QueryBatch(ctx context.Context, req *clipperv1.QueryBatchRe
 		return nil, err
 	}
 	arrival := time.Now()
-	limit, cancel, err := q.s.limit(ctx, app, req.GetTimeout(), arrival)
+	limit, err := q.s.limit(ctx, app, req.GetTimeout(), arrival)
 	if err != nil {
 		return nil, err
 	}
-	defer cancel()
+	defer limit.Cancel()
 	results := make([]*clipperv1.QueryResult, len(queries))
 	each(len(queries), q.s.cfg.BatchConcurrency, func(i int) {
 		response, err := q.s.answer(ctx, limit, app, queries[i], arrival)
@@ -68,12 +69,12 @@ func (s *Service) query(ctx context.Context, req *clipperv1.QueryRequest) (*clip
 		return nil, err
 	}
 	arrival := time.Now()
-	limit, cancel, err := s.limit(ctx, app, req.GetTimeout(), arrival)
+	limit, err := s.limit(ctx, app, req.GetTimeout(), arrival)
 	if err != nil {
 		app.metrics.observe(nil, err, 0)
 		return nil, err
 	}
-	defer cancel()
+	defer limit.Cancel()
 	return s.answer(ctx, limit, app, req, arrival)
 }
 
@@ -86,7 +87,7 @@ func grace(objective time.Duration) time.Duration {
 
 // limit returns the context of a query, which ends when it is to be answered at the latest: when
 // the caller's time is over or soon after the application's latency objective.
-func (s *Service) limit(ctx context.Context, app *application, timeout *durationpb.Duration, arrival time.Time) (context.Context, context.CancelFunc, error) {
+func (s *Service) limit(ctx context.Context, app *application, timeout *durationpb.Duration, arrival time.Time) (*deadline.Context, error) {
 	at := arrival.Add(app.objective)
 	if s.linked.Load() {
 		at = at.Add(grace(app.objective))
@@ -94,24 +95,19 @@ func (s *Service) limit(ctx context.Context, app *application, timeout *duration
 	if timeout != nil {
 		d := timeout.AsDuration()
 		if err := timeout.CheckValid(); err != nil || d <= 0 {
-			return nil, nil, invalid("timeout", "timeout is not a duration greater than 0")
+			return nil, invalid("timeout", "timeout is not a duration greater than 0")
 		}
 		if t := arrival.Add(d); t.Before(at) {
 			at = t
 		}
 	}
-	deadline, ok := ctx.Deadline()
-	if ctx.Err() != nil || ok && !arrival.Before(deadline) {
+	if before, ok := ctx.Deadline(); ctx.Err() != nil || ok && !arrival.Before(before) {
 		if errors.Is(ctx.Err(), context.Canceled) {
-			return nil, nil, apierror.From(ctx.Err())
+			return nil, apierror.From(ctx.Err())
 		}
-		return nil, nil, apierror.New(codes.DeadlineExceeded, clipperv1.ErrorReason_ERROR_REASON_DEADLINE, "", "the deadline had passed when the query arrived")
+		return nil, apierror.New(codes.DeadlineExceeded, clipperv1.ErrorReason_ERROR_REASON_DEADLINE, "", "the deadline had passed when the query arrived")
 	}
-	if ok && !at.Before(deadline) {
-		return ctx, func() {}, nil
-	}
-	ctx, cancel := context.WithDeadline(ctx, at)
-	return ctx, cancel, nil
+	return deadline.With(ctx, at), nil
 }
 
 // question is what single queries and those of a batch have in common.

@@ -11,6 +11,7 @@ import (
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/deadline"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
 	"github.com/clipper-serving/clipper/internal/tensor"
 	"github.com/clipper-serving/clipper/selector/policy"
@@ -40,8 +41,8 @@ func (s *Service) Query(ctx context.Context, application, userContext string, in
 		return nil, errStoreUnread()
 	}
 	limit := app.objective
-	if deadline, ok := ctx.Deadline(); ok {
-		limit = min(limit, deadline.Sub(arrival))
+	if at, ok := ctx.Deadline(); ok {
+		limit = min(limit, at.Sub(arrival))
 	}
 	if ctx.Err() != nil {
 		return nil, apierror.From(ctx.Err())
@@ -49,8 +50,8 @@ func (s *Service) Query(ctx context.Context, application, userContext string, in
 	if limit <= 0 {
 		return nil, apierror.From(context.DeadlineExceeded)
 	}
-	before, cancel := context.WithDeadline(ctx, arrival.Add(limit-min(s.cfg.AnswerMargin, limit/10)))
-	defer cancel()
+	before := deadline.With(ctx, arrival.Add(limit-min(s.cfg.AnswerMargin, limit/10)))
+	defer before.Cancel()
 
 	w := s.scratch.Get().(*scratch)
 	defer s.scratch.Put(w)

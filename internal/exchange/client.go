@@ -17,6 +17,7 @@ import (
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/deadline"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
 )
 
@@ -109,12 +110,10 @@ func (c *Client) Call(ctx context.Context, method internalv1.Method, argument pr
 	c.mu.Unlock()
 	c.out.put(w)
 
-	select {
-	case r := <-w.done:
+	if r, ok := deadline.Wait(ctx, w.done); ok {
 		return r.payload, r.err
-	case <-ctx.Done():
-		return c.abandon(ctx, w)
 	}
+	return c.abandon(ctx, w)
 }
 
 // Connected reports whether there is a stream now.

@@ -19,6 +19,7 @@ import (
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/deadline"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
 )
 
@@ -175,11 +176,10 @@ func (ss *session) start(c *internalv1.Call) {
 		return
 	}
 	j := job{call: c}
+	j.ctx, j.cancel = context.WithCancel(ss.ctx)
 	if c.TimeoutMicros > 0 {
 		left := time.Duration(c.TimeoutMicros) * time.Microsecond
-		j.ctx, j.cancel = context.WithTimeout(ss.ctx, left-min(left/20, maxReplyMargin))
-	} else {
-		j.ctx, j.cancel = context.WithCancel(ss.ctx)
+		j.ctx = deadline.With(j.ctx, time.Now().Add(left-min(left/20, maxReplyMargin)))
 	}
 	ss.mu.Lock()
 	if ss.closed {

@@ -26,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -145,15 +146,21 @@ func (s *Sealer) nonce(dst []byte) {
 	}
 }
 
+// buffers is memory for one token, used again.
+type buffers struct{ plain, sealed []byte }
+
+var bufferPool = sync.Pool{New: func() any { return &buffers{make([]byte, 0, 512), make([]byte, 0, 512)} }}
+
 // Seal returns a token of the claims; their ID is not used.
 func (s *Sealer) Seal(c *Claims) string {
-	var buffer, sealed [512]byte
-	header := sealed[:headerSize]
+	b := bufferPool.Get().(*buffers) //nolint:forcetypeassert // Nothing else is put there.
+	defer bufferPool.Put(b)
+	header := b.sealed[:headerSize]
 	header[0], header[1] = version, s.newest
 	s.nonce(header[2:])
-	plain := appendClaims(buffer[:0], c)
-	token := s.keys[s.newest].Seal(header, header[2:], plain, header[:2])
-	return encoding.EncodeToString(token)
+	b.plain = appendClaims(b.plain[:0], c)
+	b.sealed = s.keys[s.newest].Seal(header, header[2:], b.plain, header[:2])
+	return encoding.EncodeToString(b.sealed)
 }
 
 // Open returns what a token carries, or an error that matches [ErrInvalid]. Whether it has expired
