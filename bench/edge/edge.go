@@ -72,11 +72,10 @@ func run(ctx context.Context, log io.Writer) (*experiment.Result, error) {
 			stop()
 		}
 	}()
-	grpcPeer, httpPeer, stop, err := startPeers()
+	peer, err := startPeers(binaries.Noop, folder, &stops)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("peers: %w", err)
 	}
-	stops = append(stops, stop)
 	one, err := startClipper(ctx, binaries, false, &stops)
 	if err != nil {
 		return nil, fmt.Errorf("one process: %w", err)
@@ -91,25 +90,29 @@ func run(ctx context.Context, log io.Writer) (*experiment.Result, error) {
 		return nil, fmt.Errorf("three processes: %w", err)
 	}
 
-	sides := []*side{
-		{name: "bare gRPC echo", callers: callers},
-		{name: "one process", callers: callers},
-		{name: "three processes", callers: callers},
-		{name: "bare gRPC echo", callers: 1},
-		{name: "one process", callers: 1},
-		{name: "bare HTTP echo", callers: callers},
-		{name: "REST, one process", callers: callers},
+	var sides []*side
+	add := func(name string, callers int, call func(context.Context) error) *side {
+		sides = append(sides, &side{name: name, callers: callers, call: call})
+		return sides[len(sides)-1]
 	}
-	for i, address := range []string{grpcPeer, one.QueryGRPC, three.QueryGRPC, grpcPeer, one.QueryGRPC} {
+	calls := map[string]func(context.Context) error{}
+	for _, address := range []string{peer.echo, peer.forwarder, one.QueryGRPC, three.QueryGRPC} {
 		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			return nil, err
 		}
 		stops = append(stops, func() { _ = conn.Close() })
-		sides[i].call = queryGRPC(clipperv1.NewQueryServiceClient(conn))
+		calls[address] = queryGRPC(clipperv1.NewQueryServiceClient(conn))
 	}
-	sides[5].call = queryHTTP(httpPeer)
-	sides[6].call = queryHTTP(one.QueryHTTP)
+	echoMany := add("bare gRPC echo", callers, calls[peer.echo])
+	add("bare gRPC forwarder", callers, calls[peer.forwarder])
+	oneMany := add("one process", callers, calls[one.QueryGRPC])
+	threeMany := add("three processes", callers, calls[three.QueryGRPC])
+	echoLone := add("bare gRPC echo", 1, calls[peer.echo])
+	forwarderLone := add("bare gRPC forwarder", 1, calls[peer.forwarder])
+	oneLone := add("one process", 1, calls[one.QueryGRPC])
+	httpMany := add("bare HTTP echo", callers, queryHTTP(peer.http))
+	restMany := add("REST, one process", callers, queryHTTP(one.QueryHTTP))
 
 	// The sides take turns, so that a change of the machine's speed meets all of them.
 	for round := range rounds {
@@ -136,15 +139,14 @@ func run(ctx context.Context, log io.Writer) (*experiment.Result, error) {
 			r.Plot.Values = append(r.Plot.Values, s.median(throughput))
 		}
 	}
-	added := make([]float64, rounds)
-	for i := range added {
-		added[i] = p50(sides[4].runs[i]) - p50(sides[3].runs[i])
+	for _, s := range []*side{forwarderLone, oneLone} {
+		r.Rows = append(r.Rows, []any{s.name + ": added to the echo", 1, "", added(s, echoLone), ""})
 	}
 	r.Bars = []experiment.Bar{
-		experiment.AtLeast("throughput of one process over bare gRPC echo", ratio(sides[1], sides[0]), "x", 0.5),
-		experiment.AtLeast("throughput of three processes over bare gRPC echo", ratio(sides[2], sides[0]), "x", 0.3),
-		experiment.AtMost("p50 added by one process to bare gRPC echo, one caller", median(added), "ms", 0.15),
-		experiment.AtLeast("throughput of REST over bare HTTP echo", ratio(sides[6], sides[5]), "x", 0.5),
+		experiment.AtLeast("throughput of one process over bare gRPC echo", ratio(oneMany, echoMany), "x", 0.5),
+		experiment.AtLeast("throughput of three processes over bare gRPC echo", ratio(threeMany, echoMany), "x", 0.3),
+		experiment.AtMost("p50 added by one process to bare gRPC echo, one caller", added(oneLone, echoLone), "ms", 0.15),
+		experiment.AtLeast("throughput of REST over bare HTTP echo", ratio(restMany, httpMany), "x", 0.5),
 		experiment.AtMost("idle CPU of one process", idleCPU, "% of a core", 1),
 		experiment.AtMost("idle resident memory of one process", idleMemory, "MB", 60),
 	}
@@ -249,6 +251,15 @@ func ratio(a, b *side) float64 {
 		ratios[i] = a.runs[i].Throughput / b.runs[i].Throughput
 	}
 	return median(ratios)
+}
+
+// added is the median over the rounds of what a's p50 is above b's in the same round, in ms.
+func added(a, b *side) float64 {
+	figures := make([]float64, len(a.runs))
+	for i := range figures {
+		figures[i] = p50(a.runs[i]) - p50(b.runs[i])
+	}
+	return median(figures)
 }
 
 func median(figures []float64) float64 {
