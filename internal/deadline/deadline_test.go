@@ -66,7 +66,7 @@ func TestContext_ends(t *testing.T) {
 
 func TestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, i, root := chain(t, time.Hour, time.Second)
+		_, i, _ := chain(t, time.Hour, time.Second)
 		results := make(chan int, 1)
 		results <- 7
 		got, ok := deadline.Wait(i, results)
@@ -78,7 +78,7 @@ func TestWait(t *testing.T) {
 		require.False(t, ok)
 		require.Equal(t, time.Second, time.Since(begin))
 
-		_, i, root = chain(t, time.Hour, time.Minute)
+		_, i, root := chain(t, time.Hour, time.Minute)
 		root()
 		_, ok = deadline.Wait(i, results)
 		require.False(t, ok)
