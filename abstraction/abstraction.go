@@ -36,7 +36,7 @@ import (
 // Config is how the service is set up.
 type Config struct {
 	// CacheSize bounds the predictions that are remembered, inputs included.
-	CacheSize config.Bytes `name:"cache-size" default:"256MiB" placeholder:"BYTES" help:"Memory for remembered predictions (B, KiB, MiB, GiB)."`
+	CacheSize config.Bytes `name:"cache-size" default:"256MiB" help:"Memory for remembered predictions (B, KiB, MiB, GiB)."`
 	// DrainTimeout is how long a version or replica that is removed may go on with what
 	// it has.
 	DrainTimeout time.Duration `name:"drain-timeout" default:"10s" help:"Time that a version or replica that is removed has to answer the queries it has."`

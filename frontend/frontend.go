@@ -43,12 +43,12 @@ type Selector interface {
 
 // Config is the configuration of a frontend.
 type Config struct {
-	MaxBody          config.Bytes  `default:"16MiB" placeholder:"BYTES" help:"Largest body of a REST request (B, KiB, MiB, GiB)."`
+	MaxBody          config.Bytes  `default:"16MiB" help:"Largest body of a REST request (B, KiB, MiB, GiB)."`
 	BodyTimeout      time.Duration `default:"30s" help:"Time that a REST client has to send a body."`
-	MaxInput         config.Bytes  `default:"16MiB" placeholder:"BYTES" help:"Largest input of one query, as sent (B, KiB, MiB, GiB)."`
-	MaxElements      int64         `default:"4194304" placeholder:"N" help:"Most elements in the input of one query."`
-	BatchConcurrency int           `default:"1024" placeholder:"N" help:"Most queries or feedbacks of one batch in flight at once."`
-	StreamInFlight   int           `default:"1024" placeholder:"N" help:"Most queries or feedbacks of one stream in flight at once; more wait in the client."`
+	MaxInput         config.Bytes  `default:"16MiB" help:"Largest input of one query, as sent (B, KiB, MiB, GiB)."`
+	MaxElements      int64         `default:"4194304" help:"Most elements in the input of one query."`
+	BatchConcurrency int           `default:"1024" help:"Most queries or feedbacks of one batch in flight at once."`
+	StreamInFlight   int           `default:"1024" help:"Most queries or feedbacks of one stream in flight at once; more wait in the client."`
 	FeedbackTimeout  time.Duration `default:"10s" help:"Longest time to wait for feedback to be stored."`
 }
 

@@ -14,7 +14,7 @@ import (
 
 // LogConfig says how to log. Its settings have the same key in every command.
 type LogConfig struct {
-	Level  slog.Level `config:"global" default:"info" placeholder:"LEVEL" help:"Least level to log: debug, info, warn or error. At debug, every call is logged."`
+	Level  slog.Level `config:"global" default:"info" help:"Least level to log: debug, info, warn or error. At debug, every call is logged."`
 	Format string     `config:"global" default:"text" enum:"text,json" help:"Form of log lines: text or json."`
 }
 
@@ -26,9 +26,9 @@ func (c LogConfig) New(w io.Writer) (*slog.Logger, error) {
 // GRPCConfig is the configuration of a gRPC server. Whoever embeds it gives the
 // default address, with the tag set:"listen=127.0.0.1:1337".
 type GRPCConfig struct {
-	Listen               string        `default:"${listen}" placeholder:"ADDRESS" help:"Address to listen on: HOST:PORT or unix:PATH. Port 0 takes a free one. There is no TLS: beyond loopback, only where the network is trusted."`
-	MaxMessage           config.Bytes  `default:"16MiB" placeholder:"BYTES" help:"Largest message accepted or sent (B, KiB, MiB, GiB)."`
-	MaxConcurrentStreams uint32        `default:"1024" placeholder:"N" help:"Most calls in flight on one connection; more wait in the client."`
+	Listen               string        `default:"${listen}" help:"Address to listen on: HOST:PORT or unix:PATH. Port 0 takes a free one. There is no TLS: beyond loopback, only where the network is trusted."`
+	MaxMessage           config.Bytes  `default:"16MiB" help:"Largest message accepted or sent (B, KiB, MiB, GiB)."`
+	MaxConcurrentStreams uint32        `default:"1024" help:"Most calls in flight on one connection; more wait in the client."`
 	ConnectionTimeout    time.Duration `default:"10s" help:"Time that a new connection has to complete its handshake."`
 	Keepalive            time.Duration `default:"30s" help:"Silence on a connection after which the server asks whether the client is still there."`
 }
@@ -36,10 +36,10 @@ type GRPCConfig struct {
 // HTTPConfig is the configuration of an HTTP server. Whoever embeds it gives the
 // default address, with the tag set:"listen=127.0.0.1:1337".
 type HTTPConfig struct {
-	Listen        string        `default:"${listen}" placeholder:"ADDRESS" help:"Address to listen on: HOST:PORT or unix:PATH. Port 0 takes a free one. There is no TLS: beyond loopback, only where the network is trusted."`
+	Listen        string        `default:"${listen}" help:"Address to listen on: HOST:PORT or unix:PATH. Port 0 takes a free one. There is no TLS: beyond loopback, only where the network is trusted."`
 	HeaderTimeout time.Duration `default:"5s" help:"Time that a client has to send the header of a request."`
 	IdleTimeout   time.Duration `default:"2m" help:"Time that a connection may stay open between requests."`
-	MaxHeader     config.Bytes  `default:"64KiB" placeholder:"BYTES" help:"Largest header of a request (B, KiB, MiB, GiB)."`
+	MaxHeader     config.Bytes  `default:"64KiB" help:"Largest header of a request (B, KiB, MiB, GiB)."`
 }
 
 // ShutdownConfig says how long stopping may take.

@@ -64,8 +64,8 @@ func (c *Up) Run(p *Process) error {
 type Frontend struct {
 	Common
 	FrontendConfig
-	Selector    string `default:"127.0.0.1:1357" placeholder:"ADDRESS" help:"Address of the selector (gRPC)."`
-	Abstraction string `default:"127.0.0.1:1367" placeholder:"ADDRESS" help:"Address of the abstraction service (gRPC), for administration."`
+	Selector    string `default:"127.0.0.1:1357" help:"Address of the selector (gRPC)."`
+	Abstraction string `default:"127.0.0.1:1367" help:"Address of the abstraction service (gRPC), for administration."`
 }
 
 // Run runs the command.
@@ -93,7 +93,7 @@ type Selector struct {
 	SelectorConfig
 	GRPC        app.GRPCConfig `embed:"" prefix:"grpc-" set:"listen=127.0.0.1:1357"`
 	Ops         app.HTTPConfig `embed:"" prefix:"ops-" set:"listen=127.0.0.1:1358"`
-	Abstraction string         `default:"127.0.0.1:1367" placeholder:"ADDRESS" help:"Address of the abstraction service (gRPC)."`
+	Abstraction string         `default:"127.0.0.1:1367" help:"Address of the abstraction service (gRPC)."`
 }
 
 // Run runs the command.

@@ -69,7 +69,7 @@ func (c *Common) run(p *Process, name string, build func(*app.App) error) error 
 // StoreConfig says where a service keeps its state.
 type StoreConfig struct {
 	Store   string `config:"global" placeholder:"ADDRESS" help:"Store: redis://HOST:PORT/DB shared by all instances, or file:PATH. Default: a file in the data directory."`
-	DataDir string `config:"global" default:"${data_dir}" placeholder:"DIR" help:"Directory of the embedded stores."`
+	DataDir string `config:"global" default:"${data_dir}" help:"Directory of the embedded stores."`
 }
 
 // open opens the store of the service called name and closes it with the app.
