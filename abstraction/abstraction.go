@@ -108,7 +108,11 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		Name: "clipper_model_replica_restarts_total",
 		Help: "Replicas that were started again.",
 	}, []string{"model", "version"})
-	if err := errors.Join(err, deps.Registerer.Register(restarts)); err != nil {
+	remembered := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "clipper_cache_bytes",
+		Help: "Memory of the predictions that are remembered.",
+	}, func() float64 { return float64(predictions.Bytes()) })
+	if err := errors.Join(err, deps.Registerer.Register(restarts), deps.Registerer.Register(remembered)); err != nil {
 		predictions.Close()
 		return nil, fmt.Errorf("set up the abstraction service: %w", err)
 	}

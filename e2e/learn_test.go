@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -58,6 +59,18 @@ func testFeedback(t *testing.T, s *system) {
 			counted++
 		}
 		s.awaitObservations(t, app, "", counted)
+	})
+	t.Run("by an input that is remembered", func(t *testing.T) {
+		require.Eventually(t, func() bool { // A prediction is remembered after the answer has gone out.
+			predictions := s.ask(t, app, 23, 0).Predictions
+			return !slices.ContainsFunc(predictions, func(p *clipperv1.ModelPrediction) bool { return !p.Cached })
+		}, patience, poll)
+		before := s.sum(t, abstraction, `clipper_model_cache_hits_total\{model="feedback-`)
+		response, err := s.feedback.Feedback(t.Context(), &clipperv1.FeedbackRequest{Application: app, Inputs: input(23, 0), Observation: truth(23)})
+		require.NoError(t, err)
+		require.Equal(t, losses, lossOf(response))
+		counted++
+		require.InDelta(t, before+2, s.sum(t, abstraction, `clipper_model_cache_hits_total\{model="feedback-`), 0, "neither model was asked again")
 	})
 	t.Run("reward", func(t *testing.T) {
 		_, err := s.feedback.Feedback(t.Context(), &clipperv1.FeedbackRequest{

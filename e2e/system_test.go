@@ -4,11 +4,13 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -206,6 +208,23 @@ func (s *system) readiness(name service) int {
 	}
 	_ = response.Body.Close()
 	return response.StatusCode
+}
+
+// sum adds up the measurements of a service whose series begin as the expression says.
+func (s *system) sum(t *testing.T, name service, series string) float64 {
+	t.Helper()
+	response, err := http.Get(s.ops[s.home(name)] + "/metrics")
+	require.NoError(t, err)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	sum := 0.0
+	for _, line := range regexp.MustCompile(`(?m)^`+series+`.* (\S+)$`).FindAllSubmatch(text, -1) {
+		n, err := strconv.ParseFloat(string(line[1]), 64)
+		require.NoError(t, err)
+		sum += n
+	}
+	return sum
 }
 
 // home returns the process that a service is in.

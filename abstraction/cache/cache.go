@@ -6,7 +6,8 @@
 // Entries are found by a 128-bit hash of the input, and the whole input is compared before one
 // answers, so that a collision costs a miss and never gives another query's prediction. Eviction is
 // W-TinyLFU, which keeps what is asked often and lets a scan pass by (Einziger, Friedman and Manes,
-// "TinyLFU: A Highly Efficient Cache Admission Policy", ACM TOS 2017).
+// "TinyLFU: A Highly Efficient Cache Admission Policy", ACM TOS 2017). A version whose predictions
+// are hardly ever asked for again stores few of them, so that its misses cost little ([admission]).
 package cache
 
 import (
@@ -27,12 +28,16 @@ import (
 )
 
 // entryOverhead is what an entry takes besides its elements, in bytes: the table's node, the
-// messages' own fields, slice headers and the rounding of the allocator.
-const entryOverhead = 512
+// slices' headers and the rounding of the allocator. tensorOverhead is what a tensor does.
+const (
+	entryOverhead  = 384
+	tensorOverhead = 192
+)
 
 // Cache holds the predictions of many model versions. Safe for concurrent use.
 type Cache struct {
-	entries *otter.Cache[key, *entry]
+	entries   *otter.Cache[key, *entry]
+	sightings sightings
 
 	mu       sync.RWMutex
 	versions map[name]*Version
@@ -49,9 +54,9 @@ type key struct {
 }
 
 type entry struct {
-	input   *tensor.Input
-	outputs []*clipperv1.Tensor
-	weight  uint32
+	inputs, outputs []*clipperv1.Tensor
+	weight          uint32
+	used            atomic.Bool // has answered
 }
 
 // New returns a cache that holds at most maxBytes of inputs and outputs, overhead included.
@@ -59,14 +64,15 @@ func New(maxBytes int64) (*Cache, error) {
 	if maxBytes <= 0 {
 		return nil, fmt.Errorf("cache: the size must be positive, not %d", maxBytes)
 	}
+	seen := newSightings(maxBytes)
 	entries, err := otter.New(&otter.Options[key, *entry]{
-		MaximumWeight: uint64(maxBytes),
+		MaximumWeight: uint64(maxBytes - seen.bytes()),
 		Weigher:       func(_ key, e *entry) uint32 { return e.weight },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
-	return &Cache{entries: entries, versions: map[name]*Version{}}, nil
+	return &Cache{entries: entries, sightings: seen, versions: map[name]*Version{}}, nil
 }
 
 // Close stops the cache's goroutines.
@@ -84,27 +90,41 @@ func (c *Cache) Lookup(model, version string, in *tensor.Input) ([]*clipperv1.Te
 	if v == nil {
 		return nil, false
 	}
-	return v.lookup(in)
+	e := v.lookup(key{v.id, in.Hash()}, in)
+	if e == nil {
+		return nil, false
+	}
+	return e.outputs, true
 }
 
 // Version is one model version's share of the cache: a Predictor that answers what it remembers
 // and asks the next one for the rest. Safe for concurrent use.
 type Version struct {
-	cache        *Cache
-	name         name
-	id           uint64
-	next         prediction.Predictor
-	hits, misses prometheus.Counter
-	disabled     atomic.Bool
+	cache     *Cache
+	name      name
+	id        uint64
+	next      prediction.Predictor
+	counters  Counters
+	admission admission
+	disabled  atomic.Bool
+}
+
+// Counters count what a version's share of the cache does.
+type Counters struct {
+	// Hits and Misses are requests that were and were not answered from the cache.
+	Hits, Misses prometheus.Counter
+	// Stores are predictions that were remembered.
+	Stores prometheus.Counter
 }
 
 // Open returns the share of a version in front of next. A version of the same name that was open
 // before is forgotten.
-func (c *Cache) Open(model, version string, next prediction.Predictor, hits, misses prometheus.Counter) *Version {
+func (c *Cache) Open(model, version string, next prediction.Predictor, counters Counters) *Version {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lastID++
-	v := &Version{cache: c, name: name{model, version}, id: c.lastID, next: next, hits: hits, misses: misses}
+	v := &Version{cache: c, name: name{model, version}, id: c.lastID, next: next, counters: counters}
+	v.admission.sightings = c.sightings
 	c.versions[v.name] = v
 	return v
 }
@@ -134,24 +154,37 @@ func (v *Version) Submit(r *prediction.Request) {
 		v.next.Submit(r)
 		return
 	}
-	if outputs, ok := v.lookup(r.Input); ok {
-		v.hits.Inc()
-		r.Reply(prediction.Result{Outputs: outputs, Cached: true})
+	k := key{v.id, r.Input.Hash()}
+	if e := v.lookup(k, r.Input); e != nil {
+		v.counters.Hits.Inc()
+		if !e.used.Load() && e.used.CompareAndSwap(false, true) {
+			v.admission.usedFirst()
+		}
+		r.Reply(prediction.Result{Outputs: e.outputs, Cached: true})
 		return
 	}
-	v.misses.Inc()
+	v.counters.Misses.Inc()
+	if !v.admission.admit(k) {
+		v.next.Submit(r)
+		return
+	}
 	m := &miss{version: v, request: *r}
 	m.request.Receiver = m
 	m.receiver = r.Receiver
 	v.next.Submit(&m.request)
 }
 
-func (v *Version) lookup(in *tensor.Input) ([]*clipperv1.Tensor, bool) {
-	e, ok := v.cache.entries.GetIfPresent(key{v.id, in.Hash()})
-	if !ok || !tensor.Equal(e.input, in) {
-		return nil, false
+// lookup returns the entry of an input, or nil.
+func (v *Version) lookup(k key, in *tensor.Input) *entry {
+	e, ok := v.cache.entries.GetIfPresent(k)
+	if !ok {
+		return nil
 	}
-	return e.outputs, true
+	inputs, err := in.Tensors()
+	if err != nil || !tensor.EqualAll(e.inputs, inputs) {
+		return nil
+	}
+	return e
 }
 
 // miss stands between the one who asked and the next predictor, and remembers what comes back.
@@ -179,20 +212,21 @@ func (v *Version) remember(in *tensor.Input, outputs []*clipperv1.Tensor) {
 	if weight > math.MaxUint32 {
 		return
 	}
-	// A new Input drops the encoded form, which nobody compares.
-	e := &entry{input: tensor.FromTensors(inputs), outputs: clone(outputs), weight: uint32(weight)}
 	k := key{v.id, in.Hash()}
-	v.cache.entries.Set(k, e)
+	// Of the input only the tensors are kept: nobody compares its encoded form.
+	v.cache.entries.Set(k, &entry{inputs: inputs, outputs: clone(outputs), weight: uint32(weight)})
+	v.counters.Stores.Inc()
+	v.admission.stored()
 	if v.disabled.Load() { // Purge may have passed between the check and the Set.
 		v.cache.entries.Invalidate(k)
 	}
 }
 
-// size returns the bytes of the elements.
+// size returns the bytes that tensors take.
 func size(tensors []*clipperv1.Tensor) int {
 	n := 0
 	for _, t := range tensors {
-		n += len(t.Data)
+		n += tensorOverhead + len(t.Name) + 8*len(t.Shape) + len(t.Data)
 		for _, s := range t.Strings {
 			n += len(s) + 16
 		}
@@ -206,9 +240,11 @@ func size(tensors []*clipperv1.Tensor) int {
 // clone copies the elements: a row of a batch is a slice of the batch's buffer, and would keep the
 // whole of it.
 func clone(tensors []*clipperv1.Tensor) []*clipperv1.Tensor {
+	copies := make([]clipperv1.Tensor, len(tensors))
 	out := make([]*clipperv1.Tensor, len(tensors))
 	for i, t := range tensors {
-		c := &clipperv1.Tensor{Name: t.Name, DataType: t.DataType, Shape: t.Shape, Data: slices.Clone(t.Data)}
+		c := &copies[i]
+		c.Name, c.DataType, c.Shape, c.Data = t.Name, t.DataType, t.Shape, slices.Clone(t.Data)
 		for _, s := range t.Strings {
 			c.Strings = append(c.Strings, strings.Clone(s))
 		}

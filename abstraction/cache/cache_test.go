@@ -3,6 +3,7 @@
 package cache_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
 
 	"github.com/clipper-serving/clipper/abstraction/cache"
 	"github.com/clipper-serving/clipper/abstraction/prediction"
@@ -27,6 +29,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	patience = 10 * time.Second
 	tick     = 5 * time.Millisecond
+	// window is at most the number of stores before they are judged.
+	window = 4096
 )
 
 func input(data ...byte) *tensor.Input {
@@ -63,10 +67,11 @@ func ask(p prediction.Predictor, in *tensor.Input) prediction.Result {
 	return l.result
 }
 
-type counters struct{ hits, misses prometheus.Counter }
-
-func newCounters() counters {
-	return counters{prometheus.NewCounter(prometheus.CounterOpts{Name: "hits_total", Help: "Hits."}), prometheus.NewCounter(prometheus.CounterOpts{Name: "misses_total", Help: "Misses."})}
+func newCounters() cache.Counters {
+	counter := func(name string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: "Counted."})
+	}
+	return cache.Counters{Hits: counter("hits_total"), Misses: counter("misses_total"), Stores: counter("stores_total")}
 }
 
 func newCache(t testing.TB, bytes int64) *cache.Cache {
@@ -77,21 +82,20 @@ func newCache(t testing.TB, bytes int64) *cache.Cache {
 }
 
 func open(c *cache.Cache, version string, next prediction.Predictor) *cache.Version {
-	n := newCounters()
-	return c.Open("m", version, next, n.hits, n.misses)
+	return c.Open("m", version, next, newCounters())
 }
 
 func TestVersion_remembers(t *testing.T) {
 	c, m, n := newCache(t, 1<<20), &model{says: "yes"}, newCounters()
-	v := c.Open("m", "1", m, n.hits, n.misses)
+	v := c.Open("m", "1", m, n)
 	require.False(t, ask(v, input(1)).Cached)
 	r := ask(v, input(1))
 	require.True(t, r.Cached)
 	require.Equal(t, []string{"yes"}, r.Outputs[0].Strings)
 	require.False(t, ask(v, input(2)).Cached)
 	require.Equal(t, 2, m.asked)
-	require.InDelta(t, 1, testutil.ToFloat64(n.hits), 0)
-	require.InDelta(t, 2, testutil.ToFloat64(n.misses), 0)
+	require.InDelta(t, 1, testutil.ToFloat64(n.Hits), 0)
+	require.InDelta(t, 2, testutil.ToFloat64(n.Misses), 0)
 
 	encoded, err := proto.Marshal(&internalv1.Input{Tensors: []*clipperv1.Tensor{{DataType: clipperv1.DataType_DATA_TYPE_UINT8, Shape: []int64{1}, Data: []byte{1}}}})
 	require.NoError(t, err)
@@ -194,6 +198,52 @@ func TestCache_isBounded(t *testing.T) {
 	require.Error(t, err)
 }
 
+// number returns an input of its own for each n.
+func number(n int) *tensor.Input { return input(binary.LittleEndian.AppendUint64(nil, uint64(n))...) }
+
+// TestAdmission: what is hardly ever asked for again is hardly ever stored, and no longer than that.
+func TestAdmission(t *testing.T) {
+	const many = 5000
+	c, n := newCache(t, 16<<20), newCounters()
+	v := c.Open("m", "1", &model{says: "yes"}, n)
+	stores := func(do func()) int {
+		before := testutil.ToFloat64(n.Stores)
+		do()
+		return int(testutil.ToFloat64(n.Stores) - before)
+	}
+	fresh := 0
+	scan := func() {
+		for range many {
+			ask(v, number(fresh))
+			fresh++
+		}
+	}
+	require.Less(t, stores(scan), many, "a scan is stored in the beginning")
+	require.Less(t, stores(scan), many/20, "and not for long")
+	require.Positive(t, stores(scan), "but for a sample")
+
+	other := open(c, "2", &model{})
+	require.False(t, ask(other, number(0)).Cached)
+	require.True(t, ask(other, number(0)).Cached, "each version is judged by itself")
+
+	for range 2 {
+		ask(v, number(-1))
+	}
+	require.True(t, ask(v, number(-1)).Cached, "what is asked again is stored all the same")
+
+	for i := range many {
+		ask(v, number(-1))
+		ask(v, number(fresh+i))
+	}
+	fresh += many
+	require.Less(t, stores(scan), many/20, "one that is asked all the time makes the others no better")
+
+	for i := range 400 { // Seen, stored, used.
+		ask(v, number(fresh-1-i%100))
+	}
+	require.Greater(t, stores(scan), window, "when it is of use, everything is stored again")
+}
+
 func TestCache_concurrently(t *testing.T) {
 	c := newCache(t, 64<<10)
 	var wg sync.WaitGroup
@@ -217,6 +267,65 @@ func TestCache_concurrently(t *testing.T) {
 	wg.Wait()
 }
 
+// function is a model that computes its answer from the input.
+type function func(tensors []*clipperv1.Tensor) prediction.Result
+
+func (f function) Submit(r *prediction.Request) {
+	tensors, err := r.Input.Tensors()
+	if err != nil {
+		panic(err)
+	}
+	r.Reply(f(tensors))
+}
+
+// TestVersion_isTransparent: whatever is asked in whatever order, also while versions come and go in a
+// cache that is too small for them, the answer is the one that the model gives.
+func TestVersion_isTransparent(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c, err := cache.New(rapid.Int64Range(1<<10, 1<<14).Draw(t, "bytes"))
+		require.NoError(t, err)
+		defer c.Close()
+		say := func(incarnation int, data []byte) string { return fmt.Sprintf("%d says %v", incarnation, data) }
+		incarnation := 0
+		deploy := func(name int) *cache.Version {
+			incarnation++
+			i := incarnation
+			return c.Open("m", fmt.Sprint(name), function(func(in []*clipperv1.Tensor) prediction.Result {
+				if len(in[0].Data) == 3 {
+					return prediction.Result{Err: prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_FAILED, "three")}
+				}
+				return prediction.Result{Outputs: []*clipperv1.Tensor{{DataType: clipperv1.DataType_DATA_TYPE_STRING, Strings: []string{say(i, in[0].Data)}}}}
+			}), newCounters())
+		}
+		type deployed struct {
+			version     *cache.Version
+			incarnation int
+		}
+		versions := map[int]deployed{}
+		for range rapid.IntRange(0, 200).Draw(t, "steps") {
+			name := rapid.IntRange(0, 2).Draw(t, "version")
+			if _, there := versions[name]; !there {
+				v := deploy(name)
+				versions[name] = deployed{v, incarnation}
+			}
+			v := versions[name]
+			if rapid.IntRange(0, 20).Draw(t, "purge") == 0 {
+				v.version.Purge()
+				delete(versions, name)
+				continue
+			}
+			data := rapid.SliceOfN(rapid.ByteRange(0, 2), 0, 4).Draw(t, "input")
+			r := ask(v.version, input(data...))
+			if len(data) == 3 {
+				require.NotNil(t, r.Err)
+				require.False(t, r.Cached)
+				continue
+			}
+			require.Equal(t, say(v.incarnation, data), r.Outputs[0].Strings[0])
+		}
+	})
+}
+
 func BenchmarkVersion(b *testing.B) {
 	in := input(make([]byte, 3136)...)
 	in.Hash()
@@ -236,6 +345,11 @@ func BenchmarkVersion(b *testing.B) {
 	}
 	bench("hit", false, func(int) *tensor.Input { return in })
 	bench("equal input", false, func(int) *tensor.Input { return input(1, 2, 3, 4) })
-	bench("miss", false, func(i int) *tensor.Input { return input(byte(i), byte(i>>8), byte(i>>16), byte(i>>24)) })
+	bench("miss of 4 bytes", false, func(i int) *tensor.Input { return input(byte(i), byte(i>>8), byte(i>>16), byte(i>>24)) })
+	bench("miss of 3136 bytes", false, func(i int) *tensor.Input {
+		data := make([]byte, 3136)
+		binary.LittleEndian.PutUint64(data, uint64(i))
+		return input(data...)
+	})
 	bench("disabled", true, func(i int) *tensor.Input { return input(byte(i), byte(i>>8), byte(i>>16), byte(i>>24)) })
 }

@@ -17,14 +17,15 @@ func TestVersion_collision(t *testing.T) {
 	c, err := New(1 << 20)
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
-	v := c.Open("m", "1", nil, nil, nil)
+	v := c.Open("m", "1", nil, Counters{})
 	input := func(b byte) *tensor.Input {
 		return tensor.FromTensors([]*clipperv1.Tensor{{DataType: clipperv1.DataType_DATA_TYPE_UINT8, Data: []byte{b}}})
 	}
-	c.entries.Set(key{v.id, input(1).Hash()}, &entry{input: input(2), weight: 1})
-	_, found := v.lookup(input(1))
-	require.False(t, found)
-	c.entries.Set(key{v.id, input(1).Hash()}, &entry{input: input(1), weight: 1})
-	_, found = v.lookup(input(1))
-	require.True(t, found)
+	k := key{v.id, input(1).Hash()}
+	for b, want := range map[byte]bool{2: false, 1: true} {
+		inputs, err := input(b).Tensors()
+		require.NoError(t, err)
+		c.entries.Set(k, &entry{inputs: inputs, weight: 1})
+		require.Equal(t, want, v.lookup(k, input(1)) != nil)
+	}
 }

@@ -30,6 +30,7 @@ type Metrics struct {
 	replicas     *prometheus.GaugeVec
 	cacheHits    *prometheus.CounterVec
 	cacheMisses  *prometheus.CounterVec
+	cacheStores  *prometheus.CounterVec
 	coalesced    *prometheus.CounterVec
 }
 
@@ -58,6 +59,7 @@ func New(reg prometheus.Registerer) (*Metrics, error) {
 		replicas:     gauge("replicas", "Replicas, by state.", "state"),
 		cacheHits:    counter("cache_hits_total", "Requests that were answered from the cache."),
 		cacheMisses:  counter("cache_misses_total", "Requests that the cache could not answer."),
+		cacheStores:  counter("cache_stores_total", "Predictions that were remembered."),
 		coalesced:    counter("coalesced_total", "Requests that shared the computation of an equal one in flight."),
 	}
 	for _, c := range m.collectors() {
@@ -76,7 +78,7 @@ type vec interface {
 func (m *Metrics) collectors() []vec {
 	return []vec{
 		m.queueRows, m.queueDelay, m.dropped, m.batchRows, m.batchLatency, m.inFlight,
-		m.failedRows, m.retries, m.replicas, m.cacheHits, m.cacheMisses, m.coalesced,
+		m.failedRows, m.retries, m.replicas, m.cacheHits, m.cacheMisses, m.cacheStores, m.coalesced,
 	}
 }
 
@@ -101,8 +103,8 @@ type Version struct {
 	Retries prometheus.Counter
 	// Replicas is the number of replicas by state.
 	Replicas *prometheus.GaugeVec
-	// CacheHits and CacheMisses count look-ups.
-	CacheHits, CacheMisses prometheus.Counter
+	// CacheHits and CacheMisses count look-ups, CacheStores predictions that were remembered.
+	CacheHits, CacheMisses, CacheStores prometheus.Counter
 	// Coalesced counts requests that shared the computation of another.
 	Coalesced prometheus.Counter
 }
@@ -124,6 +126,7 @@ func (m *Metrics) Version(model, version string) *Version {
 		Replicas:         m.replicas.MustCurryWith(prometheus.Labels{"model": model, "version": version}),
 		CacheHits:        m.cacheHits.WithLabelValues(model, version),
 		CacheMisses:      m.cacheMisses.WithLabelValues(model, version),
+		CacheStores:      m.cacheStores.WithLabelValues(model, version),
 		Coalesced:        m.coalesced.WithLabelValues(model, version),
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/clipper-serving/clipper/abstraction/queue"
 	"github.com/clipper-serving/clipper/abstraction/replica"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
 // Config says what a version is and how it runs.
@@ -89,7 +90,8 @@ func New(cfg Config, deps Deps) (*Version, error) {
 		replicas: map[string]*replica.Replica{},
 	}
 	v.signature.Store(cfg.Signature)
-	v.cache = deps.Cache.Open(cfg.Model, cfg.Version, coalesce.New(admission{v}, m.Coalesced), m.CacheHits, m.CacheMisses)
+	v.cache = deps.Cache.Open(cfg.Model, cfg.Version, coalesce.New(admission{v}, m.Coalesced),
+		cache.Counters{Hits: m.CacheHits, Misses: m.CacheMisses, Stores: m.CacheStores})
 	v.cache.SetDisabled(cfg.Cache.GetDisabled())
 	v.follow()
 	return v, nil
@@ -115,7 +117,7 @@ type admission struct{ *Version }
 func (a admission) Submit(r *prediction.Request) {
 	tensors, err := r.Input.Tensors()
 	if err == nil {
-		err = checkInput(tensors, a.signature.Load())
+		err = tensor.CheckInput(tensors, a.signature.Load())
 	}
 	if err != nil {
 		r.Reply(prediction.Result{Err: prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_FAILED, "%v", err)})

@@ -3,43 +3,11 @@
 package serving
 
 import (
-	"errors"
 	"fmt"
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
-
-// checkInput reports why tensors are not an input of the signature. An empty one takes any input
-// that is well formed.
-func checkInput(tensors []*clipperv1.Tensor, signature *clipperv1.Signature) error {
-	specs := signature.GetInputs()
-	if len(tensors) == 0 {
-		return errors.New("the input has no tensor")
-	}
-	if len(specs) > 0 && len(tensors) != len(specs) {
-		return fmt.Errorf("the input has %d tensors, the model takes %d", len(tensors), len(specs))
-	}
-	for i, t := range tensors {
-		if err := tensor.Check(t); err != nil {
-			return fmt.Errorf("input %d (%q): %w", i, t.Name, err)
-		}
-		if len(specs) == 0 {
-			continue
-		}
-		spec := specs[i]
-		if len(specs) > 1 && t.Name != spec.Name {
-			return fmt.Errorf("input %d is named %q, the model takes %q", i, t.Name, spec.Name)
-		}
-		if spec.DataType != clipperv1.DataType_DATA_TYPE_UNSPECIFIED && t.DataType != spec.DataType {
-			return fmt.Errorf("input %d (%q) has type %s, the model takes %s", i, t.Name, tensor.TypeName(t.DataType), tensor.TypeName(spec.DataType))
-		}
-		if !tensor.FitsShape(t.Shape, spec) {
-			return fmt.Errorf("input %d (%q) has shape %v, the model takes %v", i, t.Name, t.Shape, spec.Shape)
-		}
-	}
-	return nil
-}
 
 // mergeSignature returns the known signature with what it leaves open filled in from a container's
 // description, or the error that they contradict each other.

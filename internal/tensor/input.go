@@ -3,8 +3,10 @@
 package tensor
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
@@ -131,13 +133,14 @@ func Equal(a, b *Input) bool {
 	}
 	ta, errA := a.Tensors()
 	tb, errB := b.Tensors()
-	if errA != nil || errB != nil || len(ta) != len(tb) {
-		return false
-	}
-	for i := range ta {
-		if !proto.Equal(ta[i], tb[i]) {
-			return false
-		}
-	}
-	return true
+	return errA == nil && errB == nil && EqualAll(ta, tb)
+}
+
+// EqualAll reports whether two lists of tensors are the same: names, types, shapes and elements,
+// byte for byte.
+func EqualAll(a, b []*clipperv1.Tensor) bool {
+	return slices.EqualFunc(a, b, func(a, b *clipperv1.Tensor) bool {
+		return a.Name == b.Name && a.DataType == b.DataType && slices.Equal(a.Shape, b.Shape) && bytes.Equal(a.Data, b.Data) &&
+			slices.Equal(a.Strings, b.Strings) && slices.EqualFunc(a.ByteStrings, b.ByteStrings, bytes.Equal)
+	})
 }

@@ -8,6 +8,7 @@ package tensor
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -107,6 +108,37 @@ func FitsShape(shape []int64, spec *clipperv1.TensorSpec) bool {
 		return true
 	}
 	return slices.EqualFunc(shape, spec.GetShape(), func(have, want int64) bool { return want < 0 || have == want })
+}
+
+// CheckInput reports why tensors are not an input of the signature. An empty one takes any input
+// that is well formed.
+func CheckInput(tensors []*clipperv1.Tensor, signature *clipperv1.Signature) error {
+	specs := signature.GetInputs()
+	if len(tensors) == 0 {
+		return errors.New("the input has no tensor")
+	}
+	if len(specs) > 0 && len(tensors) != len(specs) {
+		return fmt.Errorf("the input has %d tensors, the model takes %d", len(tensors), len(specs))
+	}
+	for i, t := range tensors {
+		if err := Check(t); err != nil {
+			return fmt.Errorf("input %d (%q): %w", i, t.Name, err)
+		}
+		if len(specs) == 0 {
+			continue
+		}
+		spec := specs[i]
+		if len(specs) > 1 && t.Name != spec.Name {
+			return fmt.Errorf("input %d is named %q, the model takes %q", i, t.Name, spec.Name)
+		}
+		if spec.DataType != clipperv1.DataType_DATA_TYPE_UNSPECIFIED && t.DataType != spec.DataType {
+			return fmt.Errorf("input %d (%q) has type %s, the model takes %s", i, t.Name, TypeName(t.DataType), TypeName(spec.DataType))
+		}
+		if !FitsShape(t.Shape, spec) {
+			return fmt.Errorf("input %d (%q) has shape %v, the model takes %v", i, t.Name, t.Shape, spec.Shape)
+		}
+	}
+	return nil
 }
 
 // Finite reports the index of the first element that is not a finite number, or -1. Types without
