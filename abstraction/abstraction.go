@@ -245,6 +245,14 @@ func (s *Service) run(n name, doc *catalog.Version) *version {
 	return v
 }
 
+// recentInputs returns inputs that the current version of a model was asked about lately.
+func (s *Service) recentInputs(model string) [][]*clipperv1.Tensor {
+	if current := s.table.Load().models[model].current; current != nil {
+		return current.serving.Recent()
+	}
+	return nil
+}
+
 // retire ends a version in the background.
 func (s *Service) retire(v *version) {
 	delete(s.running, v.name)

@@ -308,7 +308,11 @@ func (s *Service) readVersion(ctx context.Context, model, version string) (*clip
 func (s *Service) describeModel(m *catalog.Model) *clipperv1.Model {
 	model := &clipperv1.Model{Name: m.Name, CurrentVersion: m.Current()}
 	for _, v := range m.Versions {
-		model.Versions = append(model.Versions, s.describe(m, v))
+		spec := s.describe(m, v)
+		if spec.WarmUp != nil {
+			spec.WarmUp.Samples = nil // They are large, and many versions make one message.
+		}
+		model.Versions = append(model.Versions, spec)
 	}
 	return model
 }

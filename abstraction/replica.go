@@ -193,6 +193,10 @@ func (r *replica) once(ctx context.Context, c *clipperv1.Container) failure {
 			return f
 
 		case <-unready.C:
+			if r.connection.WarmingUp() { // It has started; the warm-up has a limit of its own.
+				unready.Reset(limit)
+				continue
+			}
 			connection := r.disconnect(over)
 			instance.Stop(ctx)
 			return unreadyFailure(limit, connection, instance.Logs(messageLines))

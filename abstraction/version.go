@@ -58,6 +58,8 @@ func (s *Service) newVersion(n name, doc *catalog.Version) (*version, error) {
 		Signature:    doc.Spec.Signature,
 		Batching:     doc.Spec.Batching,
 		Cache:        doc.Spec.Cache,
+		WarmUp:       doc.Spec.WarmUp,
+		Recent:       func() [][]*clipperv1.Tensor { return s.recentInputs(n.model) },
 		StartTimeout: doc.Spec.Container.StartTimeout.AsDuration(),
 		OnChange:     v.notify,
 	}, s.serving)

@@ -131,7 +131,9 @@ func testAnswers(t *testing.T, s *system) {
 func testDefaults(t *testing.T, s *system) {
 	s.deploy(t, "defaults-fast", nil)
 	s.deploy(t, "defaults-other", environment{"BIAS": "1"})
-	s.deploy(t, "defaults-slow", environment{"DELAY": "1h"})
+	slow := version("defaults-slow", "1", environment{"DELAY": "1h"})
+	slow.WarmUp = &clipperv1.WarmUp{Disabled: true}
+	s.deployVersion(t, slow)
 	s.deploy(t, "defaults-failing", environment{"FAIL": "out of luck"})
 	none := version("defaults-none", "1", nil)
 	none.Replicas = proto.Uint32(0)

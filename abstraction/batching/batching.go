@@ -83,6 +83,16 @@ func New(cfg *clipperv1.Batching, containerRows int) (Controller, error) {
 	if !ok {
 		return nil, fmt.Errorf("batching policy %q is not known; there are %s", name, strings.Join(Policies(), ", "))
 	}
+	rows := MaxRows(cfg, containerRows)
+	return policy(rows, cfg.GetLatencyObjective().AsDuration()), nil
+}
+
+// MaxRows returns the most rows that a batch may have, whatever a controller says. containerRows is
+// as for New.
+func MaxRows(cfg *clipperv1.Batching, containerRows int) int {
+	if cfg.GetPolicy() == "none" {
+		return 1
+	}
 	rows := int(cfg.GetMaxBatchRows())
 	if rows == 0 {
 		rows = DefaultMaxBatchRows
@@ -91,7 +101,7 @@ func New(cfg *clipperv1.Batching, containerRows int) (Controller, error) {
 	if containerRows > 0 {
 		rows = min(rows, containerRows)
 	}
-	return policy(rows, cfg.GetLatencyObjective().AsDuration()), nil
+	return rows
 }
 
 // fixed is the policies "fixed", whatever waits up to a size that is set by hand, and "none", one

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/clipper-serving/clipper/abstraction/warmup"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
 	"github.com/clipper-serving/clipper/internal/tensor"
@@ -32,6 +33,8 @@ const (
 	maxTensors       = 64
 	maxDimensions    = 32
 	maxDuration      = time.Hour
+	maxSamples       = 64
+	maxSampleBytes   = 1 << 20
 	defaultTimeout   = 2 * time.Minute
 	defaultBatchRows = 4096
 	defaultInFlight  = 2
@@ -89,6 +92,9 @@ func Normalize(v *clipperv1.ModelVersion) (*clipperv1.ModelVersion, error) {
 	if err := checkLabels(v.Labels); err != nil {
 		return nil, err
 	}
+	if err := checkWarmUp(v.WarmUp, v.Signature); err != nil {
+		return nil, err
+	}
 	batching, err := NormalizeBatching("version.batching", v.Batching)
 	if err != nil {
 		return nil, err
@@ -98,6 +104,7 @@ func Normalize(v *clipperv1.ModelVersion) (*clipperv1.ModelVersion, error) {
 		Container: proto.CloneOf(v.Container),
 		Replicas:  v.Replicas,
 		Cache:     v.Cache,
+		WarmUp:    proto.CloneOf(v.WarmUp),
 	}
 	if n.Container.StartTimeout == nil {
 		n.Container.StartTimeout = durationpb.New(defaultTimeout)
@@ -107,6 +114,12 @@ func Normalize(v *clipperv1.ModelVersion) (*clipperv1.ModelVersion, error) {
 	}
 	if n.Cache == nil {
 		n.Cache = &clipperv1.Cache{}
+	}
+	if n.WarmUp == nil {
+		n.WarmUp = &clipperv1.WarmUp{}
+	}
+	if n.WarmUp.TimeLimit == nil && !n.WarmUp.Disabled {
+		n.WarmUp.TimeLimit = durationpb.New(warmup.DefaultTimeLimit)
 	}
 	return n, nil
 }
@@ -159,6 +172,31 @@ func checkDuration(field string, d *durationpb.Duration) error {
 		return invalid(field, "want a duration above 0 and of at most %v", maxDuration)
 	}
 	return nil
+}
+
+// checkWarmUp refuses samples that cannot be inputs of the version, as far as its signature says.
+func checkWarmUp(w *clipperv1.WarmUp, signature *clipperv1.Signature) error {
+	const field = "version.warm_up"
+	samples := w.GetSamples()
+	if len(samples) > maxSamples {
+		return invalid(field+".samples", "want at most %d, not %d", maxSamples, len(samples))
+	}
+	if w.GetDisabled() && len(samples) > 0 {
+		return invalid(field+".samples", "want none when disabled is set")
+	}
+	if n := proto.Size(w); n > maxSampleBytes {
+		return invalid(field+".samples", "want at most %d bytes together, not %d", maxSampleBytes, n)
+	}
+	for i, sample := range samples {
+		at := field + ".samples[" + strconv.Itoa(i) + "]"
+		if err := tensor.CheckInput(sample.GetTensors(), signature); err != nil {
+			return invalid(at, "%v", err)
+		}
+		if !warmup.Alike(samples[0].GetTensors(), sample.GetTensors()) {
+			return invalid(at, "want tensors of the same names and types as in samples[0]")
+		}
+	}
+	return checkDuration(field+".time_limit", w.GetTimeLimit())
 }
 
 func checkLabels(labels map[string]string) error {

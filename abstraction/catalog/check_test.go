@@ -3,6 +3,7 @@
 package catalog
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,7 @@ func TestNormalizeFillsInTheDefaults(t *testing.T) {
 		Replicas: proto.Uint32(1),
 		Batching: &clipperv1.Batching{Policy: "aimd", MaxBatchRows: 4096, MaxInFlight: 2, MaxQueueRows: 65536},
 		Cache:    &clipperv1.Cache{},
+		WarmUp:   &clipperv1.WarmUp{TimeLimit: durationpb.New(10 * time.Second)},
 	}
 	want.Container.StartTimeout = durationpb.New(2 * time.Minute)
 	require.True(t, proto.Equal(want, got), got)
@@ -63,6 +65,10 @@ func TestNormalizeKeepsWhatIsGiven(t *testing.T) {
 		}},
 		Batching: &clipperv1.Batching{Policy: "fixed", MaxBatchRows: 65536, LatencyObjective: durationpb.New(time.Second), MaxInFlight: 1, MaxQueueRows: 1},
 		Cache:    &clipperv1.Cache{Disabled: true},
+		WarmUp: &clipperv1.WarmUp{TimeLimit: durationpb.New(time.Second), Samples: []*clipperv1.WarmUpSample{{Tensors: []*clipperv1.Tensor{
+			{Name: "a", DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{0, 3}},
+			{Name: "b", DataType: clipperv1.DataType_DATA_TYPE_STRING, Strings: []string{"x"}},
+		}}}},
 	}
 	in.Container.StartTimeout = durationpb.New(time.Second)
 	in.Container.Environment = map[string]string{"OMP_NUM_THREADS": "1"}
@@ -89,6 +95,18 @@ func TestNormalizeRefuses(t *testing.T) {
 	batching := func(b *clipperv1.Batching) *clipperv1.ModelVersion {
 		return good(func(v *clipperv1.ModelVersion) { v.Batching = b })
 	}
+	sample := func(tensors ...*clipperv1.Tensor) *clipperv1.WarmUpSample {
+		return &clipperv1.WarmUpSample{Tensors: tensors}
+	}
+	bit := sample(&clipperv1.Tensor{DataType: clipperv1.DataType_DATA_TYPE_BOOL, Data: []byte{1}})
+	word := sample(&clipperv1.Tensor{DataType: clipperv1.DataType_DATA_TYPE_STRING, Strings: []string{"x"}})
+	large := sample(&clipperv1.Tensor{DataType: clipperv1.DataType_DATA_TYPE_STRING, Strings: []string{strings.Repeat("x", maxSampleBytes)}})
+	warmUp := func(w *clipperv1.WarmUp, inputs ...*clipperv1.TensorSpec) *clipperv1.ModelVersion {
+		v := input(inputs...)
+		v.WarmUp = w
+		return v
+	}
+	boolean := &clipperv1.TensorSpec{DataType: clipperv1.DataType_DATA_TYPE_BOOL}
 	long := strings.Repeat("x", maxText+1)
 	for name, tc := range map[string]struct {
 		version *clipperv1.ModelVersion
@@ -136,6 +154,13 @@ func TestNormalizeRefuses(t *testing.T) {
 		"in flight":         {batching(&clipperv1.Batching{MaxInFlight: 3}), "version.batching.max_in_flight", invalidField},
 		"queue rows":        {batching(&clipperv1.Batching{MaxQueueRows: maxQueueRows + 1}), "version.batching.max_queue_rows", invalidField},
 		"latency objective": {batching(&clipperv1.Batching{LatencyObjective: &durationpb.Duration{}}), "version.batching.latency_objective", invalidField},
+		"empty sample":      {warmUp(&clipperv1.WarmUp{Samples: []*clipperv1.WarmUpSample{bit, {}}}), "version.warm_up.samples[1]", invalidField},
+		"misfit sample":     {warmUp(&clipperv1.WarmUp{Samples: []*clipperv1.WarmUpSample{bit, word}}, boolean), "version.warm_up.samples[1]", invalidField},
+		"unlike samples":    {warmUp(&clipperv1.WarmUp{Samples: []*clipperv1.WarmUpSample{bit, word}}), "version.warm_up.samples[1]", invalidField},
+		"many samples":      {warmUp(&clipperv1.WarmUp{Samples: slices.Repeat([]*clipperv1.WarmUpSample{bit}, 65)}), "version.warm_up.samples", invalidField},
+		"large samples":     {warmUp(&clipperv1.WarmUp{Samples: []*clipperv1.WarmUpSample{large}}), "version.warm_up.samples", invalidField},
+		"unused samples":    {warmUp(&clipperv1.WarmUp{Disabled: true, Samples: []*clipperv1.WarmUpSample{bit}}), "version.warm_up.samples", invalidField},
+		"warm-up time":      {warmUp(&clipperv1.WarmUp{TimeLimit: durationpb.New(2 * time.Hour)}), "version.warm_up.time_limit", invalidField},
 		"label":             {good(func(v *clipperv1.ModelVersion) { v.Labels = map[string]string{"a": strings.Repeat("b", 256)} }), "version.labels", invalidField},
 		"empty label":       {good(func(v *clipperv1.ModelVersion) { v.Labels = map[string]string{"": "b"} }), "version.labels", invalidField},
 		"unnamed inputs":    {input(&clipperv1.TensorSpec{Name: "a"}, &clipperv1.TensorSpec{}), "version.signature.inputs[1].name", missingField},

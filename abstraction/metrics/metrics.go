@@ -28,6 +28,7 @@ type Metrics struct {
 	failedRows   *prometheus.CounterVec
 	retries      *prometheus.CounterVec
 	replicas     *prometheus.GaugeVec
+	warmUps      *prometheus.CounterVec
 	cacheHits    *prometheus.CounterVec
 	cacheMisses  *prometheus.CounterVec
 	cacheStores  *prometheus.CounterVec
@@ -57,6 +58,7 @@ func New(reg prometheus.Registerer) (*Metrics, error) {
 		failedRows:   counter("failed_rows_total", "Rows that the container answered with an error, or wrongly."),
 		retries:      counter("retried_rows_total", "Rows that were lost with their replica and queued again."),
 		replicas:     gauge("replicas", "Replicas, by state.", "state"),
+		warmUps:      counter("warm_ups_total", "Warm-ups of replicas, by result.", "result"),
 		cacheHits:    counter("cache_hits_total", "Requests that were answered from the cache."),
 		cacheMisses:  counter("cache_misses_total", "Requests that the cache could not answer."),
 		cacheStores:  counter("cache_stores_total", "Predictions that were remembered."),
@@ -78,7 +80,7 @@ type vec interface {
 func (m *Metrics) collectors() []vec {
 	return []vec{
 		m.queueRows, m.queueDelay, m.dropped, m.batchRows, m.batchLatency, m.inFlight,
-		m.failedRows, m.retries, m.replicas, m.cacheHits, m.cacheMisses, m.cacheStores, m.coalesced,
+		m.failedRows, m.retries, m.replicas, m.warmUps, m.cacheHits, m.cacheMisses, m.cacheStores, m.coalesced,
 	}
 }
 
@@ -103,6 +105,8 @@ type Version struct {
 	Retries prometheus.Counter
 	// Replicas is the number of replicas by state.
 	Replicas *prometheus.GaugeVec
+	// WarmUpsDone and WarmUpsFailed count warm-ups that ended well and those that did not.
+	WarmUpsDone, WarmUpsFailed prometheus.Counter
 	// CacheHits and CacheMisses count look-ups, CacheStores predictions that were remembered.
 	CacheHits, CacheMisses, CacheStores prometheus.Counter
 	// Coalesced counts requests that shared the computation of another.
@@ -124,6 +128,8 @@ func (m *Metrics) Version(model, version string) *Version {
 		FailedRows:       m.failedRows.WithLabelValues(model, version),
 		Retries:          m.retries.WithLabelValues(model, version),
 		Replicas:         m.replicas.MustCurryWith(prometheus.Labels{"model": model, "version": version}),
+		WarmUpsDone:      m.warmUps.WithLabelValues(model, version, "done"),
+		WarmUpsFailed:    m.warmUps.WithLabelValues(model, version, "failed"),
 		CacheHits:        m.cacheHits.WithLabelValues(model, version),
 		CacheMisses:      m.cacheMisses.WithLabelValues(model, version),
 		CacheStores:      m.cacheStores.WithLabelValues(model, version),

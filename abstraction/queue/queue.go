@@ -18,6 +18,7 @@ import (
 	"github.com/clipper-serving/clipper/abstraction/metrics"
 	"github.com/clipper-serving/clipper/abstraction/prediction"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
 const (
@@ -47,6 +48,12 @@ type Item struct {
 
 // Bytes returns the size of the input's elements, about as they are encoded.
 func (it *Item) Bytes() int { return it.bytes }
+
+// InputBytes returns the same for an input that can be read.
+func InputBytes(in *tensor.Input) int {
+	tensors, _ := in.Tensors()
+	return size(tensors)
+}
 
 // Queue is the queue of one model version. Safe for concurrent use.
 type Queue struct {

@@ -25,6 +25,7 @@ type batch struct {
 	sent     time.Time
 	deadline time.Time // the latest of the rows', or sent when one has none
 	latency  time.Duration
+	warmUp   chan warmUpResult // where the result of a warm-up batch goes; nil for queries
 }
 
 // prepare makes the message of the batch's items.

@@ -20,12 +20,15 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/clipper-serving/clipper/abstraction/batching"
 	"github.com/clipper-serving/clipper/abstraction/metrics"
 	"github.com/clipper-serving/clipper/abstraction/queue"
+	"github.com/clipper-serving/clipper/abstraction/warmup"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 )
 
@@ -59,6 +62,9 @@ type Config struct {
 	// Accept says whether the container is the right one, and returns the signature to which its
 	// outputs are held. The error's text is shown to operators.
 	Accept func(*clipperv1.DescribeResponse) (*clipperv1.Signature, error)
+	// WarmUp gives the inputs with which the container is warmed up before it gets queries; nil means
+	// that it is not.
+	WarmUp *warmup.Source
 	// OnChange is called after the state has changed, from any goroutine. It must not block.
 	OnChange func()
 
@@ -92,6 +98,10 @@ type Replica struct {
 	drain  context.CancelFunc
 	done   chan struct{} // closed when nothing runs any more
 
+	// Used by one session at a time, and between them:
+	warm         bool // the container that is connected has been warmed up
+	warmUpFailed bool // it could not predict the inputs that were given with the version
+
 	mu         sync.Mutex
 	state      clipperv1.ReplicaState
 	message    string
@@ -101,6 +111,7 @@ type Replica struct {
 	controller batching.Controller
 	limits     containerLimits // what the controller was made for
 	session    *session        // the one that is ready, or nil
+	warmingUp  bool
 }
 
 // containerLimits are a container's own, from its description.
@@ -160,6 +171,19 @@ func (r *Replica) State() clipperv1.ReplicaState {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.state
+}
+
+// WarmingUp reports whether the container serves and is being warmed up.
+func (r *Replica) WarmingUp() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.warmingUp
+}
+
+func (r *Replica) setWarmingUp(is bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.warmingUp = is
 }
 
 // SetBatching changes how batches are made, from the next one on. What the controller has learned
@@ -227,6 +251,9 @@ type unacceptableError struct{ error }
 // lost notes why the container cannot be used now.
 func (r *Replica) lost(served bool, err error) {
 	message := causeText(err)
+	if status.Code(err) == codes.Unavailable { // The connection was lost.
+		r.warm = false
+	}
 	state := clipperv1.ReplicaState_REPLICA_STATE_STARTING
 	r.mu.Lock()
 	if served {
@@ -257,22 +284,30 @@ func (r *Replica) setState(s clipperv1.ReplicaState, message string) {
 	r.cfg.OnChange()
 }
 
-// ready notes that a session takes batches, and returns its place at the queue.
-func (r *Replica) ready(s *session, l containerLimits) error {
+// met notes which limits the container of a session has, and that its batches are observed from now
+// on.
+func (r *Replica) met(s *session, l containerLimits) error {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.controller == nil || r.limits.rows != l.rows {
 		c, err := batching.New(r.batching, l.rows)
 		if err != nil {
-			r.mu.Unlock()
 			return err
 		}
 		r.controller = c
 	}
-	r.limits, r.session = l, s
+	r.limits = l
+	s.maxRows = batching.MaxRows(r.batching, l.rows)
+	return nil
+}
+
+// ready gives a session its place at the queue, and notes that it takes batches.
+func (r *Replica) ready(s *session) {
+	r.mu.Lock()
+	r.session = s
 	s.puller = r.queue.NewPuller(r.pullLimits(), s.begin)
 	r.mu.Unlock()
 	r.setState(clipperv1.ReplicaState_REPLICA_STATE_READY, "")
-	return nil
 }
 
 // pullLimits is what the configuration and the container allow. The lock is held.

@@ -37,7 +37,11 @@ type session struct {
 	replica *Replica
 	stream  grpc.BidiStreamingClient[clipperv1.PredictRequest, clipperv1.PredictResponse]
 	health  grpc_health_v1.HealthClient
-	outputs []*clipperv1.TensorSpec
+	// signature is the version's, and outputs its outputs.
+	signature *clipperv1.Signature
+	outputs   []*clipperv1.TensorSpec
+	// maxRows is the size of a batch that the configuration and the container allow.
+	maxRows int
 	// maxBytes is the size that even a batch of one row may not exceed.
 	maxBytes int
 	puller   *queue.Puller
@@ -45,6 +49,7 @@ type session struct {
 	cancel   context.CancelCauseFunc
 	pull     context.Context // ends when the session takes nothing more
 	stop     context.CancelFunc
+	readyAt  time.Time // when it began to take queries; only the sender uses it
 	// complained is true after a breach of the protocol has been logged; only the receiver uses it.
 	complained bool
 
@@ -76,11 +81,10 @@ func (r *Replica) serve() (lasted time.Duration, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := r.ready(s, limits); err != nil {
+	if err := r.met(s, limits); err != nil {
 		return 0, err
 	}
-	begin := time.Now()
-	s.lastSign = begin
+	s.lastSign = time.Now()
 
 	var tasks sync.WaitGroup
 	for _, task := range []func() error{s.send, s.receive, s.watch} {
@@ -96,7 +100,10 @@ func (r *Replica) serve() (lasted time.Duration, err error) {
 	r.session = nil
 	r.mu.Unlock()
 	s.giveBack(err)
-	return max(time.Since(begin), 1), err
+	if !s.readyAt.IsZero() {
+		lasted = max(time.Since(s.readyAt), 1)
+	}
+	return lasted, err
 }
 
 // open gets the stream to a container that is ready and the right one.
@@ -112,7 +119,7 @@ func (s *session) open() (containerLimits, error) {
 	if err != nil {
 		return containerLimits{}, unacceptableError{err}
 	}
-	s.outputs = signature.GetOutputs()
+	s.signature, s.outputs = signature, signature.GetOutputs()
 	if err := s.check(ctx); err != nil {
 		return containerLimits{}, err
 	}
@@ -142,8 +149,14 @@ func (s *session) check(ctx context.Context) error {
 	return nil
 }
 
-// send pulls the batches that are sent while another is under way, until the session drains or ends.
+// send warms the container up, and then pulls the batches that are sent while another is under way,
+// until the session drains or ends.
 func (s *session) send() error {
+	if err := s.warmUp(); err != nil {
+		return err
+	}
+	s.readyAt = time.Now()
+	s.replica.ready(s)
 	for {
 		b := s.newBatch()
 		var err error
@@ -261,6 +274,10 @@ func (s *session) answered(id uint64) *batch {
 
 // answer gives every request of the batch its result.
 func (s *session) answer(b *batch, resp *clipperv1.PredictResponse) {
+	if b.warmUp != nil {
+		s.warmedUp(b, resp)
+		return
+	}
 	r := s.replica
 	rows := len(b.items)
 	failed := rows
@@ -271,7 +288,7 @@ func (s *session) answer(b *batch, resp *clipperv1.PredictResponse) {
 			s.complained = true
 			r.logger.Error("the container breaks the protocol", "cause", err)
 		}
-		b.fail(failure("the container's answer cannot be used: %v", err))
+		b.fail(unusable(err))
 	} else {
 		failed = b.reply(outputs, resp.RowErrors)
 	}
@@ -309,6 +326,11 @@ func containerError(e *clipperv1.Error) *prediction.Error {
 		err.Status = clipperv1.PredictionStatus_PREDICTION_STATUS_DEADLINE
 	}
 	return err
+}
+
+// unusable says that a container's answer breaks the protocol or the signature.
+func unusable(err error) *prediction.Error {
+	return failure("the container's answer cannot be used: %v", err)
 }
 
 // failure says why a row has no prediction.
@@ -367,7 +389,9 @@ func (s *session) stalled(now time.Time) error {
 func (s *session) giveBack(cause error) {
 	for _, b := range s.inFlight {
 		s.replica.metrics.InFlight.Dec()
-		s.puller.Return(b.items, s.lostBy(cause))
+		if b.warmUp == nil {
+			s.puller.Return(b.items, s.lostBy(cause))
+		}
 	}
 	s.inFlight = nil
 }

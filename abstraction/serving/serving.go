@@ -21,6 +21,7 @@ import (
 	"github.com/clipper-serving/clipper/abstraction/prediction"
 	"github.com/clipper-serving/clipper/abstraction/queue"
 	"github.com/clipper-serving/clipper/abstraction/replica"
+	"github.com/clipper-serving/clipper/abstraction/warmup"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
@@ -36,6 +37,11 @@ type Config struct {
 	Batching *clipperv1.Batching
 	// Cache is whether predictions are remembered.
 	Cache *clipperv1.Cache
+	// WarmUp is how a replica is warmed up before it takes queries.
+	WarmUp *clipperv1.WarmUp
+	// Recent returns inputs of the recent past for warm-ups. When it is nil or returns none, those of
+	// the version itself are taken.
+	Recent func() [][]*clipperv1.Tensor
 	// StartTimeout is the time that a replica may take to become ready for the first time before it
 	// counts as failed; it is tried on after that. Default 2 min.
 	StartTimeout time.Duration
@@ -62,6 +68,8 @@ type Version struct {
 	metrics *metrics.Version
 	cache   *cache.Version
 	queue   *queue.Queue
+	warmUp  *warmup.Source
+	recent  warmup.Recent
 
 	signature atomic.Pointer[clipperv1.Signature]
 
@@ -89,6 +97,7 @@ func New(cfg Config, deps Deps) (*Version, error) {
 		queue:    queue.New(queueRows(cfg.Batching), m),
 		replicas: map[string]*replica.Replica{},
 	}
+	v.warmUp = warmup.NewSource(cfg.WarmUp, v.warmUpInputs)
 	v.signature.Store(cfg.Signature)
 	v.cache = deps.Cache.Open(cfg.Model, cfg.Version, coalesce.New(admission{v}, m.Coalesced),
 		cache.Counters{Hits: m.CacheHits, Misses: m.CacheMisses, Stores: m.CacheStores})
@@ -123,7 +132,21 @@ func (a admission) Submit(r *prediction.Request) {
 		r.Reply(prediction.Result{Err: prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_FAILED, "%v", err)})
 		return
 	}
+	a.recent.Offer(tensors)
 	a.queue.Submit(r)
+}
+
+// Recent returns a sample of the inputs that the version was asked about lately.
+func (v *Version) Recent() [][]*clipperv1.Tensor { return v.recent.Inputs() }
+
+// warmUpInputs returns inputs of the recent past.
+func (v *Version) warmUpInputs() [][]*clipperv1.Tensor {
+	if v.cfg.Recent != nil {
+		if inputs := v.cfg.Recent(); len(inputs) > 0 {
+			return inputs
+		}
+	}
+	return v.Recent()
 }
 
 // Update changes how the version runs, at once and without losing a request.
@@ -153,7 +176,7 @@ func (v *Version) Connect(id, address string) *replica.Replica {
 	old := v.replicas[id]
 	r := replica.Start(replica.Config{
 		ID: id, Address: address, Batching: v.batching, StartTimeout: v.cfg.StartTimeout,
-		Accept: v.accept, OnChange: v.changed,
+		WarmUp: v.warmUp, Accept: v.accept, OnChange: v.changed,
 	}, v.queue, v.metrics, v.logger)
 	closed := v.closed
 	if !closed {

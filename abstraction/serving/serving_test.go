@@ -55,6 +55,9 @@ func start(t testing.TB, cfg serving.Config) *harness {
 	require.NoError(t, err)
 	t.Cleanup(h.cache.Close)
 	cfg.Model, cfg.Version = "m", "1"
+	if cfg.WarmUp == nil { // Most tests count what comes.
+		cfg.WarmUp = &clipperv1.WarmUp{Disabled: true}
+	}
 	cfg.OnChange = func() {
 		select {
 		case h.changes <- struct{}{}:

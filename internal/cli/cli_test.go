@@ -223,9 +223,9 @@ func TestRequests(t *testing.T) {
 		},
 		{
 			"deploy a command",
-			[]string{"model", "deploy", "m", "--version", "2", "--no-wait", "--no-cache", "--replicas", "0", "--batching", "none", "--keep-current", "--env", "A=b=c,d", "--env", "B=", "--", "./serve", "--depth", "x/y"},
+			[]string{"model", "deploy", "m", "--version", "2", "--no-wait", "--no-cache", "--no-warm-up", "--replicas", "0", "--batching", "none", "--keep-current", "--env", "A=b=c,d", "--env", "B=", "--", "./serve", "--depth", "x/y"},
 			&clipperv1.DeployModelRequest{},
-			`{"keepCurrent": true, "version": {"model": "m", "version": "2", "replicas": 0, "cache": {"disabled": true}, "batching": {"policy": "none"},
+			`{"keepCurrent": true, "version": {"model": "m", "version": "2", "replicas": 0, "cache": {"disabled": true}, "warmUp": {"disabled": true}, "batching": {"policy": "none"},
 			  "container": {"command": {"arguments": ["CWD/serve", "--depth", "x/y"], "directory": "CWD"}, "environment": {"A": "b=c,d", "B": ""}}}}`,
 		},
 		{
@@ -458,7 +458,7 @@ func TestComplete(t *testing.T) {
 		{[]string{"app", "create", "x", "--policy=exp"}, []string{"--policy=exp3", "--policy=exp4"}},
 		{[]string{"app", "create", "x", "--policy", "=", "exp"}, []string{"exp3", "exp4"}},
 		{[]string{"model", "deploy", "x", "--batching", ""}, []string{"aimd", "fixed", "none"}},
-		{[]string{"model", "deploy", "x", "--no-"}, []string{"--no-cache", "--no-wait"}},
+		{[]string{"model", "deploy", "x", "--no-"}, []string{"--no-cache", "--no-warm-up", "--no-wait"}},
 		{[]string{"model", "deploy", "x", "--path", ""}, nil},
 		{[]string{"model", "deploy", "x", "--", "--"}, nil},
 		{[]string{"query", "digits", "--co"}, []string{"--context"}},

@@ -31,6 +31,7 @@ type modelDeploy struct {
 	Batching     string            `enum:"aimd,fixed,none," default:"" placeholder:"POLICY" help:"How queries are gathered into batches: aimd, fixed or none. Default: aimd."`
 	MaxBatch     uint32            `placeholder:"ROWS" help:"Largest batch; with --batching fixed, its size."`
 	Cache        bool              `default:"true" negatable:"" help:"Remember predictions."`
+	WarmUp       bool              `default:"true" negatable:"" help:"Warm replicas up before they take queries."`
 	KeepCurrent  bool              `help:"Leave the current version as it is."`
 	Env          map[string]string `mapsep:"none" placeholder:"KEY=VALUE" help:"Environment variable of the replicas; may be repeated."`
 	StartTimeout time.Duration     `placeholder:"DURATION" help:"Time that a replica has to become ready. Default: 2m."`
@@ -65,6 +66,9 @@ func (m *modelDeploy) Run(c *client) error {
 	version := &clipperv1.ModelVersion{
 		Model: m.Name, Version: m.NewVersion, Container: container, Replicas: m.Replicas,
 		Cache: &clipperv1.Cache{Disabled: !m.Cache},
+	}
+	if !m.WarmUp {
+		version.WarmUp = &clipperv1.WarmUp{Disabled: true}
 	}
 	if m.Batching != "" || m.MaxBatch > 0 {
 		version.Batching = &clipperv1.Batching{Policy: m.Batching, MaxBatchRows: m.MaxBatch}

@@ -100,7 +100,7 @@ type ReplicaState int32
 const (
 	// Not set.
 	ReplicaState_REPLICA_STATE_UNSPECIFIED ReplicaState = 0
-	// Started, not ready to serve.
+	// Started, not ready to serve, or warming up.
 	ReplicaState_REPLICA_STATE_STARTING ReplicaState = 1
 	// Serving.
 	ReplicaState_REPLICA_STATE_READY ReplicaState = 2
@@ -247,7 +247,10 @@ type ModelVersion struct {
 	// Set by the server: the replicas now.
 	ReplicaStatus []*Replica `protobuf:"bytes,12,rep,name=replica_status,json=replicaStatus,proto3" json:"replica_status,omitempty"`
 	// Set by the server.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// How a replica is warmed up before it takes queries. The samples are left out where a model is
+	// returned with all its versions.
+	WarmUp        *WarmUp `protobuf:"bytes,14,opt,name=warm_up,json=warmUp,proto3" json:"warm_up,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -373,6 +376,128 @@ func (x *ModelVersion) GetCreateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ModelVersion) GetWarmUp() *WarmUp {
+	if x != nil {
+		return x.WarmUp
+	}
+	return nil
+}
+
+// WarmUp says how a replica is warmed up before it takes queries: it gets batches of 1, 2, 4, ...
+// sample inputs, whose predictions are thrown away. Without samples, recent inputs of the model's
+// current version are taken, else zeros when the signature leaves no type or dimension open; a
+// replica that cannot predict those is ready nevertheless.
+type WarmUp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The inputs, at most 64, of together at most 1 MiB, all with tensors of the same names and types.
+	// A replica that cannot predict them is not ready.
+	Samples []*WarmUpSample `protobuf:"bytes,1,rep,name=samples,proto3" json:"samples,omitempty"`
+	// The longest that it may take, above 0 and at most 1 h. Default 10 s. It begins when the
+	// container serves, and does not count towards its start_timeout.
+	TimeLimit *durationpb.Duration `protobuf:"bytes,2,opt,name=time_limit,json=timeLimit,proto3" json:"time_limit,omitempty"`
+	// True: a replica takes queries as soon as it serves. There must be no samples then.
+	Disabled      bool `protobuf:"varint,3,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WarmUp) Reset() {
+	*x = WarmUp{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WarmUp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WarmUp) ProtoMessage() {}
+
+func (x *WarmUp) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WarmUp.ProtoReflect.Descriptor instead.
+func (*WarmUp) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *WarmUp) GetSamples() []*WarmUpSample {
+	if x != nil {
+		return x.Samples
+	}
+	return nil
+}
+
+func (x *WarmUp) GetTimeLimit() *durationpb.Duration {
+	if x != nil {
+		return x.TimeLimit
+	}
+	return nil
+}
+
+func (x *WarmUp) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+// WarmUpSample is one input.
+type WarmUpSample struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tensors, as in a query.
+	Tensors       []*Tensor `protobuf:"bytes,1,rep,name=tensors,proto3" json:"tensors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WarmUpSample) Reset() {
+	*x = WarmUpSample{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WarmUpSample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WarmUpSample) ProtoMessage() {}
+
+func (x *WarmUpSample) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WarmUpSample.ProtoReflect.Descriptor instead.
+func (*WarmUpSample) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WarmUpSample) GetTensors() []*Tensor {
+	if x != nil {
+		return x.Tensors
+	}
+	return nil
+}
+
 // Container says how a replica of a version is started or reached.
 type Container struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -395,7 +520,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[2]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -407,7 +532,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[2]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -420,7 +545,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{2}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Container) GetSource() isContainer_Source {
@@ -525,7 +650,7 @@ type Adapter struct {
 
 func (x *Adapter) Reset() {
 	*x = Adapter{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[3]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -537,7 +662,7 @@ func (x *Adapter) String() string {
 func (*Adapter) ProtoMessage() {}
 
 func (x *Adapter) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[3]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -550,7 +675,7 @@ func (x *Adapter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adapter.ProtoReflect.Descriptor instead.
 func (*Adapter) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{3}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Adapter) GetFramework() string {
@@ -581,7 +706,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[4]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +718,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[4]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +731,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{4}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Command) GetArguments() []string {
@@ -634,7 +759,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[5]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +771,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[5]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +784,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{5}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Address) GetAddress() string {
@@ -680,7 +805,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[6]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +817,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[6]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +830,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{6}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Image) GetReference() string {
@@ -735,7 +860,7 @@ type Batching struct {
 
 func (x *Batching) Reset() {
 	*x = Batching{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[7]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +872,7 @@ func (x *Batching) String() string {
 func (*Batching) ProtoMessage() {}
 
 func (x *Batching) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[7]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +885,7 @@ func (x *Batching) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batching.ProtoReflect.Descriptor instead.
 func (*Batching) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{7}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Batching) GetPolicy() string {
@@ -809,7 +934,7 @@ type Cache struct {
 
 func (x *Cache) Reset() {
 	*x = Cache{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[8]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -821,7 +946,7 @@ func (x *Cache) String() string {
 func (*Cache) ProtoMessage() {}
 
 func (x *Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[8]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -834,7 +959,7 @@ func (x *Cache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cache.ProtoReflect.Descriptor instead.
 func (*Cache) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{8}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Cache) GetDisabled() bool {
@@ -853,7 +978,8 @@ type Replica struct {
 	State ReplicaState `protobuf:"varint,2,opt,name=state,proto3,enum=clipper.v1.ReplicaState" json:"state,omitempty"`
 	// Where it is reached.
 	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
-	// The state in words when it is bad: exit code, last lines of its log.
+	// The state in words when it is bad or takes a while: exit code, last lines of its log, that it is
+	// warming up.
 	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
 	// How often it was started again.
 	Restarts uint32 `protobuf:"varint,5,opt,name=restarts,proto3" json:"restarts,omitempty"`
@@ -865,7 +991,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1003,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1016,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{9}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Replica) GetId() string {
@@ -948,7 +1074,7 @@ type DeployModelRequest struct {
 
 func (x *DeployModelRequest) Reset() {
 	*x = DeployModelRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -960,7 +1086,7 @@ func (x *DeployModelRequest) String() string {
 func (*DeployModelRequest) ProtoMessage() {}
 
 func (x *DeployModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -973,7 +1099,7 @@ func (x *DeployModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployModelRequest.ProtoReflect.Descriptor instead.
 func (*DeployModelRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{10}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeployModelRequest) GetVersion() *ModelVersion {
@@ -1001,7 +1127,7 @@ type DeployModelResponse struct {
 
 func (x *DeployModelResponse) Reset() {
 	*x = DeployModelResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1139,7 @@ func (x *DeployModelResponse) String() string {
 func (*DeployModelResponse) ProtoMessage() {}
 
 func (x *DeployModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1152,7 @@ func (x *DeployModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployModelResponse.ProtoReflect.Descriptor instead.
 func (*DeployModelResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{11}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeployModelResponse) GetVersion() *ModelVersion {
@@ -1047,7 +1173,7 @@ type GetModelRequest struct {
 
 func (x *GetModelRequest) Reset() {
 	*x = GetModelRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1185,7 @@ func (x *GetModelRequest) String() string {
 func (*GetModelRequest) ProtoMessage() {}
 
 func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1198,7 @@ func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelRequest.ProtoReflect.Descriptor instead.
 func (*GetModelRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{12}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetModelRequest) GetModel() string {
@@ -1093,7 +1219,7 @@ type GetModelResponse struct {
 
 func (x *GetModelResponse) Reset() {
 	*x = GetModelResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +1231,7 @@ func (x *GetModelResponse) String() string {
 func (*GetModelResponse) ProtoMessage() {}
 
 func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1118,7 +1244,7 @@ func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelResponse.ProtoReflect.Descriptor instead.
 func (*GetModelResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{13}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetModelResponse) GetModel() *Model {
@@ -1141,7 +1267,7 @@ type ListModelsRequest struct {
 
 func (x *ListModelsRequest) Reset() {
 	*x = ListModelsRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1279,7 @@ func (x *ListModelsRequest) String() string {
 func (*ListModelsRequest) ProtoMessage() {}
 
 func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1292,7 @@ func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
 func (*ListModelsRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{14}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListModelsRequest) GetPageSize() uint32 {
@@ -1196,7 +1322,7 @@ type ListModelsResponse struct {
 
 func (x *ListModelsResponse) Reset() {
 	*x = ListModelsResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1334,7 @@ func (x *ListModelsResponse) String() string {
 func (*ListModelsResponse) ProtoMessage() {}
 
 func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1347,7 @@ func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
 func (*ListModelsResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{15}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListModelsResponse) GetModels() []*Model {
@@ -1251,7 +1377,7 @@ type GetModelVersionRequest struct {
 
 func (x *GetModelVersionRequest) Reset() {
 	*x = GetModelVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1389,7 @@ func (x *GetModelVersionRequest) String() string {
 func (*GetModelVersionRequest) ProtoMessage() {}
 
 func (x *GetModelVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1402,7 @@ func (x *GetModelVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelVersionRequest.ProtoReflect.Descriptor instead.
 func (*GetModelVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{16}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetModelVersionRequest) GetModel() string {
@@ -1304,7 +1430,7 @@ type GetModelVersionResponse struct {
 
 func (x *GetModelVersionResponse) Reset() {
 	*x = GetModelVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1442,7 @@ func (x *GetModelVersionResponse) String() string {
 func (*GetModelVersionResponse) ProtoMessage() {}
 
 func (x *GetModelVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1455,7 @@ func (x *GetModelVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelVersionResponse.ProtoReflect.Descriptor instead.
 func (*GetModelVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{17}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetModelVersionResponse) GetVersion() *ModelVersion {
@@ -1358,7 +1484,7 @@ type UpdateModelVersionRequest struct {
 
 func (x *UpdateModelVersionRequest) Reset() {
 	*x = UpdateModelVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1496,7 @@ func (x *UpdateModelVersionRequest) String() string {
 func (*UpdateModelVersionRequest) ProtoMessage() {}
 
 func (x *UpdateModelVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1509,7 @@ func (x *UpdateModelVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateModelVersionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateModelVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{18}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UpdateModelVersionRequest) GetModel() string {
@@ -1432,7 +1558,7 @@ type UpdateModelVersionResponse struct {
 
 func (x *UpdateModelVersionResponse) Reset() {
 	*x = UpdateModelVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1570,7 @@ func (x *UpdateModelVersionResponse) String() string {
 func (*UpdateModelVersionResponse) ProtoMessage() {}
 
 func (x *UpdateModelVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1583,7 @@ func (x *UpdateModelVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateModelVersionResponse.ProtoReflect.Descriptor instead.
 func (*UpdateModelVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{19}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateModelVersionResponse) GetVersion() *ModelVersion {
@@ -1480,7 +1606,7 @@ type SetCurrentVersionRequest struct {
 
 func (x *SetCurrentVersionRequest) Reset() {
 	*x = SetCurrentVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1618,7 @@ func (x *SetCurrentVersionRequest) String() string {
 func (*SetCurrentVersionRequest) ProtoMessage() {}
 
 func (x *SetCurrentVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1631,7 @@ func (x *SetCurrentVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCurrentVersionRequest.ProtoReflect.Descriptor instead.
 func (*SetCurrentVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{20}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetCurrentVersionRequest) GetModel() string {
@@ -1533,7 +1659,7 @@ type SetCurrentVersionResponse struct {
 
 func (x *SetCurrentVersionResponse) Reset() {
 	*x = SetCurrentVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1671,7 @@ func (x *SetCurrentVersionResponse) String() string {
 func (*SetCurrentVersionResponse) ProtoMessage() {}
 
 func (x *SetCurrentVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1684,7 @@ func (x *SetCurrentVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCurrentVersionResponse.ProtoReflect.Descriptor instead.
 func (*SetCurrentVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{21}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SetCurrentVersionResponse) GetModel() *Model {
@@ -1581,7 +1707,7 @@ type DeleteModelVersionRequest struct {
 
 func (x *DeleteModelVersionRequest) Reset() {
 	*x = DeleteModelVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1719,7 @@ func (x *DeleteModelVersionRequest) String() string {
 func (*DeleteModelVersionRequest) ProtoMessage() {}
 
 func (x *DeleteModelVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1732,7 @@ func (x *DeleteModelVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelVersionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteModelVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{22}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteModelVersionRequest) GetModel() string {
@@ -1632,7 +1758,7 @@ type DeleteModelVersionResponse struct {
 
 func (x *DeleteModelVersionResponse) Reset() {
 	*x = DeleteModelVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +1770,7 @@ func (x *DeleteModelVersionResponse) String() string {
 func (*DeleteModelVersionResponse) ProtoMessage() {}
 
 func (x *DeleteModelVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +1783,7 @@ func (x *DeleteModelVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelVersionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteModelVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{23}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{25}
 }
 
 // DeleteModelRequest names a model.
@@ -1671,7 +1797,7 @@ type DeleteModelRequest struct {
 
 func (x *DeleteModelRequest) Reset() {
 	*x = DeleteModelRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1683,7 +1809,7 @@ func (x *DeleteModelRequest) String() string {
 func (*DeleteModelRequest) ProtoMessage() {}
 
 func (x *DeleteModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +1822,7 @@ func (x *DeleteModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelRequest.ProtoReflect.Descriptor instead.
 func (*DeleteModelRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{24}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeleteModelRequest) GetModel() string {
@@ -1715,7 +1841,7 @@ type DeleteModelResponse struct {
 
 func (x *DeleteModelResponse) Reset() {
 	*x = DeleteModelResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +1853,7 @@ func (x *DeleteModelResponse) String() string {
 func (*DeleteModelResponse) ProtoMessage() {}
 
 func (x *DeleteModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +1866,7 @@ func (x *DeleteModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelResponse.ProtoReflect.Descriptor instead.
 func (*DeleteModelResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{25}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{27}
 }
 
 var File_clipper_v1_model_service_proto protoreflect.FileDescriptor
@@ -1752,7 +1878,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
 	"\x0fcurrent_version\x18\x02 \x01(\tR\x0ecurrentVersion\x124\n" +
-	"\bversions\x18\x03 \x03(\v2\x18.clipper.v1.ModelVersionR\bversions\"\x90\x05\n" +
+	"\bversions\x18\x03 \x03(\v2\x18.clipper.v1.ModelVersionR\bversions\"\xbd\x05\n" +
 	"\fModelVersion\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x123\n" +
@@ -1768,11 +1894,19 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\rstate_message\x18\v \x01(\tR\fstateMessage\x12:\n" +
 	"\x0ereplica_status\x18\f \x03(\v2\x13.clipper.v1.ReplicaR\rreplicaStatus\x12;\n" +
 	"\vcreate_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x1a9\n" +
+	"createTime\x12+\n" +
+	"\awarm_up\x18\x0e \x01(\v2\x12.clipper.v1.WarmUpR\x06warmUp\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
-	"\t_replicas\"\x9d\x03\n" +
+	"\t_replicas\"\x92\x01\n" +
+	"\x06WarmUp\x122\n" +
+	"\asamples\x18\x01 \x03(\v2\x18.clipper.v1.WarmUpSampleR\asamples\x128\n" +
+	"\n" +
+	"time_limit\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\ttimeLimit\x12\x1a\n" +
+	"\bdisabled\x18\x03 \x01(\bR\bdisabled\"<\n" +
+	"\fWarmUpSample\x12,\n" +
+	"\atensors\x18\x01 \x03(\v2\x12.clipper.v1.TensorR\atensors\"\x9d\x03\n" +
 	"\tContainer\x12/\n" +
 	"\aadapter\x18\x01 \x01(\v2\x13.clipper.v1.AdapterH\x00R\aadapter\x12/\n" +
 	"\acommand\x18\x02 \x01(\v2\x13.clipper.v1.CommandH\x00R\acommand\x12/\n" +
@@ -1895,91 +2029,98 @@ func file_clipper_v1_model_service_proto_rawDescGZIP() []byte {
 }
 
 var file_clipper_v1_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_clipper_v1_model_service_proto_goTypes = []any{
 	(ModelState)(0),                    // 0: clipper.v1.ModelState
 	(ReplicaState)(0),                  // 1: clipper.v1.ReplicaState
 	(*Model)(nil),                      // 2: clipper.v1.Model
 	(*ModelVersion)(nil),               // 3: clipper.v1.ModelVersion
-	(*Container)(nil),                  // 4: clipper.v1.Container
-	(*Adapter)(nil),                    // 5: clipper.v1.Adapter
-	(*Command)(nil),                    // 6: clipper.v1.Command
-	(*Address)(nil),                    // 7: clipper.v1.Address
-	(*Image)(nil),                      // 8: clipper.v1.Image
-	(*Batching)(nil),                   // 9: clipper.v1.Batching
-	(*Cache)(nil),                      // 10: clipper.v1.Cache
-	(*Replica)(nil),                    // 11: clipper.v1.Replica
-	(*DeployModelRequest)(nil),         // 12: clipper.v1.DeployModelRequest
-	(*DeployModelResponse)(nil),        // 13: clipper.v1.DeployModelResponse
-	(*GetModelRequest)(nil),            // 14: clipper.v1.GetModelRequest
-	(*GetModelResponse)(nil),           // 15: clipper.v1.GetModelResponse
-	(*ListModelsRequest)(nil),          // 16: clipper.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),         // 17: clipper.v1.ListModelsResponse
-	(*GetModelVersionRequest)(nil),     // 18: clipper.v1.GetModelVersionRequest
-	(*GetModelVersionResponse)(nil),    // 19: clipper.v1.GetModelVersionResponse
-	(*UpdateModelVersionRequest)(nil),  // 20: clipper.v1.UpdateModelVersionRequest
-	(*UpdateModelVersionResponse)(nil), // 21: clipper.v1.UpdateModelVersionResponse
-	(*SetCurrentVersionRequest)(nil),   // 22: clipper.v1.SetCurrentVersionRequest
-	(*SetCurrentVersionResponse)(nil),  // 23: clipper.v1.SetCurrentVersionResponse
-	(*DeleteModelVersionRequest)(nil),  // 24: clipper.v1.DeleteModelVersionRequest
-	(*DeleteModelVersionResponse)(nil), // 25: clipper.v1.DeleteModelVersionResponse
-	(*DeleteModelRequest)(nil),         // 26: clipper.v1.DeleteModelRequest
-	(*DeleteModelResponse)(nil),        // 27: clipper.v1.DeleteModelResponse
-	nil,                                // 28: clipper.v1.ModelVersion.LabelsEntry
-	nil,                                // 29: clipper.v1.Container.EnvironmentEntry
-	(*Signature)(nil),                  // 30: clipper.v1.Signature
-	(*timestamppb.Timestamp)(nil),      // 31: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 32: google.protobuf.Duration
+	(*WarmUp)(nil),                     // 4: clipper.v1.WarmUp
+	(*WarmUpSample)(nil),               // 5: clipper.v1.WarmUpSample
+	(*Container)(nil),                  // 6: clipper.v1.Container
+	(*Adapter)(nil),                    // 7: clipper.v1.Adapter
+	(*Command)(nil),                    // 8: clipper.v1.Command
+	(*Address)(nil),                    // 9: clipper.v1.Address
+	(*Image)(nil),                      // 10: clipper.v1.Image
+	(*Batching)(nil),                   // 11: clipper.v1.Batching
+	(*Cache)(nil),                      // 12: clipper.v1.Cache
+	(*Replica)(nil),                    // 13: clipper.v1.Replica
+	(*DeployModelRequest)(nil),         // 14: clipper.v1.DeployModelRequest
+	(*DeployModelResponse)(nil),        // 15: clipper.v1.DeployModelResponse
+	(*GetModelRequest)(nil),            // 16: clipper.v1.GetModelRequest
+	(*GetModelResponse)(nil),           // 17: clipper.v1.GetModelResponse
+	(*ListModelsRequest)(nil),          // 18: clipper.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),         // 19: clipper.v1.ListModelsResponse
+	(*GetModelVersionRequest)(nil),     // 20: clipper.v1.GetModelVersionRequest
+	(*GetModelVersionResponse)(nil),    // 21: clipper.v1.GetModelVersionResponse
+	(*UpdateModelVersionRequest)(nil),  // 22: clipper.v1.UpdateModelVersionRequest
+	(*UpdateModelVersionResponse)(nil), // 23: clipper.v1.UpdateModelVersionResponse
+	(*SetCurrentVersionRequest)(nil),   // 24: clipper.v1.SetCurrentVersionRequest
+	(*SetCurrentVersionResponse)(nil),  // 25: clipper.v1.SetCurrentVersionResponse
+	(*DeleteModelVersionRequest)(nil),  // 26: clipper.v1.DeleteModelVersionRequest
+	(*DeleteModelVersionResponse)(nil), // 27: clipper.v1.DeleteModelVersionResponse
+	(*DeleteModelRequest)(nil),         // 28: clipper.v1.DeleteModelRequest
+	(*DeleteModelResponse)(nil),        // 29: clipper.v1.DeleteModelResponse
+	nil,                                // 30: clipper.v1.ModelVersion.LabelsEntry
+	nil,                                // 31: clipper.v1.Container.EnvironmentEntry
+	(*Signature)(nil),                  // 32: clipper.v1.Signature
+	(*timestamppb.Timestamp)(nil),      // 33: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 34: google.protobuf.Duration
+	(*Tensor)(nil),                     // 35: clipper.v1.Tensor
 }
 var file_clipper_v1_model_service_proto_depIdxs = []int32{
 	3,  // 0: clipper.v1.Model.versions:type_name -> clipper.v1.ModelVersion
-	30, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
-	4,  // 2: clipper.v1.ModelVersion.container:type_name -> clipper.v1.Container
-	9,  // 3: clipper.v1.ModelVersion.batching:type_name -> clipper.v1.Batching
-	10, // 4: clipper.v1.ModelVersion.cache:type_name -> clipper.v1.Cache
-	28, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
+	32, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
+	6,  // 2: clipper.v1.ModelVersion.container:type_name -> clipper.v1.Container
+	11, // 3: clipper.v1.ModelVersion.batching:type_name -> clipper.v1.Batching
+	12, // 4: clipper.v1.ModelVersion.cache:type_name -> clipper.v1.Cache
+	30, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
 	0,  // 6: clipper.v1.ModelVersion.state:type_name -> clipper.v1.ModelState
-	11, // 7: clipper.v1.ModelVersion.replica_status:type_name -> clipper.v1.Replica
-	31, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
-	5,  // 9: clipper.v1.Container.adapter:type_name -> clipper.v1.Adapter
-	6,  // 10: clipper.v1.Container.command:type_name -> clipper.v1.Command
-	7,  // 11: clipper.v1.Container.address:type_name -> clipper.v1.Address
-	8,  // 12: clipper.v1.Container.image:type_name -> clipper.v1.Image
-	29, // 13: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
-	32, // 14: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
-	32, // 15: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
-	1,  // 16: clipper.v1.Replica.state:type_name -> clipper.v1.ReplicaState
-	31, // 17: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
-	3,  // 18: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
-	3,  // 19: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
-	2,  // 20: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
-	2,  // 21: clipper.v1.ListModelsResponse.models:type_name -> clipper.v1.Model
-	3,  // 22: clipper.v1.GetModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
-	9,  // 23: clipper.v1.UpdateModelVersionRequest.batching:type_name -> clipper.v1.Batching
-	10, // 24: clipper.v1.UpdateModelVersionRequest.cache:type_name -> clipper.v1.Cache
-	3,  // 25: clipper.v1.UpdateModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
-	2,  // 26: clipper.v1.SetCurrentVersionResponse.model:type_name -> clipper.v1.Model
-	12, // 27: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
-	14, // 28: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
-	16, // 29: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
-	18, // 30: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
-	20, // 31: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
-	22, // 32: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
-	24, // 33: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
-	26, // 34: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
-	13, // 35: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
-	15, // 36: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
-	17, // 37: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
-	19, // 38: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
-	21, // 39: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
-	23, // 40: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
-	25, // 41: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
-	27, // 42: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
-	35, // [35:43] is the sub-list for method output_type
-	27, // [27:35] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	13, // 7: clipper.v1.ModelVersion.replica_status:type_name -> clipper.v1.Replica
+	33, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
+	4,  // 9: clipper.v1.ModelVersion.warm_up:type_name -> clipper.v1.WarmUp
+	5,  // 10: clipper.v1.WarmUp.samples:type_name -> clipper.v1.WarmUpSample
+	34, // 11: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
+	35, // 12: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
+	7,  // 13: clipper.v1.Container.adapter:type_name -> clipper.v1.Adapter
+	8,  // 14: clipper.v1.Container.command:type_name -> clipper.v1.Command
+	9,  // 15: clipper.v1.Container.address:type_name -> clipper.v1.Address
+	10, // 16: clipper.v1.Container.image:type_name -> clipper.v1.Image
+	31, // 17: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
+	34, // 18: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
+	34, // 19: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
+	1,  // 20: clipper.v1.Replica.state:type_name -> clipper.v1.ReplicaState
+	33, // 21: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
+	3,  // 22: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
+	3,  // 23: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
+	2,  // 24: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
+	2,  // 25: clipper.v1.ListModelsResponse.models:type_name -> clipper.v1.Model
+	3,  // 26: clipper.v1.GetModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
+	11, // 27: clipper.v1.UpdateModelVersionRequest.batching:type_name -> clipper.v1.Batching
+	12, // 28: clipper.v1.UpdateModelVersionRequest.cache:type_name -> clipper.v1.Cache
+	3,  // 29: clipper.v1.UpdateModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
+	2,  // 30: clipper.v1.SetCurrentVersionResponse.model:type_name -> clipper.v1.Model
+	14, // 31: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
+	16, // 32: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
+	18, // 33: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
+	20, // 34: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
+	22, // 35: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
+	24, // 36: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
+	26, // 37: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
+	28, // 38: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
+	15, // 39: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
+	17, // 40: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
+	19, // 41: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
+	21, // 42: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
+	23, // 43: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
+	25, // 44: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
+	27, // 45: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
+	29, // 46: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
+	39, // [39:47] is the sub-list for method output_type
+	31, // [31:39] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_clipper_v1_model_service_proto_init() }
@@ -1989,20 +2130,20 @@ func file_clipper_v1_model_service_proto_init() {
 	}
 	file_clipper_v1_tensor_proto_init()
 	file_clipper_v1_model_service_proto_msgTypes[1].OneofWrappers = []any{}
-	file_clipper_v1_model_service_proto_msgTypes[2].OneofWrappers = []any{
+	file_clipper_v1_model_service_proto_msgTypes[4].OneofWrappers = []any{
 		(*Container_Adapter)(nil),
 		(*Container_Command)(nil),
 		(*Container_Address)(nil),
 		(*Container_Image)(nil),
 	}
-	file_clipper_v1_model_service_proto_msgTypes[18].OneofWrappers = []any{}
+	file_clipper_v1_model_service_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clipper_v1_model_service_proto_rawDesc), len(file_clipper_v1_model_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -50,7 +50,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., current_version: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("model", "version", "signature", "container", "replicas", "batching", "cache", "labels", "current", "state", "state_message", "replica_status", "create_time")
+    __slots__ = ("model", "version", "signature", "container", "replicas", "batching", "cache", "labels", "current", "state", "state_message", "replica_status", "create_time", "warm_up")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +71,7 @@ class ModelVersion(_message.Message):
     STATE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     REPLICA_STATUS_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    WARM_UP_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     signature: _tensor_pb2.Signature
@@ -84,7 +85,24 @@ class ModelVersion(_message.Message):
     state_message: str
     replica_status: _containers.RepeatedCompositeFieldContainer[Replica]
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., signature: _Optional[_Union[_tensor_pb2.Signature, _Mapping]] = ..., container: _Optional[_Union[Container, _Mapping]] = ..., replicas: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., cache: _Optional[_Union[Cache, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., current: bool = ..., state: _Optional[_Union[ModelState, str]] = ..., state_message: _Optional[str] = ..., replica_status: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    warm_up: WarmUp
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., signature: _Optional[_Union[_tensor_pb2.Signature, _Mapping]] = ..., container: _Optional[_Union[Container, _Mapping]] = ..., replicas: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., cache: _Optional[_Union[Cache, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., current: bool = ..., state: _Optional[_Union[ModelState, str]] = ..., state_message: _Optional[str] = ..., replica_status: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., warm_up: _Optional[_Union[WarmUp, _Mapping]] = ...) -> None: ...
+
+class WarmUp(_message.Message):
+    __slots__ = ("samples", "time_limit", "disabled")
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    TIME_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    DISABLED_FIELD_NUMBER: _ClassVar[int]
+    samples: _containers.RepeatedCompositeFieldContainer[WarmUpSample]
+    time_limit: _duration_pb2.Duration
+    disabled: bool
+    def __init__(self, samples: _Optional[_Iterable[_Union[WarmUpSample, _Mapping]]] = ..., time_limit: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., disabled: bool = ...) -> None: ...
+
+class WarmUpSample(_message.Message):
+    __slots__ = ("tensors",)
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    tensors: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]
+    def __init__(self, tensors: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ...) -> None: ...
 
 class Container(_message.Message):
     __slots__ = ("adapter", "command", "address", "image", "environment", "start_timeout")

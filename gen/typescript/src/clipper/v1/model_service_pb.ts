@@ -6,7 +6,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Signature } from "./tensor_pb.js";
+import type { Signature, Tensor } from "./tensor_pb.js";
 import { file_clipper_v1_tensor } from "./tensor_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file clipper/v1/model_service.proto.
  */
 export const file_clipper_v1_model_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5jbGlwcGVyL3YxL21vZGVsX3NlcnZpY2UucHJvdG8SCmNsaXBwZXIudjEiWgoFTW9kZWwSDAoEbmFtZRgBIAEoCRIXCg9jdXJyZW50X3ZlcnNpb24YAiABKAkSKgoIdmVyc2lvbnMYAyADKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiKCBAoMTW9kZWxWZXJzaW9uEg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSKAoJc2lnbmF0dXJlGAMgASgLMhUuY2xpcHBlci52MS5TaWduYXR1cmUSKAoJY29udGFpbmVyGAQgASgLMhUuY2xpcHBlci52MS5Db250YWluZXISFQoIcmVwbGljYXMYBSABKA1IAIgBARImCghiYXRjaGluZxgGIAEoCzIULmNsaXBwZXIudjEuQmF0Y2hpbmcSIAoFY2FjaGUYByABKAsyES5jbGlwcGVyLnYxLkNhY2hlEjQKBmxhYmVscxgIIAMoCzIkLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uLkxhYmVsc0VudHJ5Eg8KB2N1cnJlbnQYCSABKAgSJQoFc3RhdGUYCiABKA4yFi5jbGlwcGVyLnYxLk1vZGVsU3RhdGUSFQoNc3RhdGVfbWVzc2FnZRgLIAEoCRIrCg5yZXBsaWNhX3N0YXR1cxgMIAMoCzITLmNsaXBwZXIudjEuUmVwbGljYRIvCgtjcmVhdGVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUILCglfcmVwbGljYXMi1AIKCUNvbnRhaW5lchImCgdhZGFwdGVyGAEgASgLMhMuY2xpcHBlci52MS5BZGFwdGVySAASJgoHY29tbWFuZBgCIAEoCzITLmNsaXBwZXIudjEuQ29tbWFuZEgAEiYKB2FkZHJlc3MYAyABKAsyEy5jbGlwcGVyLnYxLkFkZHJlc3NIABIiCgVpbWFnZRgEIAEoCzIRLmNsaXBwZXIudjEuSW1hZ2VIABI7CgtlbnZpcm9ubWVudBgFIAMoCzImLmNsaXBwZXIudjEuQ29udGFpbmVyLkVudmlyb25tZW50RW50cnkSMAoNc3RhcnRfdGltZW91dBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhoyChBFbnZpcm9ubWVudEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCAoGc291cmNlIjAKB0FkYXB0ZXISEQoJZnJhbWV3b3JrGAEgASgJEhIKCm1vZGVsX3BhdGgYAiABKAkiLwoHQ29tbWFuZBIRCglhcmd1bWVudHMYASADKAkSEQoJZGlyZWN0b3J5GAIgASgJIhoKB0FkZHJlc3MSDwoHYWRkcmVzcxgBIAEoCSIaCgVJbWFnZRIRCglyZWZlcmVuY2UYASABKAkilwEKCEJhdGNoaW5nEg4KBnBvbGljeRgBIAEoCRIWCg5tYXhfYmF0Y2hfcm93cxgCIAEoDRI0ChFsYXRlbmN5X29iamVjdGl2ZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCg1tYXhfaW5fZmxpZ2h0GAQgASgNEhYKDm1heF9xdWV1ZV9yb3dzGAUgASgNIhkKBUNhY2hlEhAKCGRpc2FibGVkGAEgASgIIqIBCgdSZXBsaWNhEgoKAmlkGAEgASgJEicKBXN0YXRlGAIgASgOMhguY2xpcHBlci52MS5SZXBsaWNhU3RhdGUSDwoHYWRkcmVzcxgDIAEoCRIPCgdtZXNzYWdlGAQgASgJEhAKCHJlc3RhcnRzGAUgASgNEi4KCnN0YXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlUKEkRlcGxveU1vZGVsUmVxdWVzdBIpCgd2ZXJzaW9uGAEgASgLMhguY2xpcHBlci52MS5Nb2RlbFZlcnNpb24SFAoMa2VlcF9jdXJyZW50GAIgASgIIkAKE0RlcGxveU1vZGVsUmVzcG9uc2USKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uIiAKD0dldE1vZGVsUmVxdWVzdBINCgVtb2RlbBgBIAEoCSI0ChBHZXRNb2RlbFJlc3BvbnNlEiAKBW1vZGVsGAEgASgLMhEuY2xpcHBlci52MS5Nb2RlbCI6ChFMaXN0TW9kZWxzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKA0SEgoKcGFnZV90b2tlbhgCIAEoCSJQChJMaXN0TW9kZWxzUmVzcG9uc2USIQoGbW9kZWxzGAEgAygLMhEuY2xpcHBlci52MS5Nb2RlbBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiOAoWR2V0TW9kZWxWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJIkQKF0dldE1vZGVsVmVyc2lvblJlc3BvbnNlEikKB3ZlcnNpb24YASABKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiKpAQoZVXBkYXRlTW9kZWxWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEhUKCHJlcGxpY2FzGAMgASgNSACIAQESJgoIYmF0Y2hpbmcYBCABKAsyFC5jbGlwcGVyLnYxLkJhdGNoaW5nEiAKBWNhY2hlGAUgASgLMhEuY2xpcHBlci52MS5DYWNoZUILCglfcmVwbGljYXMiRwoaVXBkYXRlTW9kZWxWZXJzaW9uUmVzcG9uc2USKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uIjoKGFNldEN1cnJlbnRWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJIj0KGVNldEN1cnJlbnRWZXJzaW9uUmVzcG9uc2USIAoFbW9kZWwYASABKAsyES5jbGlwcGVyLnYxLk1vZGVsIjsKGURlbGV0ZU1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSIcChpEZWxldGVNb2RlbFZlcnNpb25SZXNwb25zZSIjChJEZWxldGVNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkiFQoTRGVsZXRlTW9kZWxSZXNwb25zZSq/AQoKTW9kZWxTdGF0ZRIbChdNT0RFTF9TVEFURV9VTlNQRUNJRklFRBAAEhgKFE1PREVMX1NUQVRFX1NUQVJUSU5HEAESFQoRTU9ERUxfU1RBVEVfUkVBRFkQAhIYChRNT0RFTF9TVEFURV9ERUdSQURFRBADEhYKEk1PREVMX1NUQVRFX0ZBSUxFRBAEEhcKE01PREVMX1NUQVRFX1NUT1BQRUQQBRIYChRNT0RFTF9TVEFURV9ERUxFVElORxAGKpgBCgxSZXBsaWNhU3RhdGUSHQoZUkVQTElDQV9TVEFURV9VTlNQRUNJRklFRBAAEhoKFlJFUExJQ0FfU1RBVEVfU1RBUlRJTkcQARIXChNSRVBMSUNBX1NUQVRFX1JFQURZEAISGgoWUkVQTElDQV9TVEFURV9EUkFJTklORxADEhgKFFJFUExJQ0FfU1RBVEVfRkFJTEVEEAQyygUKDE1vZGVsU2VydmljZRJOCgtEZXBsb3lNb2RlbBIeLmNsaXBwZXIudjEuRGVwbG95TW9kZWxSZXF1ZXN0Gh8uY2xpcHBlci52MS5EZXBsb3lNb2RlbFJlc3BvbnNlEkUKCEdldE1vZGVsEhsuY2xpcHBlci52MS5HZXRNb2RlbFJlcXVlc3QaHC5jbGlwcGVyLnYxLkdldE1vZGVsUmVzcG9uc2USSwoKTGlzdE1vZGVscxIdLmNsaXBwZXIudjEuTGlzdE1vZGVsc1JlcXVlc3QaHi5jbGlwcGVyLnYxLkxpc3RNb2RlbHNSZXNwb25zZRJaCg9HZXRNb2RlbFZlcnNpb24SIi5jbGlwcGVyLnYxLkdldE1vZGVsVmVyc2lvblJlcXVlc3QaIy5jbGlwcGVyLnYxLkdldE1vZGVsVmVyc2lvblJlc3BvbnNlEmMKElVwZGF0ZU1vZGVsVmVyc2lvbhIlLmNsaXBwZXIudjEuVXBkYXRlTW9kZWxWZXJzaW9uUmVxdWVzdBomLmNsaXBwZXIudjEuVXBkYXRlTW9kZWxWZXJzaW9uUmVzcG9uc2USYAoRU2V0Q3VycmVudFZlcnNpb24SJC5jbGlwcGVyLnYxLlNldEN1cnJlbnRWZXJzaW9uUmVxdWVzdBolLmNsaXBwZXIudjEuU2V0Q3VycmVudFZlcnNpb25SZXNwb25zZRJjChJEZWxldGVNb2RlbFZlcnNpb24SJS5jbGlwcGVyLnYxLkRlbGV0ZU1vZGVsVmVyc2lvblJlcXVlc3QaJi5jbGlwcGVyLnYxLkRlbGV0ZU1vZGVsVmVyc2lvblJlc3BvbnNlEk4KC0RlbGV0ZU1vZGVsEh4uY2xpcHBlci52MS5EZWxldGVNb2RlbFJlcXVlc3QaHy5jbGlwcGVyLnYxLkRlbGV0ZU1vZGVsUmVzcG9uc2ViBnByb3RvMw", [file_clipper_v1_tensor, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("Ch5jbGlwcGVyL3YxL21vZGVsX3NlcnZpY2UucHJvdG8SCmNsaXBwZXIudjEiWgoFTW9kZWwSDAoEbmFtZRgBIAEoCRIXCg9jdXJyZW50X3ZlcnNpb24YAiABKAkSKgoIdmVyc2lvbnMYAyADKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiKnBAoMTW9kZWxWZXJzaW9uEg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSKAoJc2lnbmF0dXJlGAMgASgLMhUuY2xpcHBlci52MS5TaWduYXR1cmUSKAoJY29udGFpbmVyGAQgASgLMhUuY2xpcHBlci52MS5Db250YWluZXISFQoIcmVwbGljYXMYBSABKA1IAIgBARImCghiYXRjaGluZxgGIAEoCzIULmNsaXBwZXIudjEuQmF0Y2hpbmcSIAoFY2FjaGUYByABKAsyES5jbGlwcGVyLnYxLkNhY2hlEjQKBmxhYmVscxgIIAMoCzIkLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uLkxhYmVsc0VudHJ5Eg8KB2N1cnJlbnQYCSABKAgSJQoFc3RhdGUYCiABKA4yFi5jbGlwcGVyLnYxLk1vZGVsU3RhdGUSFQoNc3RhdGVfbWVzc2FnZRgLIAEoCRIrCg5yZXBsaWNhX3N0YXR1cxgMIAMoCzITLmNsaXBwZXIudjEuUmVwbGljYRIvCgtjcmVhdGVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIwoHd2FybV91cBgOIAEoCzISLmNsaXBwZXIudjEuV2FybVVwGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX3JlcGxpY2FzInQKBldhcm1VcBIpCgdzYW1wbGVzGAEgAygLMhguY2xpcHBlci52MS5XYXJtVXBTYW1wbGUSLQoKdGltZV9saW1pdBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghkaXNhYmxlZBgDIAEoCCIzCgxXYXJtVXBTYW1wbGUSIwoHdGVuc29ycxgBIAMoCzISLmNsaXBwZXIudjEuVGVuc29yItQCCglDb250YWluZXISJgoHYWRhcHRlchgBIAEoCzITLmNsaXBwZXIudjEuQWRhcHRlckgAEiYKB2NvbW1hbmQYAiABKAsyEy5jbGlwcGVyLnYxLkNvbW1hbmRIABImCgdhZGRyZXNzGAMgASgLMhMuY2xpcHBlci52MS5BZGRyZXNzSAASIgoFaW1hZ2UYBCABKAsyES5jbGlwcGVyLnYxLkltYWdlSAASOwoLZW52aXJvbm1lbnQYBSADKAsyJi5jbGlwcGVyLnYxLkNvbnRhaW5lci5FbnZpcm9ubWVudEVudHJ5EjAKDXN0YXJ0X3RpbWVvdXQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24aMgoQRW52aXJvbm1lbnRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQggKBnNvdXJjZSIwCgdBZGFwdGVyEhEKCWZyYW1ld29yaxgBIAEoCRISCgptb2RlbF9wYXRoGAIgASgJIi8KB0NvbW1hbmQSEQoJYXJndW1lbnRzGAEgAygJEhEKCWRpcmVjdG9yeRgCIAEoCSIaCgdBZGRyZXNzEg8KB2FkZHJlc3MYASABKAkiGgoFSW1hZ2USEQoJcmVmZXJlbmNlGAEgASgJIpcBCghCYXRjaGluZxIOCgZwb2xpY3kYASABKAkSFgoObWF4X2JhdGNoX3Jvd3MYAiABKA0SNAoRbGF0ZW5jeV9vYmplY3RpdmUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFQoNbWF4X2luX2ZsaWdodBgEIAEoDRIWCg5tYXhfcXVldWVfcm93cxgFIAEoDSIZCgVDYWNoZRIQCghkaXNhYmxlZBgBIAEoCCKiAQoHUmVwbGljYRIKCgJpZBgBIAEoCRInCgVzdGF0ZRgCIAEoDjIYLmNsaXBwZXIudjEuUmVwbGljYVN0YXRlEg8KB2FkZHJlc3MYAyABKAkSDwoHbWVzc2FnZRgEIAEoCRIQCghyZXN0YXJ0cxgFIAEoDRIuCgpzdGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJVChJEZXBsb3lNb2RlbFJlcXVlc3QSKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uEhQKDGtlZXBfY3VycmVudBgCIAEoCCJAChNEZXBsb3lNb2RlbFJlc3BvbnNlEikKB3ZlcnNpb24YASABKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiIgCg9HZXRNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkiNAoQR2V0TW9kZWxSZXNwb25zZRIgCgVtb2RlbBgBIAEoCzIRLmNsaXBwZXIudjEuTW9kZWwiOgoRTGlzdE1vZGVsc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgNEhIKCnBhZ2VfdG9rZW4YAiABKAkiUAoSTGlzdE1vZGVsc1Jlc3BvbnNlEiEKBm1vZGVscxgBIAMoCzIRLmNsaXBwZXIudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjgKFkdldE1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSJEChdHZXRNb2RlbFZlcnNpb25SZXNwb25zZRIpCgd2ZXJzaW9uGAEgASgLMhguY2xpcHBlci52MS5Nb2RlbFZlcnNpb24iqQEKGVVwZGF0ZU1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIVCghyZXBsaWNhcxgDIAEoDUgAiAEBEiYKCGJhdGNoaW5nGAQgASgLMhQuY2xpcHBlci52MS5CYXRjaGluZxIgCgVjYWNoZRgFIAEoCzIRLmNsaXBwZXIudjEuQ2FjaGVCCwoJX3JlcGxpY2FzIkcKGlVwZGF0ZU1vZGVsVmVyc2lvblJlc3BvbnNlEikKB3ZlcnNpb24YASABKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiI6ChhTZXRDdXJyZW50VmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSI9ChlTZXRDdXJyZW50VmVyc2lvblJlc3BvbnNlEiAKBW1vZGVsGAEgASgLMhEuY2xpcHBlci52MS5Nb2RlbCI7ChlEZWxldGVNb2RlbFZlcnNpb25SZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkiHAoaRGVsZXRlTW9kZWxWZXJzaW9uUmVzcG9uc2UiIwoSRGVsZXRlTW9kZWxSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJIhUKE0RlbGV0ZU1vZGVsUmVzcG9uc2UqvwEKCk1vZGVsU3RhdGUSGwoXTU9ERUxfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRNT0RFTF9TVEFURV9TVEFSVElORxABEhUKEU1PREVMX1NUQVRFX1JFQURZEAISGAoUTU9ERUxfU1RBVEVfREVHUkFERUQQAxIWChJNT0RFTF9TVEFURV9GQUlMRUQQBBIXChNNT0RFTF9TVEFURV9TVE9QUEVEEAUSGAoUTU9ERUxfU1RBVEVfREVMRVRJTkcQBiqYAQoMUmVwbGljYVN0YXRlEh0KGVJFUExJQ0FfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZSRVBMSUNBX1NUQVRFX1NUQVJUSU5HEAESFwoTUkVQTElDQV9TVEFURV9SRUFEWRACEhoKFlJFUExJQ0FfU1RBVEVfRFJBSU5JTkcQAxIYChRSRVBMSUNBX1NUQVRFX0ZBSUxFRBAEMsoFCgxNb2RlbFNlcnZpY2USTgoLRGVwbG95TW9kZWwSHi5jbGlwcGVyLnYxLkRlcGxveU1vZGVsUmVxdWVzdBofLmNsaXBwZXIudjEuRGVwbG95TW9kZWxSZXNwb25zZRJFCghHZXRNb2RlbBIbLmNsaXBwZXIudjEuR2V0TW9kZWxSZXF1ZXN0GhwuY2xpcHBlci52MS5HZXRNb2RlbFJlc3BvbnNlEksKCkxpc3RNb2RlbHMSHS5jbGlwcGVyLnYxLkxpc3RNb2RlbHNSZXF1ZXN0Gh4uY2xpcHBlci52MS5MaXN0TW9kZWxzUmVzcG9uc2USWgoPR2V0TW9kZWxWZXJzaW9uEiIuY2xpcHBlci52MS5HZXRNb2RlbFZlcnNpb25SZXF1ZXN0GiMuY2xpcHBlci52MS5HZXRNb2RlbFZlcnNpb25SZXNwb25zZRJjChJVcGRhdGVNb2RlbFZlcnNpb24SJS5jbGlwcGVyLnYxLlVwZGF0ZU1vZGVsVmVyc2lvblJlcXVlc3QaJi5jbGlwcGVyLnYxLlVwZGF0ZU1vZGVsVmVyc2lvblJlc3BvbnNlEmAKEVNldEN1cnJlbnRWZXJzaW9uEiQuY2xpcHBlci52MS5TZXRDdXJyZW50VmVyc2lvblJlcXVlc3QaJS5jbGlwcGVyLnYxLlNldEN1cnJlbnRWZXJzaW9uUmVzcG9uc2USYwoSRGVsZXRlTW9kZWxWZXJzaW9uEiUuY2xpcHBlci52MS5EZWxldGVNb2RlbFZlcnNpb25SZXF1ZXN0GiYuY2xpcHBlci52MS5EZWxldGVNb2RlbFZlcnNpb25SZXNwb25zZRJOCgtEZWxldGVNb2RlbBIeLmNsaXBwZXIudjEuRGVsZXRlTW9kZWxSZXF1ZXN0Gh8uY2xpcHBlci52MS5EZWxldGVNb2RlbFJlc3BvbnNlYgZwcm90bzM", [file_clipper_v1_tensor, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Model is a name with versions.
@@ -149,6 +149,14 @@ export type ModelVersion = Message<"clipper.v1.ModelVersion"> & {
    * @generated from field: google.protobuf.Timestamp create_time = 13;
    */
   createTime?: Timestamp | undefined;
+
+  /**
+   * How a replica is warmed up before it takes queries. The samples are left out where a model is
+   * returned with all its versions.
+   *
+   * @generated from field: clipper.v1.WarmUp warm_up = 14;
+   */
+  warmUp?: WarmUp | undefined;
 };
 
 /**
@@ -157,6 +165,67 @@ export type ModelVersion = Message<"clipper.v1.ModelVersion"> & {
  */
 export const ModelVersionSchema: GenMessage<ModelVersion> = /*@__PURE__*/
   messageDesc(file_clipper_v1_model_service, 1);
+
+/**
+ * WarmUp says how a replica is warmed up before it takes queries: it gets batches of 1, 2, 4, ...
+ * sample inputs, whose predictions are thrown away. Without samples, recent inputs of the model's
+ * current version are taken, else zeros when the signature leaves no type or dimension open; a
+ * replica that cannot predict those is ready nevertheless.
+ *
+ * @generated from message clipper.v1.WarmUp
+ */
+export type WarmUp = Message<"clipper.v1.WarmUp"> & {
+  /**
+   * The inputs, at most 64, of together at most 1 MiB, all with tensors of the same names and types.
+   * A replica that cannot predict them is not ready.
+   *
+   * @generated from field: repeated clipper.v1.WarmUpSample samples = 1;
+   */
+  samples: WarmUpSample[];
+
+  /**
+   * The longest that it may take, above 0 and at most 1 h. Default 10 s. It begins when the
+   * container serves, and does not count towards its start_timeout.
+   *
+   * @generated from field: google.protobuf.Duration time_limit = 2;
+   */
+  timeLimit?: Duration | undefined;
+
+  /**
+   * True: a replica takes queries as soon as it serves. There must be no samples then.
+   *
+   * @generated from field: bool disabled = 3;
+   */
+  disabled: boolean;
+};
+
+/**
+ * Describes the message clipper.v1.WarmUp.
+ * Use `create(WarmUpSchema)` to create a new message.
+ */
+export const WarmUpSchema: GenMessage<WarmUp> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 2);
+
+/**
+ * WarmUpSample is one input.
+ *
+ * @generated from message clipper.v1.WarmUpSample
+ */
+export type WarmUpSample = Message<"clipper.v1.WarmUpSample"> & {
+  /**
+   * The tensors, as in a query.
+   *
+   * @generated from field: repeated clipper.v1.Tensor tensors = 1;
+   */
+  tensors: Tensor[];
+};
+
+/**
+ * Describes the message clipper.v1.WarmUpSample.
+ * Use `create(WarmUpSampleSchema)` to create a new message.
+ */
+export const WarmUpSampleSchema: GenMessage<WarmUpSample> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 3);
 
 /**
  * Container says how a replica of a version is started or reached.
@@ -223,7 +292,7 @@ export type Container = Message<"clipper.v1.Container"> & {
  * Use `create(ContainerSchema)` to create a new message.
  */
 export const ContainerSchema: GenMessage<Container> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 2);
+  messageDesc(file_clipper_v1_model_service, 4);
 
 /**
  * Adapter is a framework's adapter with a saved model.
@@ -251,7 +320,7 @@ export type Adapter = Message<"clipper.v1.Adapter"> & {
  * Use `create(AdapterSchema)` to create a new message.
  */
 export const AdapterSchema: GenMessage<Adapter> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 3);
+  messageDesc(file_clipper_v1_model_service, 5);
 
 /**
  * Command is a program that serves the container RPC at the address in the environment variable
@@ -280,7 +349,7 @@ export type Command = Message<"clipper.v1.Command"> & {
  * Use `create(CommandSchema)` to create a new message.
  */
 export const CommandSchema: GenMessage<Command> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 4);
+  messageDesc(file_clipper_v1_model_service, 6);
 
 /**
  * Address is a container that somebody else runs.
@@ -301,7 +370,7 @@ export type Address = Message<"clipper.v1.Address"> & {
  * Use `create(AddressSchema)` to create a new message.
  */
 export const AddressSchema: GenMessage<Address> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 5);
+  messageDesc(file_clipper_v1_model_service, 7);
 
 /**
  * Image is a container image.
@@ -322,7 +391,7 @@ export type Image = Message<"clipper.v1.Image"> & {
  * Use `create(ImageSchema)` to create a new message.
  */
 export const ImageSchema: GenMessage<Image> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 6);
+  messageDesc(file_clipper_v1_model_service, 8);
 
 /**
  * Batching says how queries are gathered into batches.
@@ -372,7 +441,7 @@ export type Batching = Message<"clipper.v1.Batching"> & {
  * Use `create(BatchingSchema)` to create a new message.
  */
 export const BatchingSchema: GenMessage<Batching> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 7);
+  messageDesc(file_clipper_v1_model_service, 9);
 
 /**
  * Cache says whether predictions are remembered.
@@ -393,7 +462,7 @@ export type Cache = Message<"clipper.v1.Cache"> & {
  * Use `create(CacheSchema)` to create a new message.
  */
 export const CacheSchema: GenMessage<Cache> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 8);
+  messageDesc(file_clipper_v1_model_service, 10);
 
 /**
  * Replica is one running container of a version.
@@ -423,7 +492,8 @@ export type Replica = Message<"clipper.v1.Replica"> & {
   address: string;
 
   /**
-   * The state in words when it is bad: exit code, last lines of its log.
+   * The state in words when it is bad or takes a while: exit code, last lines of its log, that it is
+   * warming up.
    *
    * @generated from field: string message = 4;
    */
@@ -449,7 +519,7 @@ export type Replica = Message<"clipper.v1.Replica"> & {
  * Use `create(ReplicaSchema)` to create a new message.
  */
 export const ReplicaSchema: GenMessage<Replica> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 9);
+  messageDesc(file_clipper_v1_model_service, 11);
 
 /**
  * DeployModelRequest holds the version to deploy.
@@ -477,7 +547,7 @@ export type DeployModelRequest = Message<"clipper.v1.DeployModelRequest"> & {
  * Use `create(DeployModelRequestSchema)` to create a new message.
  */
 export const DeployModelRequestSchema: GenMessage<DeployModelRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 10);
+  messageDesc(file_clipper_v1_model_service, 12);
 
 /**
  * DeployModelResponse holds the version as recorded.
@@ -498,7 +568,7 @@ export type DeployModelResponse = Message<"clipper.v1.DeployModelResponse"> & {
  * Use `create(DeployModelResponseSchema)` to create a new message.
  */
 export const DeployModelResponseSchema: GenMessage<DeployModelResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 11);
+  messageDesc(file_clipper_v1_model_service, 13);
 
 /**
  * GetModelRequest names a model.
@@ -519,7 +589,7 @@ export type GetModelRequest = Message<"clipper.v1.GetModelRequest"> & {
  * Use `create(GetModelRequestSchema)` to create a new message.
  */
 export const GetModelRequestSchema: GenMessage<GetModelRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 12);
+  messageDesc(file_clipper_v1_model_service, 14);
 
 /**
  * GetModelResponse holds the model.
@@ -540,7 +610,7 @@ export type GetModelResponse = Message<"clipper.v1.GetModelResponse"> & {
  * Use `create(GetModelResponseSchema)` to create a new message.
  */
 export const GetModelResponseSchema: GenMessage<GetModelResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 13);
+  messageDesc(file_clipper_v1_model_service, 15);
 
 /**
  * ListModelsRequest asks for one page.
@@ -568,7 +638,7 @@ export type ListModelsRequest = Message<"clipper.v1.ListModelsRequest"> & {
  * Use `create(ListModelsRequestSchema)` to create a new message.
  */
 export const ListModelsRequestSchema: GenMessage<ListModelsRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 14);
+  messageDesc(file_clipper_v1_model_service, 16);
 
 /**
  * ListModelsResponse is one page.
@@ -596,7 +666,7 @@ export type ListModelsResponse = Message<"clipper.v1.ListModelsResponse"> & {
  * Use `create(ListModelsResponseSchema)` to create a new message.
  */
 export const ListModelsResponseSchema: GenMessage<ListModelsResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 15);
+  messageDesc(file_clipper_v1_model_service, 17);
 
 /**
  * GetModelVersionRequest names a version.
@@ -624,7 +694,7 @@ export type GetModelVersionRequest = Message<"clipper.v1.GetModelVersionRequest"
  * Use `create(GetModelVersionRequestSchema)` to create a new message.
  */
 export const GetModelVersionRequestSchema: GenMessage<GetModelVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 16);
+  messageDesc(file_clipper_v1_model_service, 18);
 
 /**
  * GetModelVersionResponse holds the version.
@@ -645,7 +715,7 @@ export type GetModelVersionResponse = Message<"clipper.v1.GetModelVersionRespons
  * Use `create(GetModelVersionResponseSchema)` to create a new message.
  */
 export const GetModelVersionResponseSchema: GenMessage<GetModelVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 17);
+  messageDesc(file_clipper_v1_model_service, 19);
 
 /**
  * UpdateModelVersionRequest holds the new values; what is absent stays as it is.
@@ -694,7 +764,7 @@ export type UpdateModelVersionRequest = Message<"clipper.v1.UpdateModelVersionRe
  * Use `create(UpdateModelVersionRequestSchema)` to create a new message.
  */
 export const UpdateModelVersionRequestSchema: GenMessage<UpdateModelVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 18);
+  messageDesc(file_clipper_v1_model_service, 20);
 
 /**
  * UpdateModelVersionResponse holds the version as changed.
@@ -715,7 +785,7 @@ export type UpdateModelVersionResponse = Message<"clipper.v1.UpdateModelVersionR
  * Use `create(UpdateModelVersionResponseSchema)` to create a new message.
  */
 export const UpdateModelVersionResponseSchema: GenMessage<UpdateModelVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 19);
+  messageDesc(file_clipper_v1_model_service, 21);
 
 /**
  * SetCurrentVersionRequest names a version.
@@ -743,7 +813,7 @@ export type SetCurrentVersionRequest = Message<"clipper.v1.SetCurrentVersionRequ
  * Use `create(SetCurrentVersionRequestSchema)` to create a new message.
  */
 export const SetCurrentVersionRequestSchema: GenMessage<SetCurrentVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 20);
+  messageDesc(file_clipper_v1_model_service, 22);
 
 /**
  * SetCurrentVersionResponse holds the model as changed.
@@ -764,7 +834,7 @@ export type SetCurrentVersionResponse = Message<"clipper.v1.SetCurrentVersionRes
  * Use `create(SetCurrentVersionResponseSchema)` to create a new message.
  */
 export const SetCurrentVersionResponseSchema: GenMessage<SetCurrentVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 21);
+  messageDesc(file_clipper_v1_model_service, 23);
 
 /**
  * DeleteModelVersionRequest names a version.
@@ -792,7 +862,7 @@ export type DeleteModelVersionRequest = Message<"clipper.v1.DeleteModelVersionRe
  * Use `create(DeleteModelVersionRequestSchema)` to create a new message.
  */
 export const DeleteModelVersionRequestSchema: GenMessage<DeleteModelVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 22);
+  messageDesc(file_clipper_v1_model_service, 24);
 
 /**
  * DeleteModelVersionResponse is empty.
@@ -807,7 +877,7 @@ export type DeleteModelVersionResponse = Message<"clipper.v1.DeleteModelVersionR
  * Use `create(DeleteModelVersionResponseSchema)` to create a new message.
  */
 export const DeleteModelVersionResponseSchema: GenMessage<DeleteModelVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 23);
+  messageDesc(file_clipper_v1_model_service, 25);
 
 /**
  * DeleteModelRequest names a model.
@@ -828,7 +898,7 @@ export type DeleteModelRequest = Message<"clipper.v1.DeleteModelRequest"> & {
  * Use `create(DeleteModelRequestSchema)` to create a new message.
  */
 export const DeleteModelRequestSchema: GenMessage<DeleteModelRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 24);
+  messageDesc(file_clipper_v1_model_service, 26);
 
 /**
  * DeleteModelResponse is empty.
@@ -843,7 +913,7 @@ export type DeleteModelResponse = Message<"clipper.v1.DeleteModelResponse"> & {
  * Use `create(DeleteModelResponseSchema)` to create a new message.
  */
 export const DeleteModelResponseSchema: GenMessage<DeleteModelResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 25);
+  messageDesc(file_clipper_v1_model_service, 27);
 
 /**
  * ModelState is what a version is doing.
@@ -921,7 +991,7 @@ export enum ReplicaState {
   UNSPECIFIED = 0,
 
   /**
-   * Started, not ready to serve.
+   * Started, not ready to serve, or warming up.
    *
    * @generated from enum value: REPLICA_STATE_STARTING = 1;
    */
