@@ -15,6 +15,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"regexp"
 	"sync"
 	"time"
 
@@ -45,7 +46,9 @@ const (
 	returnTimeout = 10 * time.Second
 
 	maxResponseBytes = 256 << 20
-	windowBytes      = 16 << 20
+	// defaultMessageBytes is what implementations of gRPC receive at most when nobody tells them.
+	defaultMessageBytes = 4 << 20
+	windowBytes         = 16 << 20
 )
 
 // Config says which container this is and how to use it.
@@ -78,11 +81,15 @@ type timing struct {
 	// liveness is how long a container may give no sign of life. It is long because a busy runtime
 	// may not get to answer a health check while a model computes.
 	liveness time.Duration
-	// stall is how long after the last deadline in a batch its answer is still awaited.
+	// stall is how long after the last deadline in a batch its answer is still awaited. It doubles each
+	// time in a row, since a container may be slow rather than have lost the batch.
 	stall time.Duration
 }
 
 var defaultTiming = timing{health: 5 * time.Second, liveness: 30 * time.Second, stall: 30 * time.Second}
+
+// maxStallFactor bounds how often stall doubles.
+const maxStallFactor = 16
 
 // Replica is one container of a model version. Safe for concurrent use.
 type Replica struct {
@@ -99,8 +106,10 @@ type Replica struct {
 	done   chan struct{} // closed when nothing runs any more
 
 	// Used by one session at a time, and between them:
-	warm         bool // the container that is connected has been warmed up
-	warmUpFailed bool // it could not predict the inputs that were given with the version
+	warm         bool          // the container that is connected has been warmed up
+	warmUpFailed bool          // it could not predict the inputs that were given with the version
+	stall        time.Duration // how long an answer is awaited after its deadline, now
+	learnedBytes int           // what a message may have at most, learned from refusals; 0 when it is not known
 
 	mu         sync.Mutex
 	state      clipperv1.ReplicaState
@@ -141,7 +150,7 @@ func Start(cfg Config, q *queue.Queue, m *metrics.Version, logger *slog.Logger) 
 		cfg: cfg, queue: q, metrics: m, conn: conn, done: make(chan struct{}),
 		logger: logger.With("replica", cfg.ID, "address", cfg.Address),
 		state:  clipperv1.ReplicaState_REPLICA_STATE_STARTING, since: now, failsAt: now.Add(cfg.StartTimeout),
-		batching: cfg.Batching,
+		batching: cfg.Batching, stall: cfg.timing.stall,
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.pull, r.drain = context.WithCancel(r.ctx)
@@ -251,8 +260,11 @@ type unacceptableError struct{ error }
 // lost notes why the container cannot be used now.
 func (r *Replica) lost(served bool, err error) {
 	message := causeText(err)
-	if status.Code(err) == codes.Unavailable { // The connection was lost.
-		r.warm = false
+	switch {
+	case status.Code(err) == codes.Unavailable: // The connection was lost.
+		r.warm, r.stall = false, r.cfg.timing.stall
+	case errors.As(err, new(stalledError)):
+		r.stall = min(2*r.stall, maxStallFactor*r.cfg.timing.stall)
 	}
 	state := clipperv1.ReplicaState_REPLICA_STATE_STARTING
 	r.mu.Lock()
@@ -309,6 +321,33 @@ func (r *Replica) ready(s *session) {
 	r.mu.Unlock()
 	r.setState(clipperv1.ReplicaState_REPLICA_STATE_READY, "")
 }
+
+// learnLimit notes that a container, which has not said so, takes smaller messages than it got: the
+// stream ends with that. A batch of several rows is tried again in halves, beginning with the limit
+// that gRPC has by itself; a row that is too large alone is refused from then on.
+func (r *Replica) learnLimit(cause error, lost []*batch) {
+	if status.Code(cause) != codes.ResourceExhausted || !messageTooLarge.MatchString(causeText(cause)) {
+		return
+	}
+	for _, b := range lost {
+		largest, sum := 0, 0
+		for i := range b.items {
+			n := queue.InputBytes(b.items[i].Request.Input)
+			largest, sum = max(largest, n), sum+n
+		}
+		limit := largest - 1
+		if len(b.items) > 1 {
+			limit = max(largest, min(sum/2, defaultMessageBytes-messageOverhead))
+		}
+		if r.learnedBytes == 0 || limit < r.learnedBytes {
+			r.learnedBytes = limit
+			r.logger.Warn("the container takes smaller messages than it got; set max_message_bytes in its description", "bytes_from_now_on", limit)
+		}
+	}
+}
+
+// messageTooLarge matches what the implementations of gRPC say.
+var messageTooLarge = regexp.MustCompile(`(?i)larger than max|exceeds (the )?max`)
 
 // pullLimits is what the configuration and the container allow. The lock is held.
 func (r *Replica) pullLimits() queue.Limits {

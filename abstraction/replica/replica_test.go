@@ -115,6 +115,21 @@ func TestReplica_swallowedBatch(t *testing.T) {
 	require.Equal(t, 2, c.Streams())
 }
 
+// TestReplica_muchSlowerThanItsDeadlines: a container that answers at last is given the time for it.
+func TestReplica_muchSlowerThanItsDeadlines(t *testing.T) {
+	c := containertest.Start(t, containertest.Slow(200*time.Millisecond, containertest.Echo))
+	h := start(t, c.Address(), timing{health: 5 * time.Millisecond, liveness: time.Hour, stall: 20 * time.Millisecond})
+	for (<-h.submit(20 * time.Millisecond)).Err != nil {
+		require.Less(t, c.Streams(), 8)
+	}
+	streams := c.Streams()
+	require.Greater(t, streams, 1)
+	for range 3 {
+		require.Nil(t, (<-h.submit(time.Hour)).Err)
+	}
+	require.Equal(t, streams, c.Streams(), "and keeps it")
+}
+
 // TestReplica_notServing: a container that says so gets nothing new until it says otherwise.
 func TestReplica_notServing(t *testing.T) {
 	c := containertest.Start(t, containertest.Echo)

@@ -99,6 +99,7 @@ func (r *Replica) serve() (lasted time.Duration, err error) {
 	r.mu.Lock()
 	r.session = nil
 	r.mu.Unlock()
+	r.learnLimit(err, s.inFlight)
 	s.giveBack(err)
 	if !s.readyAt.IsZero() {
 		lasted = max(time.Since(s.readyAt), 1)
@@ -132,6 +133,9 @@ func (s *session) open() (containerLimits, error) {
 	}
 	if l.inFlight == 0 {
 		l.inFlight = defaultInFlight
+	}
+	if learned := s.replica.learnedBytes; learned > 0 {
+		l.bytes = min(l.bytes, learned)
 	}
 	s.maxBytes = l.bytes
 	return l, nil
@@ -267,6 +271,9 @@ func (s *session) answered(id uint64) *batch {
 		}
 		b.latency = now.Sub(begin)
 		s.lastAnswer, s.lastSign = now, now
+		if base := s.replica.cfg.timing.stall; b.latency < base { // It is not slow.
+			s.replica.stall = base
+		}
 		return b
 	}
 	return nil
@@ -373,13 +380,16 @@ func (s *session) watch() error {
 	}
 }
 
+// stalledError is a batch that was not answered, by a container that lives.
+type stalledError struct{ error }
+
 // stalled reports a batch whose answer is no longer of use to anybody.
 func (s *session) stalled(now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range s.inFlight {
-		if now.Sub(b.deadline) > s.replica.cfg.timing.stall {
-			return fmt.Errorf("the container has not answered a batch of %d rows for %v", len(b.items), now.Sub(b.sent).Round(time.Second))
+		if now.Sub(b.deadline) > s.replica.stall {
+			return stalledError{fmt.Errorf("the container has not answered a batch of %d rows for %v", len(b.items), now.Sub(b.sent).Round(time.Second))}
 		}
 	}
 	return nil

@@ -210,6 +210,21 @@ func TestWarmUp_chosenInputsThatKill(t *testing.T) {
 	require.Len(t, c.Calls(), 3)
 }
 
+// TestWarmUp_smallMessages: batches grow to what the container takes, though it does not say so.
+func TestWarmUp_smallMessages(t *testing.T) {
+	const most = 20
+	c := containertest.Start(t, func(c *containertest.Call) {
+		if len(c.Request.Inputs[0].Data) > most {
+			c.Break(codes.ResourceExhausted, "Received message larger than max (100 vs. 20)")
+			return
+		}
+		containertest.Echo(c)
+	})
+	h := start(t, serving.Config{WarmUp: samples(1)})
+	h.connect("a", c)
+	require.Equal(t, []int{1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32, 1, 1, 2, 2, 4, 4, 8, 8, 16, 16}, sizes(c.Calls()))
+}
+
 // TestWarmUp_again: another process may be behind the next connection, but not behind the next stream.
 func TestWarmUp_again(t *testing.T) {
 	c := containertest.Start(t, containertest.Echo)
