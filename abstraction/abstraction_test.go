@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -84,6 +85,15 @@ func replicaMain() int {
 // constant is a model that answers everything with the same number.
 type constant int
 
+// coldTime is what its first batch takes when the trouble is "cold".
+const coldTime = 2500 * time.Millisecond
+
+var cold = sync.OnceFunc(func() {
+	if os.Getenv(envTrouble) == "cold" {
+		time.Sleep(coldTime)
+	}
+})
+
 func (c constant) Describe() *clipperv1.DescribeResponse {
 	return &clipperv1.DescribeResponse{Signature: &clipperv1.Signature{
 		Outputs: []*clipperv1.TensorSpec{{DataType: clipperv1.DataType_DATA_TYPE_INT64}},
@@ -91,6 +101,10 @@ func (c constant) Describe() *clipperv1.DescribeResponse {
 }
 
 func (c constant) Predict(_ context.Context, b *container.Batch) (*container.Result, error) {
+	cold()
+	if os.Getenv(envTrouble) == "brittle" && slices.Contains(b.Inputs[0].Data, 0) {
+		os.Exit(1)
+	}
 	var data []byte
 	for range b.Rows {
 		data = binary.LittleEndian.AppendUint64(data, uint64(c))

@@ -26,17 +26,18 @@ func (s *Service) Predict(ctx context.Context, models []*internalv1.ModelReferen
 	if !ok {
 		at = time.Now().Add(defaultDeadline)
 	}
-	c := &call{asked: make([]asked, len(models)), left: len(models)}
+	c := &call{service: s, asked: make([]asked, len(models)), left: len(models)}
 	table := s.table.Load()
 	for i, ref := range models {
 		a := &c.asked[i]
+		a.ref = ref
 		a.prediction.Model, a.prediction.Version = ref.GetModel(), ref.GetVersion()
 		v, err := table.find(ref)
 		if err != nil {
 			c.Receive(i, prediction.Result{Err: err})
 			continue
 		}
-		a.prediction.Version = v.name.version
+		a.version, a.prediction.Version = v, v.name.version
 		a.request = prediction.Request{Context: ctx, Input: in, Deadline: at, Receiver: c, Tag: i}
 		v.serving.Submit(&a.request)
 	}
@@ -68,7 +69,8 @@ func (t *table) find(ref *internalv1.ModelReference) (*version, *prediction.Erro
 // call is one Predict under way. Results that come when it is over find it closed and
 // touch nothing that the caller has.
 type call struct {
-	asked []asked
+	service *Service
+	asked   []asked
 
 	mu   sync.Mutex
 	left int           // how many have not answered; 0 when the call is over
@@ -77,6 +79,8 @@ type call struct {
 
 // asked is one model's part of a call.
 type asked struct {
+	ref        *internalv1.ModelReference
+	version    *version // nil when there is none
 	request    prediction.Request
 	prediction clipperv1.ModelPrediction
 }
@@ -86,6 +90,14 @@ func (c *call) Receive(tag int, r prediction.Result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.left == 0 {
+		return
+	}
+	if request := c.again(tag, r); request != nil {
+		// The lock is not held, since the answer may come at once.
+		version := c.asked[tag].version
+		c.mu.Unlock()
+		version.serving.Submit(request)
+		c.mu.Lock()
 		return
 	}
 	p := &c.asked[tag].prediction
@@ -98,6 +110,22 @@ func (c *call) Receive(tag int, r prediction.Result) {
 	if c.left == 0 && c.done != nil {
 		close(c.done)
 	}
+}
+
+// again returns the request for the version that is current now, when the one that was current has
+// lost its replicas or was removed before it answered. The lock is held.
+func (c *call) again(tag int, r prediction.Result) *prediction.Request {
+	a := &c.asked[tag]
+	if a.version == nil || a.ref.GetVersion() != "" || r.Err == nil || r.Err.Status != clipperv1.PredictionStatus_PREDICTION_STATUS_NO_REPLICA {
+		return nil
+	}
+	v, err := c.service.table.Load().find(a.ref)
+	if err != nil || v == a.version {
+		return nil
+	}
+	a.version, a.prediction.Version = v, v.name.version
+	request := a.request
+	return &request
 }
 
 // wait returns the predictions when all are there or ctx has ended.
