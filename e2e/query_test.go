@@ -179,6 +179,13 @@ func testDefaults(t *testing.T, s *system) {
 	t.Run("a part is enough", func(t *testing.T) {
 		create("part", "exp4", hurry, "fast", "slow")
 		r := s.ask(t, "defaults-part", 5, 0)
+		for range 4 {
+			if !r.IsDefault {
+				break
+			}
+			// The machine paused for longer than the answer has to travel: the default is right then.
+			r = s.ask(t, "defaults-part", 5, 0)
+		}
 		require.EqualValues(t, 5, predicted(t, r))
 		require.Greater(t, r.Confidence, 0.0)
 		require.Less(t, r.Confidence, 1.0, "a model is missing")
