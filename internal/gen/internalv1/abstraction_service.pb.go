@@ -30,7 +30,9 @@ type PredictModels struct {
 	// The models to ask.
 	Models []*ModelReference `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
 	// An encoded Input.
-	Input         []byte `protobuf:"bytes,2,opt,name=input,proto3" json:"input,omitempty"`
+	Input []byte `protobuf:"bytes,2,opt,name=input,proto3" json:"input,omitempty"`
+	// As in clipper.v1.QueryRequest.
+	Priority      uint32 `protobuf:"varint,8,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -77,6 +79,13 @@ func (x *PredictModels) GetInput() []byte {
 		return x.Input
 	}
 	return nil
+}
+
+func (x *PredictModels) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
 }
 
 // ModelReference names a model and perhaps a version.
@@ -184,10 +193,11 @@ var File_clipper_internal_v1_abstraction_service_proto protoreflect.FileDescript
 
 const file_clipper_internal_v1_abstraction_service_proto_rawDesc = "" +
 	"\n" +
-	"-clipper/internal/v1/abstraction_service.proto\x12\x13clipper.internal.v1\x1a\x1eclipper/v1/query_service.proto\"b\n" +
+	"-clipper/internal/v1/abstraction_service.proto\x12\x13clipper.internal.v1\x1a\x1eclipper/v1/query_service.proto\"~\n" +
 	"\rPredictModels\x12;\n" +
 	"\x06models\x18\x01 \x03(\v2#.clipper.internal.v1.ModelReferenceR\x06models\x12\x14\n" +
-	"\x05input\x18\x02 \x01(\fR\x05input\"@\n" +
+	"\x05input\x18\x02 \x01(\fR\x05input\x12\x1a\n" +
+	"\bpriority\x18\b \x01(\rR\bpriority\"@\n" +
 	"\x0eModelReference\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"Q\n" +

@@ -162,7 +162,9 @@ type SelectorQuery struct {
 	// The context; empty for the shared state.
 	Context string `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`
 	// An encoded Input, valid for the application's signature.
-	Input         []byte `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"`
+	Input []byte `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"`
+	// As in clipper.v1.QueryRequest.
+	Priority      uint32 `protobuf:"varint,8,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -216,6 +218,13 @@ func (x *SelectorQuery) GetInput() []byte {
 		return x.Input
 	}
 	return nil
+}
+
+func (x *SelectorQuery) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
 }
 
 // SelectorFeedback is the argument of METHOD_FEEDBACK.
@@ -282,11 +291,12 @@ const file_clipper_internal_v1_selector_service_proto_rawDesc = "" +
 	"\x19WatchApplicationsResponse\x12;\n" +
 	"\fapplications\x18\x01 \x03(\v2\x17.clipper.v1.ApplicationR\fapplications\"5\n" +
 	"\x05Input\x12,\n" +
-	"\atensors\x18\x01 \x03(\v2\x12.clipper.v1.TensorR\atensors\"a\n" +
+	"\atensors\x18\x01 \x03(\v2\x12.clipper.v1.TensorR\atensors\"}\n" +
 	"\rSelectorQuery\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x18\n" +
 	"\acontext\x18\x02 \x01(\tR\acontext\x12\x14\n" +
-	"\x05input\x18\x03 \x01(\fR\x05input\"a\n" +
+	"\x05input\x18\x03 \x01(\fR\x05input\x12\x1a\n" +
+	"\bpriority\x18\b \x01(\rR\bpriority\"a\n" +
 	"\x10SelectorFeedback\x127\n" +
 	"\bfeedback\x18\x01 \x01(\v2\x1b.clipper.v1.FeedbackRequestR\bfeedback\x12\x14\n" +
 	"\x05input\x18\x02 \x01(\fR\x05input2\x87\x01\n" +

@@ -843,17 +843,26 @@ func (x *Image) GetReference() string {
 // Batching says how queries are gathered into batches.
 type Batching struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "aimd", "fixed" or "none". Default "aimd".
+	// "slo", "aimd", "quantile", "fixed" or "none". Default "slo".
 	Policy string `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
 	// The largest number of rows in a batch, 1 to 65,536. For "fixed" it is the size. Default 4,096
 	// or what the container describes, whichever is less.
 	MaxBatchRows uint32 `protobuf:"varint,2,opt,name=max_batch_rows,json=maxBatchRows,proto3" json:"max_batch_rows,omitempty"`
-	// The latency of one batch that "aimd" aims for. Default: half the time that the queries have.
+	// The longest that one batch may take, for "slo", "aimd" and "quantile"; at most 1 h. Default: for
+	// "slo" what the most urgent query has left, for the others half of the time that it had at first.
 	LatencyObjective *durationpb.Duration `protobuf:"bytes,3,opt,name=latency_objective,json=latencyObjective,proto3" json:"latency_objective,omitempty"`
 	// How many batches may be under way at one replica, 1 or 2. Default 2.
 	MaxInFlight uint32 `protobuf:"varint,4,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
 	// The most rows that may wait. Default 65,536.
-	MaxQueueRows  uint32 `protobuf:"varint,5,opt,name=max_queue_rows,json=maxQueueRows,proto3" json:"max_queue_rows,omitempty"`
+	MaxQueueRows uint32 `protobuf:"varint,5,opt,name=max_queue_rows,json=maxQueueRows,proto3" json:"max_queue_rows,omitempty"`
+	// How long a batch that is not full may be held back for more rows while a replica is idle, from
+	// the arrival of its oldest row; at most 1 min, and never so long that a row would be late. Default
+	// 0: nothing waits while a replica is idle.
+	MaxDelay *durationpb.Duration `protobuf:"bytes,6,opt,name=max_delay,json=maxDelay,proto3" json:"max_delay,omitempty"`
+	// True: batches are held back only as far as what was learned of the replica says that it gains
+	// throughput, and for at most `max_delay`, by default a tenth of the time that the most urgent
+	// query had at first.
+	AutoDelay     bool `protobuf:"varint,7,opt,name=auto_delay,json=autoDelay,proto3" json:"auto_delay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -921,6 +930,20 @@ func (x *Batching) GetMaxQueueRows() uint32 {
 		return x.MaxQueueRows
 	}
 	return 0
+}
+
+func (x *Batching) GetMaxDelay() *durationpb.Duration {
+	if x != nil {
+		return x.MaxDelay
+	}
+	return nil
+}
+
+func (x *Batching) GetAutoDelay() bool {
+	if x != nil {
+		return x.AutoDelay
+	}
+	return false
 }
 
 // Cache says whether predictions are remembered.
@@ -1869,6 +1892,576 @@ func (*DeleteModelResponse) Descriptor() ([]byte, []int) {
 	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{27}
 }
 
+// GetBatchingRequest names a version.
+type GetBatchingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The model's name.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// The version.
+	Version       string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBatchingRequest) Reset() {
+	*x = GetBatchingRequest{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBatchingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBatchingRequest) ProtoMessage() {}
+
+func (x *GetBatchingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBatchingRequest.ProtoReflect.Descriptor instead.
+func (*GetBatchingRequest) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *GetBatchingRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *GetBatchingRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+// GetBatchingResponse says how a version's queries are batched now.
+type GetBatchingResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The model's name.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// The version.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The settings, with every default filled in.
+	Batching *Batching `protobuf:"bytes,3,opt,name=batching,proto3" json:"batching,omitempty"`
+	// What waits.
+	Queue *QueueStatus `protobuf:"bytes,4,opt,name=queue,proto3" json:"queue,omitempty"`
+	// The replicas that take batches, sorted by id; at most 256.
+	Replicas      []*ReplicaBatching `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBatchingResponse) Reset() {
+	*x = GetBatchingResponse{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBatchingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBatchingResponse) ProtoMessage() {}
+
+func (x *GetBatchingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBatchingResponse.ProtoReflect.Descriptor instead.
+func (*GetBatchingResponse) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *GetBatchingResponse) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *GetBatchingResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *GetBatchingResponse) GetBatching() *Batching {
+	if x != nil {
+		return x.Batching
+	}
+	return nil
+}
+
+func (x *GetBatchingResponse) GetQueue() *QueueStatus {
+	if x != nil {
+		return x.Queue
+	}
+	return nil
+}
+
+func (x *GetBatchingResponse) GetReplicas() []*ReplicaBatching {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+// QueueStatus is the state of a version's queue.
+type QueueStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rows that wait.
+	Rows uint32 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	// The rows that replicas have.
+	InFlightRows uint32 `protobuf:"varint,2,opt,name=in_flight_rows,json=inFlightRows,proto3" json:"in_flight_rows,omitempty"`
+	// How long the last row that was taken had waited.
+	Delay *durationpb.Duration `protobuf:"bytes,3,opt,name=delay,proto3" json:"delay,omitempty"`
+	// The rows per second that the replicas can answer together at their target sizes, as learned; 0
+	// when nothing is known.
+	DrainRate float64 `protobuf:"fixed64,4,opt,name=drain_rate,json=drainRate,proto3" json:"drain_rate,omitempty"`
+	// True: more comes than can be answered in time, so what the queue cannot serve is refused when it
+	// comes.
+	Overloaded bool `protobuf:"varint,5,opt,name=overloaded,proto3" json:"overloaded,omitempty"`
+	// The rows that left the queue without a prediction since the version was started here, by reason:
+	// "expired", "cancelled", "full", "no_replica", "hopeless", "overloaded", "shed", "outranked". Only
+	// reasons that occurred.
+	Dropped       map[string]uint64 `protobuf:"bytes,6,rep,name=dropped,proto3" json:"dropped,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueueStatus) Reset() {
+	*x = QueueStatus{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueueStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueueStatus) ProtoMessage() {}
+
+func (x *QueueStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueueStatus.ProtoReflect.Descriptor instead.
+func (*QueueStatus) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *QueueStatus) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *QueueStatus) GetInFlightRows() uint32 {
+	if x != nil {
+		return x.InFlightRows
+	}
+	return 0
+}
+
+func (x *QueueStatus) GetDelay() *durationpb.Duration {
+	if x != nil {
+		return x.Delay
+	}
+	return nil
+}
+
+func (x *QueueStatus) GetDrainRate() float64 {
+	if x != nil {
+		return x.DrainRate
+	}
+	return 0
+}
+
+func (x *QueueStatus) GetOverloaded() bool {
+	if x != nil {
+		return x.Overloaded
+	}
+	return false
+}
+
+func (x *QueueStatus) GetDropped() map[string]uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return nil
+}
+
+// ReplicaBatching is what is known of a replica's latency, and what follows from it. The time of a
+// batch of n rows is about `fixed_micros` + n * `row_micros`.
+type ReplicaBatching struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The replica's id.
+	Replica string `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	// The part of the time that does not depend on the size, in microseconds.
+	FixedMicros float64 `protobuf:"fixed64,2,opt,name=fixed_micros,json=fixedMicros,proto3" json:"fixed_micros,omitempty"`
+	// The time that one more row takes, in microseconds.
+	RowMicros float64 `protobuf:"fixed64,3,opt,name=row_micros,json=rowMicros,proto3" json:"row_micros,omitempty"`
+	// The 99th percentile of a batch of the target size, in microseconds.
+	TailMicros float64 `protobuf:"fixed64,4,opt,name=tail_micros,json=tailMicros,proto3" json:"tail_micros,omitempty"`
+	// The part of a batch's time that is not the model's: encoding and the way there and back, in
+	// microseconds; 0 when the container does not tell the model's own time.
+	HopMicros float64 `protobuf:"fixed64,5,opt,name=hop_micros,json=hopMicros,proto3" json:"hop_micros,omitempty"`
+	// The number of batches learned from, also before the replica or the service was started again.
+	Observations uint64 `protobuf:"varint,6,opt,name=observations,proto3" json:"observations,omitempty"`
+	// The largest batch seen, in rows.
+	LargestRows uint32 `protobuf:"varint,7,opt,name=largest_rows,json=largestRows,proto3" json:"largest_rows,omitempty"`
+	// The size that batches are to have when enough waits, in rows.
+	TargetRows uint32 `protobuf:"varint,8,opt,name=target_rows,json=targetRows,proto3" json:"target_rows,omitempty"`
+	// The batches under way.
+	InFlightBatches uint32 `protobuf:"varint,9,opt,name=in_flight_batches,json=inFlightBatches,proto3" json:"in_flight_batches,omitempty"`
+	// The rows of these.
+	InFlightRows uint32 `protobuf:"varint,10,opt,name=in_flight_rows,json=inFlightRows,proto3" json:"in_flight_rows,omitempty"`
+	// What was seen and what is expected, by size.
+	Latencies []*LatencyPoint `protobuf:"bytes,11,rep,name=latencies,proto3" json:"latencies,omitempty"`
+	// The last decisions, newest first; at most 20.
+	Decisions     []*BatchDecision `protobuf:"bytes,12,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaBatching) Reset() {
+	*x = ReplicaBatching{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaBatching) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaBatching) ProtoMessage() {}
+
+func (x *ReplicaBatching) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaBatching.ProtoReflect.Descriptor instead.
+func (*ReplicaBatching) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ReplicaBatching) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *ReplicaBatching) GetFixedMicros() float64 {
+	if x != nil {
+		return x.FixedMicros
+	}
+	return 0
+}
+
+func (x *ReplicaBatching) GetRowMicros() float64 {
+	if x != nil {
+		return x.RowMicros
+	}
+	return 0
+}
+
+func (x *ReplicaBatching) GetTailMicros() float64 {
+	if x != nil {
+		return x.TailMicros
+	}
+	return 0
+}
+
+func (x *ReplicaBatching) GetHopMicros() float64 {
+	if x != nil {
+		return x.HopMicros
+	}
+	return 0
+}
+
+func (x *ReplicaBatching) GetObservations() uint64 {
+	if x != nil {
+		return x.Observations
+	}
+	return 0
+}
+
+func (x *ReplicaBatching) GetLargestRows() uint32 {
+	if x != nil {
+		return x.LargestRows
+	}
+	return 0
+}
+
+func (x *ReplicaBatching) GetTargetRows() uint32 {
+	if x != nil {
+		return x.TargetRows
+	}
+	return 0
+}
+
+func (x *ReplicaBatching) GetInFlightBatches() uint32 {
+	if x != nil {
+		return x.InFlightBatches
+	}
+	return 0
+}
+
+func (x *ReplicaBatching) GetInFlightRows() uint32 {
+	if x != nil {
+		return x.InFlightRows
+	}
+	return 0
+}
+
+func (x *ReplicaBatching) GetLatencies() []*LatencyPoint {
+	if x != nil {
+		return x.Latencies
+	}
+	return nil
+}
+
+func (x *ReplicaBatching) GetDecisions() []*BatchDecision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+// LatencyPoint is the time of batches of about one size: from a power of two to below the next.
+type LatencyPoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The mean size of the batches seen, in rows.
+	Rows uint32 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	// The batches seen, older ones counting less.
+	Observations float64 `protobuf:"fixed64,2,opt,name=observations,proto3" json:"observations,omitempty"`
+	// The mean time seen, in microseconds.
+	ObservedMicros float64 `protobuf:"fixed64,3,opt,name=observed_micros,json=observedMicros,proto3" json:"observed_micros,omitempty"`
+	// The mean time expected, in microseconds.
+	ExpectedMicros float64 `protobuf:"fixed64,4,opt,name=expected_micros,json=expectedMicros,proto3" json:"expected_micros,omitempty"`
+	// The 99th percentile expected, in microseconds.
+	TailMicros    float64 `protobuf:"fixed64,5,opt,name=tail_micros,json=tailMicros,proto3" json:"tail_micros,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LatencyPoint) Reset() {
+	*x = LatencyPoint{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LatencyPoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LatencyPoint) ProtoMessage() {}
+
+func (x *LatencyPoint) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LatencyPoint.ProtoReflect.Descriptor instead.
+func (*LatencyPoint) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *LatencyPoint) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *LatencyPoint) GetObservations() float64 {
+	if x != nil {
+		return x.Observations
+	}
+	return 0
+}
+
+func (x *LatencyPoint) GetObservedMicros() float64 {
+	if x != nil {
+		return x.ObservedMicros
+	}
+	return 0
+}
+
+func (x *LatencyPoint) GetExpectedMicros() float64 {
+	if x != nil {
+		return x.ExpectedMicros
+	}
+	return 0
+}
+
+func (x *LatencyPoint) GetTailMicros() float64 {
+	if x != nil {
+		return x.TailMicros
+	}
+	return 0
+}
+
+// BatchDecision is one batch and why it was made so.
+type BatchDecision struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the batch was made.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// The rows of the batch.
+	Rows uint32 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	// The rows that waited.
+	Waiting uint32 `protobuf:"varint,3,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// The time that the most urgent row had left; absent when it had no deadline.
+	Slack *durationpb.Duration `protobuf:"bytes,4,opt,name=slack,proto3" json:"slack,omitempty"`
+	// The 99th percentile expected of the batch, in microseconds; 0 when nothing was known.
+	ExpectedMicros float64 `protobuf:"fixed64,5,opt,name=expected_micros,json=expectedMicros,proto3" json:"expected_micros,omitempty"`
+	// The rows that were dropped from the front of the queue for this batch.
+	Shed uint32 `protobuf:"varint,6,opt,name=shed,proto3" json:"shed,omitempty"`
+	// True when the batch was sent ahead, while the replica had another one.
+	Ahead bool `protobuf:"varint,7,opt,name=ahead,proto3" json:"ahead,omitempty"`
+	// The reason in words.
+	Why           string `protobuf:"bytes,8,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchDecision) Reset() {
+	*x = BatchDecision{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchDecision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchDecision) ProtoMessage() {}
+
+func (x *BatchDecision) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchDecision.ProtoReflect.Descriptor instead.
+func (*BatchDecision) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *BatchDecision) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *BatchDecision) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *BatchDecision) GetWaiting() uint32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *BatchDecision) GetSlack() *durationpb.Duration {
+	if x != nil {
+		return x.Slack
+	}
+	return nil
+}
+
+func (x *BatchDecision) GetExpectedMicros() float64 {
+	if x != nil {
+		return x.ExpectedMicros
+	}
+	return 0
+}
+
+func (x *BatchDecision) GetShed() uint32 {
+	if x != nil {
+		return x.Shed
+	}
+	return 0
+}
+
+func (x *BatchDecision) GetAhead() bool {
+	if x != nil {
+		return x.Ahead
+	}
+	return false
+}
+
+func (x *BatchDecision) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 var File_clipper_v1_model_service_proto protoreflect.FileDescriptor
 
 const file_clipper_v1_model_service_proto_rawDesc = "" +
@@ -1928,13 +2521,16 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\aAddress\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"%\n" +
 	"\x05Image\x12\x1c\n" +
-	"\treference\x18\x01 \x01(\tR\treference\"\xda\x01\n" +
+	"\treference\x18\x01 \x01(\tR\treference\"\xb1\x02\n" +
 	"\bBatching\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12$\n" +
 	"\x0emax_batch_rows\x18\x02 \x01(\rR\fmaxBatchRows\x12F\n" +
 	"\x11latency_objective\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10latencyObjective\x12\"\n" +
 	"\rmax_in_flight\x18\x04 \x01(\rR\vmaxInFlight\x12$\n" +
-	"\x0emax_queue_rows\x18\x05 \x01(\rR\fmaxQueueRows\"#\n" +
+	"\x0emax_queue_rows\x18\x05 \x01(\rR\fmaxQueueRows\x126\n" +
+	"\tmax_delay\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bmaxDelay\x12\x1d\n" +
+	"\n" +
+	"auto_delay\x18\a \x01(\bR\tautoDelay\"#\n" +
 	"\x05Cache\x12\x1a\n" +
 	"\bdisabled\x18\x01 \x01(\bR\bdisabled\"\xd4\x01\n" +
 	"\aReplica\x12\x0e\n" +
@@ -1986,7 +2582,63 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x1aDeleteModelVersionResponse\"*\n" +
 	"\x12DeleteModelRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\"\x15\n" +
-	"\x13DeleteModelResponse*\xbf\x01\n" +
+	"\x13DeleteModelResponse\"D\n" +
+	"\x12GetBatchingRequest\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"\xdf\x01\n" +
+	"\x13GetBatchingResponse\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x120\n" +
+	"\bbatching\x18\x03 \x01(\v2\x14.clipper.v1.BatchingR\bbatching\x12-\n" +
+	"\x05queue\x18\x04 \x01(\v2\x17.clipper.v1.QueueStatusR\x05queue\x127\n" +
+	"\breplicas\x18\x05 \x03(\v2\x1b.clipper.v1.ReplicaBatchingR\breplicas\"\xb3\x02\n" +
+	"\vQueueStatus\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\rR\x04rows\x12$\n" +
+	"\x0ein_flight_rows\x18\x02 \x01(\rR\finFlightRows\x12/\n" +
+	"\x05delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12\x1d\n" +
+	"\n" +
+	"drain_rate\x18\x04 \x01(\x01R\tdrainRate\x12\x1e\n" +
+	"\n" +
+	"overloaded\x18\x05 \x01(\bR\n" +
+	"overloaded\x12>\n" +
+	"\adropped\x18\x06 \x03(\v2$.clipper.v1.QueueStatus.DroppedEntryR\adropped\x1a:\n" +
+	"\fDroppedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xd8\x03\n" +
+	"\x0fReplicaBatching\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\tR\areplica\x12!\n" +
+	"\ffixed_micros\x18\x02 \x01(\x01R\vfixedMicros\x12\x1d\n" +
+	"\n" +
+	"row_micros\x18\x03 \x01(\x01R\trowMicros\x12\x1f\n" +
+	"\vtail_micros\x18\x04 \x01(\x01R\n" +
+	"tailMicros\x12\x1d\n" +
+	"\n" +
+	"hop_micros\x18\x05 \x01(\x01R\thopMicros\x12\"\n" +
+	"\fobservations\x18\x06 \x01(\x04R\fobservations\x12!\n" +
+	"\flargest_rows\x18\a \x01(\rR\vlargestRows\x12\x1f\n" +
+	"\vtarget_rows\x18\b \x01(\rR\n" +
+	"targetRows\x12*\n" +
+	"\x11in_flight_batches\x18\t \x01(\rR\x0finFlightBatches\x12$\n" +
+	"\x0ein_flight_rows\x18\n" +
+	" \x01(\rR\finFlightRows\x126\n" +
+	"\tlatencies\x18\v \x03(\v2\x18.clipper.v1.LatencyPointR\tlatencies\x127\n" +
+	"\tdecisions\x18\f \x03(\v2\x19.clipper.v1.BatchDecisionR\tdecisions\"\xb9\x01\n" +
+	"\fLatencyPoint\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\"\n" +
+	"\fobservations\x18\x02 \x01(\x01R\fobservations\x12'\n" +
+	"\x0fobserved_micros\x18\x03 \x01(\x01R\x0eobservedMicros\x12'\n" +
+	"\x0fexpected_micros\x18\x04 \x01(\x01R\x0eexpectedMicros\x12\x1f\n" +
+	"\vtail_micros\x18\x05 \x01(\x01R\n" +
+	"tailMicros\"\x83\x02\n" +
+	"\rBatchDecision\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04rows\x18\x02 \x01(\rR\x04rows\x12\x18\n" +
+	"\awaiting\x18\x03 \x01(\rR\awaiting\x12/\n" +
+	"\x05slack\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05slack\x12'\n" +
+	"\x0fexpected_micros\x18\x05 \x01(\x01R\x0eexpectedMicros\x12\x12\n" +
+	"\x04shed\x18\x06 \x01(\rR\x04shed\x12\x14\n" +
+	"\x05ahead\x18\a \x01(\bR\x05ahead\x12\x10\n" +
+	"\x03why\x18\b \x01(\tR\x03why*\xbf\x01\n" +
 	"\n" +
 	"ModelState\x12\x1b\n" +
 	"\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -2001,7 +2653,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x16REPLICA_STATE_STARTING\x10\x01\x12\x17\n" +
 	"\x13REPLICA_STATE_READY\x10\x02\x12\x1a\n" +
 	"\x16REPLICA_STATE_DRAINING\x10\x03\x12\x18\n" +
-	"\x14REPLICA_STATE_FAILED\x10\x042\xca\x05\n" +
+	"\x14REPLICA_STATE_FAILED\x10\x042\x9a\x06\n" +
 	"\fModelService\x12N\n" +
 	"\vDeployModel\x12\x1e.clipper.v1.DeployModelRequest\x1a\x1f.clipper.v1.DeployModelResponse\x12E\n" +
 	"\bGetModel\x12\x1b.clipper.v1.GetModelRequest\x1a\x1c.clipper.v1.GetModelResponse\x12K\n" +
@@ -2011,7 +2663,8 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x12UpdateModelVersion\x12%.clipper.v1.UpdateModelVersionRequest\x1a&.clipper.v1.UpdateModelVersionResponse\x12`\n" +
 	"\x11SetCurrentVersion\x12$.clipper.v1.SetCurrentVersionRequest\x1a%.clipper.v1.SetCurrentVersionResponse\x12c\n" +
 	"\x12DeleteModelVersion\x12%.clipper.v1.DeleteModelVersionRequest\x1a&.clipper.v1.DeleteModelVersionResponse\x12N\n" +
-	"\vDeleteModel\x12\x1e.clipper.v1.DeleteModelRequest\x1a\x1f.clipper.v1.DeleteModelResponseB\xac\x01\n" +
+	"\vDeleteModel\x12\x1e.clipper.v1.DeleteModelRequest\x1a\x1f.clipper.v1.DeleteModelResponse\x12N\n" +
+	"\vGetBatching\x12\x1e.clipper.v1.GetBatchingRequest\x1a\x1f.clipper.v1.GetBatchingResponseB\xac\x01\n" +
 	"\x0ecom.clipper.v1B\x11ModelServiceProtoP\x01Z>github.com/clipper-serving/clipper/gen/go/clipper/v1;clipperv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Clipper.V1\xca\x02\n" +
 	"Clipper\\V1\xe2\x02\x16Clipper\\V1\\GPBMetadata\xea\x02\vClipper::V1b\x06proto3"
@@ -2029,7 +2682,7 @@ func file_clipper_v1_model_service_proto_rawDescGZIP() []byte {
 }
 
 var file_clipper_v1_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_clipper_v1_model_service_proto_goTypes = []any{
 	(ModelState)(0),                    // 0: clipper.v1.ModelState
 	(ReplicaState)(0),                  // 1: clipper.v1.ReplicaState
@@ -2061,66 +2714,85 @@ var file_clipper_v1_model_service_proto_goTypes = []any{
 	(*DeleteModelVersionResponse)(nil), // 27: clipper.v1.DeleteModelVersionResponse
 	(*DeleteModelRequest)(nil),         // 28: clipper.v1.DeleteModelRequest
 	(*DeleteModelResponse)(nil),        // 29: clipper.v1.DeleteModelResponse
-	nil,                                // 30: clipper.v1.ModelVersion.LabelsEntry
-	nil,                                // 31: clipper.v1.Container.EnvironmentEntry
-	(*Signature)(nil),                  // 32: clipper.v1.Signature
-	(*timestamppb.Timestamp)(nil),      // 33: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 34: google.protobuf.Duration
-	(*Tensor)(nil),                     // 35: clipper.v1.Tensor
+	(*GetBatchingRequest)(nil),         // 30: clipper.v1.GetBatchingRequest
+	(*GetBatchingResponse)(nil),        // 31: clipper.v1.GetBatchingResponse
+	(*QueueStatus)(nil),                // 32: clipper.v1.QueueStatus
+	(*ReplicaBatching)(nil),            // 33: clipper.v1.ReplicaBatching
+	(*LatencyPoint)(nil),               // 34: clipper.v1.LatencyPoint
+	(*BatchDecision)(nil),              // 35: clipper.v1.BatchDecision
+	nil,                                // 36: clipper.v1.ModelVersion.LabelsEntry
+	nil,                                // 37: clipper.v1.Container.EnvironmentEntry
+	nil,                                // 38: clipper.v1.QueueStatus.DroppedEntry
+	(*Signature)(nil),                  // 39: clipper.v1.Signature
+	(*timestamppb.Timestamp)(nil),      // 40: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 41: google.protobuf.Duration
+	(*Tensor)(nil),                     // 42: clipper.v1.Tensor
 }
 var file_clipper_v1_model_service_proto_depIdxs = []int32{
 	3,  // 0: clipper.v1.Model.versions:type_name -> clipper.v1.ModelVersion
-	32, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
+	39, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
 	6,  // 2: clipper.v1.ModelVersion.container:type_name -> clipper.v1.Container
 	11, // 3: clipper.v1.ModelVersion.batching:type_name -> clipper.v1.Batching
 	12, // 4: clipper.v1.ModelVersion.cache:type_name -> clipper.v1.Cache
-	30, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
+	36, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
 	0,  // 6: clipper.v1.ModelVersion.state:type_name -> clipper.v1.ModelState
 	13, // 7: clipper.v1.ModelVersion.replica_status:type_name -> clipper.v1.Replica
-	33, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
+	40, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
 	4,  // 9: clipper.v1.ModelVersion.warm_up:type_name -> clipper.v1.WarmUp
 	5,  // 10: clipper.v1.WarmUp.samples:type_name -> clipper.v1.WarmUpSample
-	34, // 11: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
-	35, // 12: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
+	41, // 11: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
+	42, // 12: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
 	7,  // 13: clipper.v1.Container.adapter:type_name -> clipper.v1.Adapter
 	8,  // 14: clipper.v1.Container.command:type_name -> clipper.v1.Command
 	9,  // 15: clipper.v1.Container.address:type_name -> clipper.v1.Address
 	10, // 16: clipper.v1.Container.image:type_name -> clipper.v1.Image
-	31, // 17: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
-	34, // 18: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
-	34, // 19: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
-	1,  // 20: clipper.v1.Replica.state:type_name -> clipper.v1.ReplicaState
-	33, // 21: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
-	3,  // 22: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
-	3,  // 23: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
-	2,  // 24: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
-	2,  // 25: clipper.v1.ListModelsResponse.models:type_name -> clipper.v1.Model
-	3,  // 26: clipper.v1.GetModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
-	11, // 27: clipper.v1.UpdateModelVersionRequest.batching:type_name -> clipper.v1.Batching
-	12, // 28: clipper.v1.UpdateModelVersionRequest.cache:type_name -> clipper.v1.Cache
-	3,  // 29: clipper.v1.UpdateModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
-	2,  // 30: clipper.v1.SetCurrentVersionResponse.model:type_name -> clipper.v1.Model
-	14, // 31: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
-	16, // 32: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
-	18, // 33: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
-	20, // 34: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
-	22, // 35: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
-	24, // 36: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
-	26, // 37: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
-	28, // 38: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
-	15, // 39: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
-	17, // 40: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
-	19, // 41: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
-	21, // 42: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
-	23, // 43: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
-	25, // 44: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
-	27, // 45: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
-	29, // 46: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
-	39, // [39:47] is the sub-list for method output_type
-	31, // [31:39] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	37, // 17: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
+	41, // 18: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
+	41, // 19: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
+	41, // 20: clipper.v1.Batching.max_delay:type_name -> google.protobuf.Duration
+	1,  // 21: clipper.v1.Replica.state:type_name -> clipper.v1.ReplicaState
+	40, // 22: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
+	3,  // 23: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
+	3,  // 24: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
+	2,  // 25: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
+	2,  // 26: clipper.v1.ListModelsResponse.models:type_name -> clipper.v1.Model
+	3,  // 27: clipper.v1.GetModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
+	11, // 28: clipper.v1.UpdateModelVersionRequest.batching:type_name -> clipper.v1.Batching
+	12, // 29: clipper.v1.UpdateModelVersionRequest.cache:type_name -> clipper.v1.Cache
+	3,  // 30: clipper.v1.UpdateModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
+	2,  // 31: clipper.v1.SetCurrentVersionResponse.model:type_name -> clipper.v1.Model
+	11, // 32: clipper.v1.GetBatchingResponse.batching:type_name -> clipper.v1.Batching
+	32, // 33: clipper.v1.GetBatchingResponse.queue:type_name -> clipper.v1.QueueStatus
+	33, // 34: clipper.v1.GetBatchingResponse.replicas:type_name -> clipper.v1.ReplicaBatching
+	41, // 35: clipper.v1.QueueStatus.delay:type_name -> google.protobuf.Duration
+	38, // 36: clipper.v1.QueueStatus.dropped:type_name -> clipper.v1.QueueStatus.DroppedEntry
+	34, // 37: clipper.v1.ReplicaBatching.latencies:type_name -> clipper.v1.LatencyPoint
+	35, // 38: clipper.v1.ReplicaBatching.decisions:type_name -> clipper.v1.BatchDecision
+	40, // 39: clipper.v1.BatchDecision.time:type_name -> google.protobuf.Timestamp
+	41, // 40: clipper.v1.BatchDecision.slack:type_name -> google.protobuf.Duration
+	14, // 41: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
+	16, // 42: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
+	18, // 43: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
+	20, // 44: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
+	22, // 45: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
+	24, // 46: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
+	26, // 47: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
+	28, // 48: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
+	30, // 49: clipper.v1.ModelService.GetBatching:input_type -> clipper.v1.GetBatchingRequest
+	15, // 50: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
+	17, // 51: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
+	19, // 52: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
+	21, // 53: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
+	23, // 54: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
+	25, // 55: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
+	27, // 56: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
+	29, // 57: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
+	31, // 58: clipper.v1.ModelService.GetBatching:output_type -> clipper.v1.GetBatchingResponse
+	50, // [50:59] is the sub-list for method output_type
+	41, // [41:50] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_clipper_v1_model_service_proto_init() }
@@ -2143,7 +2815,7 @@ func file_clipper_v1_model_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clipper_v1_model_service_proto_rawDesc), len(file_clipper_v1_model_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   30,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	ModelService_SetCurrentVersion_FullMethodName  = "/clipper.v1.ModelService/SetCurrentVersion"
 	ModelService_DeleteModelVersion_FullMethodName = "/clipper.v1.ModelService/DeleteModelVersion"
 	ModelService_DeleteModel_FullMethodName        = "/clipper.v1.ModelService/DeleteModel"
+	ModelService_GetBatching_FullMethodName        = "/clipper.v1.ModelService/GetBatching"
 )
 
 // ModelServiceClient is the client API for ModelService service.
@@ -64,6 +65,10 @@ type ModelServiceClient interface {
 	DeleteModelVersion(ctx context.Context, in *DeleteModelVersionRequest, opts ...grpc.CallOption) (*DeleteModelVersionResponse, error)
 	// DeleteModel does so for every version of a model. NOT_FOUND: no such model.
 	DeleteModel(ctx context.Context, in *DeleteModelRequest, opts ...grpc.CallOption) (*DeleteModelResponse, error)
+	// GetBatching explains how a version's queries are batched: what was learned of each replica, what
+	// waits, and the last decisions with their reasons. NOT_FOUND: no such model or version.
+	// UNAVAILABLE: the version does not run yet.
+	GetBatching(ctx context.Context, in *GetBatchingRequest, opts ...grpc.CallOption) (*GetBatchingResponse, error)
 }
 
 type modelServiceClient struct {
@@ -154,6 +159,16 @@ func (c *modelServiceClient) DeleteModel(ctx context.Context, in *DeleteModelReq
 	return out, nil
 }
 
+func (c *modelServiceClient) GetBatching(ctx context.Context, in *GetBatchingRequest, opts ...grpc.CallOption) (*GetBatchingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetBatchingResponse)
+	err := c.cc.Invoke(ctx, ModelService_GetBatching_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ModelServiceServer is the server API for ModelService service.
 // All implementations must embed UnimplementedModelServiceServer
 // for forward compatibility.
@@ -187,6 +202,10 @@ type ModelServiceServer interface {
 	DeleteModelVersion(context.Context, *DeleteModelVersionRequest) (*DeleteModelVersionResponse, error)
 	// DeleteModel does so for every version of a model. NOT_FOUND: no such model.
 	DeleteModel(context.Context, *DeleteModelRequest) (*DeleteModelResponse, error)
+	// GetBatching explains how a version's queries are batched: what was learned of each replica, what
+	// waits, and the last decisions with their reasons. NOT_FOUND: no such model or version.
+	// UNAVAILABLE: the version does not run yet.
+	GetBatching(context.Context, *GetBatchingRequest) (*GetBatchingResponse, error)
 	mustEmbedUnimplementedModelServiceServer()
 }
 
@@ -220,6 +239,9 @@ func (UnimplementedModelServiceServer) DeleteModelVersion(context.Context, *Dele
 }
 func (UnimplementedModelServiceServer) DeleteModel(context.Context, *DeleteModelRequest) (*DeleteModelResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteModel not implemented")
+}
+func (UnimplementedModelServiceServer) GetBatching(context.Context, *GetBatchingRequest) (*GetBatchingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetBatching not implemented")
 }
 func (UnimplementedModelServiceServer) mustEmbedUnimplementedModelServiceServer() {}
 func (UnimplementedModelServiceServer) testEmbeddedByValue()                      {}
@@ -386,6 +408,24 @@ func _ModelService_DeleteModel_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ModelService_GetBatching_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetBatchingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModelServiceServer).GetBatching(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModelService_GetBatching_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModelServiceServer).GetBatching(ctx, req.(*GetBatchingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ModelService_ServiceDesc is the grpc.ServiceDesc for ModelService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -424,6 +464,10 @@ var ModelService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteModel",
 			Handler:    _ModelService_DeleteModel_Handler,
+		},
+		{
+			MethodName: "GetBatching",
+			Handler:    _ModelService_GetBatching_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

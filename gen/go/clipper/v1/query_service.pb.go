@@ -184,7 +184,10 @@ type QueryRequest struct {
 	// limit is the smallest of this, the call's own deadline and the application's latency objective.
 	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// An identifier of the caller's choice, returned as it is and written to logs. At most 128 bytes.
-	Id            string `protobuf:"bytes,6,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,6,opt,name=id,proto3" json:"id,omitempty"`
+	// How much the query matters when a model cannot answer all: 1 most, 8 least; 0 means 4. What
+	// matters less is refused first. It changes nothing while there is no overload.
+	Priority      uint32 `protobuf:"varint,15,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -259,6 +262,13 @@ func (x *QueryRequest) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *QueryRequest) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
 }
 
 // QueryResponse is the answer to one question.
@@ -380,7 +390,9 @@ type ModelPrediction struct {
 	// The probability with which the policy chose this model, in (0, 1].
 	Propensity float64 `protobuf:"fixed64,7,opt,name=propensity,proto3" json:"propensity,omitempty"`
 	// True when the model was asked for the record only and has no part in the answer.
-	Shadow        bool `protobuf:"varint,8,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	Shadow bool `protobuf:"varint,8,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	// When a repetition may succeed, for PREDICTION_STATUS_OVERLOADED; absent when that is not known.
+	RetryAfter    *durationpb.Duration `protobuf:"bytes,9,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -471,6 +483,13 @@ func (x *ModelPrediction) GetShadow() bool {
 	return false
 }
 
+func (x *ModelPrediction) GetRetryAfter() *durationpb.Duration {
+	if x != nil {
+		return x.RetryAfter
+	}
+	return nil
+}
+
 // QueryBatchRequest is many questions to one application.
 type QueryBatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -545,7 +564,9 @@ type BatchQuery struct {
 	// As in QueryRequest.
 	Context string `protobuf:"bytes,3,opt,name=context,proto3" json:"context,omitempty"`
 	// As in QueryRequest.
-	Id            string `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`
+	// As in QueryRequest.
+	Priority      uint32 `protobuf:"varint,15,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -606,6 +627,13 @@ func (x *BatchQuery) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *BatchQuery) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
 }
 
 // QueryBatchResponse has one result for each query, in the order of the queries.
@@ -856,7 +884,7 @@ var File_clipper_v1_query_service_proto protoreflect.FileDescriptor
 const file_clipper_v1_query_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1eclipper/v1/query_service.proto\x12\n" +
-	"clipper.v1\x1a\x16clipper/v1/error.proto\x1a\x17clipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xda\x01\n" +
+	"clipper.v1\x1a\x16clipper/v1/error.proto\x1a\x17clipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf6\x01\n" +
 	"\fQueryRequest\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x12*\n" +
 	"\x06inputs\x18\x02 \x03(\v2\x12.clipper.v1.TensorR\x06inputs\x12\x1d\n" +
@@ -864,7 +892,8 @@ const file_clipper_v1_query_service_proto_rawDesc = "" +
 	"input_json\x18\x03 \x01(\fR\tinputJson\x12\x18\n" +
 	"\acontext\x18\x04 \x01(\tR\acontext\x123\n" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x0e\n" +
-	"\x02id\x18\x06 \x01(\tR\x02id\"\xae\x02\n" +
+	"\x02id\x18\x06 \x01(\tR\x02id\x12\x1a\n" +
+	"\bpriority\x18\x0f \x01(\rR\bpriority\"\xae\x02\n" +
 	"\rQueryResponse\x12,\n" +
 	"\aoutputs\x18\x01 \x03(\v2\x12.clipper.v1.TensorR\aoutputs\x12\x1d\n" +
 	"\n" +
@@ -876,7 +905,7 @@ const file_clipper_v1_query_service_proto_rawDesc = "" +
 	"\vpredictions\x18\x05 \x03(\v2\x1b.clipper.v1.ModelPredictionR\vpredictions\x12\x1f\n" +
 	"\vfeedback_id\x18\x06 \x01(\tR\n" +
 	"feedbackId\x12\x0e\n" +
-	"\x02id\x18\a \x01(\tR\x02id\"\x8f\x02\n" +
+	"\x02id\x18\a \x01(\tR\x02id\"\xcb\x02\n" +
 	"\x0fModelPrediction\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x124\n" +
@@ -887,18 +916,21 @@ const file_clipper_v1_query_service_proto_rawDesc = "" +
 	"\n" +
 	"propensity\x18\a \x01(\x01R\n" +
 	"propensity\x12\x16\n" +
-	"\x06shadow\x18\b \x01(\bR\x06shadow\"\x9c\x01\n" +
+	"\x06shadow\x18\b \x01(\bR\x06shadow\x12:\n" +
+	"\vretry_after\x18\t \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"retryAfter\"\x9c\x01\n" +
 	"\x11QueryBatchRequest\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x120\n" +
 	"\aqueries\x18\x02 \x03(\v2\x16.clipper.v1.BatchQueryR\aqueries\x123\n" +
-	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x81\x01\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x9d\x01\n" +
 	"\n" +
 	"BatchQuery\x12*\n" +
 	"\x06inputs\x18\x01 \x03(\v2\x12.clipper.v1.TensorR\x06inputs\x12\x1d\n" +
 	"\n" +
 	"input_json\x18\x02 \x01(\fR\tinputJson\x12\x18\n" +
 	"\acontext\x18\x03 \x01(\tR\acontext\x12\x0e\n" +
-	"\x02id\x18\x04 \x01(\tR\x02id\"G\n" +
+	"\x02id\x18\x04 \x01(\tR\x02id\x12\x1a\n" +
+	"\bpriority\x18\x0f \x01(\rR\bpriority\"G\n" +
 	"\x12QueryBatchResponse\x121\n" +
 	"\aresults\x18\x01 \x03(\v2\x17.clipper.v1.QueryResultR\aresults\"{\n" +
 	"\vQueryResult\x127\n" +
@@ -975,25 +1007,26 @@ var file_clipper_v1_query_service_proto_depIdxs = []int32{
 	4,  // 4: clipper.v1.QueryResponse.predictions:type_name -> clipper.v1.ModelPrediction
 	1,  // 5: clipper.v1.ModelPrediction.status:type_name -> clipper.v1.PredictionStatus
 	11, // 6: clipper.v1.ModelPrediction.outputs:type_name -> clipper.v1.Tensor
-	6,  // 7: clipper.v1.QueryBatchRequest.queries:type_name -> clipper.v1.BatchQuery
-	12, // 8: clipper.v1.QueryBatchRequest.timeout:type_name -> google.protobuf.Duration
-	11, // 9: clipper.v1.BatchQuery.inputs:type_name -> clipper.v1.Tensor
-	8,  // 10: clipper.v1.QueryBatchResponse.results:type_name -> clipper.v1.QueryResult
-	3,  // 11: clipper.v1.QueryResult.response:type_name -> clipper.v1.QueryResponse
-	13, // 12: clipper.v1.QueryResult.error:type_name -> clipper.v1.Error
-	2,  // 13: clipper.v1.QueryStreamRequest.query:type_name -> clipper.v1.QueryRequest
-	8,  // 14: clipper.v1.QueryStreamResponse.result:type_name -> clipper.v1.QueryResult
-	2,  // 15: clipper.v1.QueryService.Query:input_type -> clipper.v1.QueryRequest
-	5,  // 16: clipper.v1.QueryService.QueryBatch:input_type -> clipper.v1.QueryBatchRequest
-	9,  // 17: clipper.v1.QueryService.QueryStream:input_type -> clipper.v1.QueryStreamRequest
-	3,  // 18: clipper.v1.QueryService.Query:output_type -> clipper.v1.QueryResponse
-	7,  // 19: clipper.v1.QueryService.QueryBatch:output_type -> clipper.v1.QueryBatchResponse
-	10, // 20: clipper.v1.QueryService.QueryStream:output_type -> clipper.v1.QueryStreamResponse
-	18, // [18:21] is the sub-list for method output_type
-	15, // [15:18] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	12, // 7: clipper.v1.ModelPrediction.retry_after:type_name -> google.protobuf.Duration
+	6,  // 8: clipper.v1.QueryBatchRequest.queries:type_name -> clipper.v1.BatchQuery
+	12, // 9: clipper.v1.QueryBatchRequest.timeout:type_name -> google.protobuf.Duration
+	11, // 10: clipper.v1.BatchQuery.inputs:type_name -> clipper.v1.Tensor
+	8,  // 11: clipper.v1.QueryBatchResponse.results:type_name -> clipper.v1.QueryResult
+	3,  // 12: clipper.v1.QueryResult.response:type_name -> clipper.v1.QueryResponse
+	13, // 13: clipper.v1.QueryResult.error:type_name -> clipper.v1.Error
+	2,  // 14: clipper.v1.QueryStreamRequest.query:type_name -> clipper.v1.QueryRequest
+	8,  // 15: clipper.v1.QueryStreamResponse.result:type_name -> clipper.v1.QueryResult
+	2,  // 16: clipper.v1.QueryService.Query:input_type -> clipper.v1.QueryRequest
+	5,  // 17: clipper.v1.QueryService.QueryBatch:input_type -> clipper.v1.QueryBatchRequest
+	9,  // 18: clipper.v1.QueryService.QueryStream:input_type -> clipper.v1.QueryStreamRequest
+	3,  // 19: clipper.v1.QueryService.Query:output_type -> clipper.v1.QueryResponse
+	7,  // 20: clipper.v1.QueryService.QueryBatch:output_type -> clipper.v1.QueryBatchResponse
+	10, // 21: clipper.v1.QueryService.QueryStream:output_type -> clipper.v1.QueryStreamResponse
+	19, // [19:22] is the sub-list for method output_type
+	16, // [16:19] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_clipper_v1_query_service_proto_init() }

@@ -156,18 +156,22 @@ class Image(_message.Message):
     def __init__(self, reference: _Optional[str] = ...) -> None: ...
 
 class Batching(_message.Message):
-    __slots__ = ("policy", "max_batch_rows", "latency_objective", "max_in_flight", "max_queue_rows")
+    __slots__ = ("policy", "max_batch_rows", "latency_objective", "max_in_flight", "max_queue_rows", "max_delay", "auto_delay")
     POLICY_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_ROWS_FIELD_NUMBER: _ClassVar[int]
     LATENCY_OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     MAX_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    MAX_DELAY_FIELD_NUMBER: _ClassVar[int]
+    AUTO_DELAY_FIELD_NUMBER: _ClassVar[int]
     policy: str
     max_batch_rows: int
     latency_objective: _duration_pb2.Duration
     max_in_flight: int
     max_queue_rows: int
-    def __init__(self, policy: _Optional[str] = ..., max_batch_rows: _Optional[int] = ..., latency_objective: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_in_flight: _Optional[int] = ..., max_queue_rows: _Optional[int] = ...) -> None: ...
+    max_delay: _duration_pb2.Duration
+    auto_delay: bool
+    def __init__(self, policy: _Optional[str] = ..., max_batch_rows: _Optional[int] = ..., latency_objective: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_in_flight: _Optional[int] = ..., max_queue_rows: _Optional[int] = ..., max_delay: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., auto_delay: bool = ...) -> None: ...
 
 class Cache(_message.Message):
     __slots__ = ("disabled",)
@@ -302,3 +306,110 @@ class DeleteModelRequest(_message.Message):
 class DeleteModelResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class GetBatchingRequest(_message.Message):
+    __slots__ = ("model", "version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class GetBatchingResponse(_message.Message):
+    __slots__ = ("model", "version", "batching", "queue", "replicas")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    BATCHING_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    batching: Batching
+    queue: QueueStatus
+    replicas: _containers.RepeatedCompositeFieldContainer[ReplicaBatching]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., queue: _Optional[_Union[QueueStatus, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaBatching, _Mapping]]] = ...) -> None: ...
+
+class QueueStatus(_message.Message):
+    __slots__ = ("rows", "in_flight_rows", "delay", "drain_rate", "overloaded", "dropped")
+    class DroppedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_ROWS_FIELD_NUMBER: _ClassVar[int]
+    DELAY_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_RATE_FIELD_NUMBER: _ClassVar[int]
+    OVERLOADED_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    in_flight_rows: int
+    delay: _duration_pb2.Duration
+    drain_rate: float
+    overloaded: bool
+    dropped: _containers.ScalarMap[str, int]
+    def __init__(self, rows: _Optional[int] = ..., in_flight_rows: _Optional[int] = ..., delay: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., drain_rate: _Optional[float] = ..., overloaded: bool = ..., dropped: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class ReplicaBatching(_message.Message):
+    __slots__ = ("replica", "fixed_micros", "row_micros", "tail_micros", "hop_micros", "observations", "largest_rows", "target_rows", "in_flight_batches", "in_flight_rows", "latencies", "decisions")
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    FIXED_MICROS_FIELD_NUMBER: _ClassVar[int]
+    ROW_MICROS_FIELD_NUMBER: _ClassVar[int]
+    TAIL_MICROS_FIELD_NUMBER: _ClassVar[int]
+    HOP_MICROS_FIELD_NUMBER: _ClassVar[int]
+    OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_ROWS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_ROWS_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_BATCHES_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_ROWS_FIELD_NUMBER: _ClassVar[int]
+    LATENCIES_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    replica: str
+    fixed_micros: float
+    row_micros: float
+    tail_micros: float
+    hop_micros: float
+    observations: int
+    largest_rows: int
+    target_rows: int
+    in_flight_batches: int
+    in_flight_rows: int
+    latencies: _containers.RepeatedCompositeFieldContainer[LatencyPoint]
+    decisions: _containers.RepeatedCompositeFieldContainer[BatchDecision]
+    def __init__(self, replica: _Optional[str] = ..., fixed_micros: _Optional[float] = ..., row_micros: _Optional[float] = ..., tail_micros: _Optional[float] = ..., hop_micros: _Optional[float] = ..., observations: _Optional[int] = ..., largest_rows: _Optional[int] = ..., target_rows: _Optional[int] = ..., in_flight_batches: _Optional[int] = ..., in_flight_rows: _Optional[int] = ..., latencies: _Optional[_Iterable[_Union[LatencyPoint, _Mapping]]] = ..., decisions: _Optional[_Iterable[_Union[BatchDecision, _Mapping]]] = ...) -> None: ...
+
+class LatencyPoint(_message.Message):
+    __slots__ = ("rows", "observations", "observed_micros", "expected_micros", "tail_micros")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_MICROS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_MICROS_FIELD_NUMBER: _ClassVar[int]
+    TAIL_MICROS_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    observations: float
+    observed_micros: float
+    expected_micros: float
+    tail_micros: float
+    def __init__(self, rows: _Optional[int] = ..., observations: _Optional[float] = ..., observed_micros: _Optional[float] = ..., expected_micros: _Optional[float] = ..., tail_micros: _Optional[float] = ...) -> None: ...
+
+class BatchDecision(_message.Message):
+    __slots__ = ("time", "rows", "waiting", "slack", "expected_micros", "shed", "ahead", "why")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    SLACK_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_MICROS_FIELD_NUMBER: _ClassVar[int]
+    SHED_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    time: _timestamp_pb2.Timestamp
+    rows: int
+    waiting: int
+    slack: _duration_pb2.Duration
+    expected_micros: float
+    shed: int
+    ahead: bool
+    why: str
+    def __init__(self, time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., rows: _Optional[int] = ..., waiting: _Optional[int] = ..., slack: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., expected_micros: _Optional[float] = ..., shed: _Optional[int] = ..., ahead: bool = ..., why: _Optional[str] = ...) -> None: ...

@@ -77,6 +77,11 @@ class ModelServiceStub(object):
                 request_serializer=clipper_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
                 response_deserializer=clipper_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
                 _registered_method=True)
+        self.GetBatching = channel.unary_unary(
+                '/clipper.v1.ModelService/GetBatching',
+                request_serializer=clipper_dot_v1_dot_model__service__pb2.GetBatchingRequest.SerializeToString,
+                response_deserializer=clipper_dot_v1_dot_model__service__pb2.GetBatchingResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer(object):
@@ -150,6 +155,15 @@ class ModelServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBatching(self, request, context):
+        """GetBatching explains how a version's queries are batched: what was learned of each replica, what
+        waits, and the last decisions with their reasons. NOT_FOUND: no such model or version.
+        UNAVAILABLE: the version does not run yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -192,6 +206,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.DeleteModel,
                     request_deserializer=clipper_dot_v1_dot_model__service__pb2.DeleteModelRequest.FromString,
                     response_serializer=clipper_dot_v1_dot_model__service__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'GetBatching': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBatching,
+                    request_deserializer=clipper_dot_v1_dot_model__service__pb2.GetBatchingRequest.FromString,
+                    response_serializer=clipper_dot_v1_dot_model__service__pb2.GetBatchingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -413,6 +432,33 @@ class ModelService(object):
             '/clipper.v1.ModelService/DeleteModel',
             clipper_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
             clipper_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBatching(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clipper.v1.ModelService/GetBatching',
+            clipper_dot_v1_dot_model__service__pb2.GetBatchingRequest.SerializeToString,
+            clipper_dot_v1_dot_model__service__pb2.GetBatchingResponse.FromString,
             options,
             channel_credentials,
             insecure,

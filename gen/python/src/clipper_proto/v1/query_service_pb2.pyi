@@ -46,20 +46,22 @@ PREDICTION_STATUS_NOT_FOUND: PredictionStatus
 PREDICTION_STATUS_UNAVAILABLE: PredictionStatus
 
 class QueryRequest(_message.Message):
-    __slots__ = ("application", "inputs", "input_json", "context", "timeout", "id")
+    __slots__ = ("application", "inputs", "input_json", "context", "timeout", "id", "priority")
     APPLICATION_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     INPUT_JSON_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     application: str
     inputs: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]
     input_json: bytes
     context: str
     timeout: _duration_pb2.Duration
     id: str
-    def __init__(self, application: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., input_json: _Optional[bytes] = ..., context: _Optional[str] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., id: _Optional[str] = ...) -> None: ...
+    priority: int
+    def __init__(self, application: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., input_json: _Optional[bytes] = ..., context: _Optional[str] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., id: _Optional[str] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class QueryResponse(_message.Message):
     __slots__ = ("outputs", "is_default", "default_reason", "confidence", "predictions", "feedback_id", "id")
@@ -80,7 +82,7 @@ class QueryResponse(_message.Message):
     def __init__(self, outputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., is_default: bool = ..., default_reason: _Optional[_Union[DefaultReason, str]] = ..., confidence: _Optional[float] = ..., predictions: _Optional[_Iterable[_Union[ModelPrediction, _Mapping]]] = ..., feedback_id: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class ModelPrediction(_message.Message):
-    __slots__ = ("model", "version", "status", "outputs", "message", "cached", "propensity", "shadow")
+    __slots__ = ("model", "version", "status", "outputs", "message", "cached", "propensity", "shadow", "retry_after")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +91,7 @@ class ModelPrediction(_message.Message):
     CACHED_FIELD_NUMBER: _ClassVar[int]
     PROPENSITY_FIELD_NUMBER: _ClassVar[int]
     SHADOW_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     status: PredictionStatus
@@ -97,7 +100,8 @@ class ModelPrediction(_message.Message):
     cached: bool
     propensity: float
     shadow: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., status: _Optional[_Union[PredictionStatus, str]] = ..., outputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., message: _Optional[str] = ..., cached: bool = ..., propensity: _Optional[float] = ..., shadow: bool = ...) -> None: ...
+    retry_after: _duration_pb2.Duration
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., status: _Optional[_Union[PredictionStatus, str]] = ..., outputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., message: _Optional[str] = ..., cached: bool = ..., propensity: _Optional[float] = ..., shadow: bool = ..., retry_after: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class QueryBatchRequest(_message.Message):
     __slots__ = ("application", "queries", "timeout")
@@ -110,16 +114,18 @@ class QueryBatchRequest(_message.Message):
     def __init__(self, application: _Optional[str] = ..., queries: _Optional[_Iterable[_Union[BatchQuery, _Mapping]]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class BatchQuery(_message.Message):
-    __slots__ = ("inputs", "input_json", "context", "id")
+    __slots__ = ("inputs", "input_json", "context", "id", "priority")
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     INPUT_JSON_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     inputs: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]
     input_json: bytes
     context: str
     id: str
-    def __init__(self, inputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., input_json: _Optional[bytes] = ..., context: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
+    priority: int
+    def __init__(self, inputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., input_json: _Optional[bytes] = ..., context: _Optional[str] = ..., id: _Optional[str] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class QueryBatchResponse(_message.Message):
     __slots__ = ("results",)

@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file clipper/v1/model_service.proto.
  */
 export const file_clipper_v1_model_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5jbGlwcGVyL3YxL21vZGVsX3NlcnZpY2UucHJvdG8SCmNsaXBwZXIudjEiWgoFTW9kZWwSDAoEbmFtZRgBIAEoCRIXCg9jdXJyZW50X3ZlcnNpb24YAiABKAkSKgoIdmVyc2lvbnMYAyADKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiKnBAoMTW9kZWxWZXJzaW9uEg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSKAoJc2lnbmF0dXJlGAMgASgLMhUuY2xpcHBlci52MS5TaWduYXR1cmUSKAoJY29udGFpbmVyGAQgASgLMhUuY2xpcHBlci52MS5Db250YWluZXISFQoIcmVwbGljYXMYBSABKA1IAIgBARImCghiYXRjaGluZxgGIAEoCzIULmNsaXBwZXIudjEuQmF0Y2hpbmcSIAoFY2FjaGUYByABKAsyES5jbGlwcGVyLnYxLkNhY2hlEjQKBmxhYmVscxgIIAMoCzIkLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uLkxhYmVsc0VudHJ5Eg8KB2N1cnJlbnQYCSABKAgSJQoFc3RhdGUYCiABKA4yFi5jbGlwcGVyLnYxLk1vZGVsU3RhdGUSFQoNc3RhdGVfbWVzc2FnZRgLIAEoCRIrCg5yZXBsaWNhX3N0YXR1cxgMIAMoCzITLmNsaXBwZXIudjEuUmVwbGljYRIvCgtjcmVhdGVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIwoHd2FybV91cBgOIAEoCzISLmNsaXBwZXIudjEuV2FybVVwGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX3JlcGxpY2FzInQKBldhcm1VcBIpCgdzYW1wbGVzGAEgAygLMhguY2xpcHBlci52MS5XYXJtVXBTYW1wbGUSLQoKdGltZV9saW1pdBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghkaXNhYmxlZBgDIAEoCCIzCgxXYXJtVXBTYW1wbGUSIwoHdGVuc29ycxgBIAMoCzISLmNsaXBwZXIudjEuVGVuc29yItQCCglDb250YWluZXISJgoHYWRhcHRlchgBIAEoCzITLmNsaXBwZXIudjEuQWRhcHRlckgAEiYKB2NvbW1hbmQYAiABKAsyEy5jbGlwcGVyLnYxLkNvbW1hbmRIABImCgdhZGRyZXNzGAMgASgLMhMuY2xpcHBlci52MS5BZGRyZXNzSAASIgoFaW1hZ2UYBCABKAsyES5jbGlwcGVyLnYxLkltYWdlSAASOwoLZW52aXJvbm1lbnQYBSADKAsyJi5jbGlwcGVyLnYxLkNvbnRhaW5lci5FbnZpcm9ubWVudEVudHJ5EjAKDXN0YXJ0X3RpbWVvdXQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24aMgoQRW52aXJvbm1lbnRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQggKBnNvdXJjZSIwCgdBZGFwdGVyEhEKCWZyYW1ld29yaxgBIAEoCRISCgptb2RlbF9wYXRoGAIgASgJIi8KB0NvbW1hbmQSEQoJYXJndW1lbnRzGAEgAygJEhEKCWRpcmVjdG9yeRgCIAEoCSIaCgdBZGRyZXNzEg8KB2FkZHJlc3MYASABKAkiGgoFSW1hZ2USEQoJcmVmZXJlbmNlGAEgASgJIpcBCghCYXRjaGluZxIOCgZwb2xpY3kYASABKAkSFgoObWF4X2JhdGNoX3Jvd3MYAiABKA0SNAoRbGF0ZW5jeV9vYmplY3RpdmUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFQoNbWF4X2luX2ZsaWdodBgEIAEoDRIWCg5tYXhfcXVldWVfcm93cxgFIAEoDSIZCgVDYWNoZRIQCghkaXNhYmxlZBgBIAEoCCKiAQoHUmVwbGljYRIKCgJpZBgBIAEoCRInCgVzdGF0ZRgCIAEoDjIYLmNsaXBwZXIudjEuUmVwbGljYVN0YXRlEg8KB2FkZHJlc3MYAyABKAkSDwoHbWVzc2FnZRgEIAEoCRIQCghyZXN0YXJ0cxgFIAEoDRIuCgpzdGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJVChJEZXBsb3lNb2RlbFJlcXVlc3QSKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uEhQKDGtlZXBfY3VycmVudBgCIAEoCCJAChNEZXBsb3lNb2RlbFJlc3BvbnNlEikKB3ZlcnNpb24YASABKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiIgCg9HZXRNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkiNAoQR2V0TW9kZWxSZXNwb25zZRIgCgVtb2RlbBgBIAEoCzIRLmNsaXBwZXIudjEuTW9kZWwiOgoRTGlzdE1vZGVsc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgNEhIKCnBhZ2VfdG9rZW4YAiABKAkiUAoSTGlzdE1vZGVsc1Jlc3BvbnNlEiEKBm1vZGVscxgBIAMoCzIRLmNsaXBwZXIudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjgKFkdldE1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSJEChdHZXRNb2RlbFZlcnNpb25SZXNwb25zZRIpCgd2ZXJzaW9uGAEgASgLMhguY2xpcHBlci52MS5Nb2RlbFZlcnNpb24iqQEKGVVwZGF0ZU1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIVCghyZXBsaWNhcxgDIAEoDUgAiAEBEiYKCGJhdGNoaW5nGAQgASgLMhQuY2xpcHBlci52MS5CYXRjaGluZxIgCgVjYWNoZRgFIAEoCzIRLmNsaXBwZXIudjEuQ2FjaGVCCwoJX3JlcGxpY2FzIkcKGlVwZGF0ZU1vZGVsVmVyc2lvblJlc3BvbnNlEikKB3ZlcnNpb24YASABKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiI6ChhTZXRDdXJyZW50VmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSI9ChlTZXRDdXJyZW50VmVyc2lvblJlc3BvbnNlEiAKBW1vZGVsGAEgASgLMhEuY2xpcHBlci52MS5Nb2RlbCI7ChlEZWxldGVNb2RlbFZlcnNpb25SZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkiHAoaRGVsZXRlTW9kZWxWZXJzaW9uUmVzcG9uc2UiIwoSRGVsZXRlTW9kZWxSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJIhUKE0RlbGV0ZU1vZGVsUmVzcG9uc2UqvwEKCk1vZGVsU3RhdGUSGwoXTU9ERUxfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRNT0RFTF9TVEFURV9TVEFSVElORxABEhUKEU1PREVMX1NUQVRFX1JFQURZEAISGAoUTU9ERUxfU1RBVEVfREVHUkFERUQQAxIWChJNT0RFTF9TVEFURV9GQUlMRUQQBBIXChNNT0RFTF9TVEFURV9TVE9QUEVEEAUSGAoUTU9ERUxfU1RBVEVfREVMRVRJTkcQBiqYAQoMUmVwbGljYVN0YXRlEh0KGVJFUExJQ0FfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZSRVBMSUNBX1NUQVRFX1NUQVJUSU5HEAESFwoTUkVQTElDQV9TVEFURV9SRUFEWRACEhoKFlJFUExJQ0FfU1RBVEVfRFJBSU5JTkcQAxIYChRSRVBMSUNBX1NUQVRFX0ZBSUxFRBAEMsoFCgxNb2RlbFNlcnZpY2USTgoLRGVwbG95TW9kZWwSHi5jbGlwcGVyLnYxLkRlcGxveU1vZGVsUmVxdWVzdBofLmNsaXBwZXIudjEuRGVwbG95TW9kZWxSZXNwb25zZRJFCghHZXRNb2RlbBIbLmNsaXBwZXIudjEuR2V0TW9kZWxSZXF1ZXN0GhwuY2xpcHBlci52MS5HZXRNb2RlbFJlc3BvbnNlEksKCkxpc3RNb2RlbHMSHS5jbGlwcGVyLnYxLkxpc3RNb2RlbHNSZXF1ZXN0Gh4uY2xpcHBlci52MS5MaXN0TW9kZWxzUmVzcG9uc2USWgoPR2V0TW9kZWxWZXJzaW9uEiIuY2xpcHBlci52MS5HZXRNb2RlbFZlcnNpb25SZXF1ZXN0GiMuY2xpcHBlci52MS5HZXRNb2RlbFZlcnNpb25SZXNwb25zZRJjChJVcGRhdGVNb2RlbFZlcnNpb24SJS5jbGlwcGVyLnYxLlVwZGF0ZU1vZGVsVmVyc2lvblJlcXVlc3QaJi5jbGlwcGVyLnYxLlVwZGF0ZU1vZGVsVmVyc2lvblJlc3BvbnNlEmAKEVNldEN1cnJlbnRWZXJzaW9uEiQuY2xpcHBlci52MS5TZXRDdXJyZW50VmVyc2lvblJlcXVlc3QaJS5jbGlwcGVyLnYxLlNldEN1cnJlbnRWZXJzaW9uUmVzcG9uc2USYwoSRGVsZXRlTW9kZWxWZXJzaW9uEiUuY2xpcHBlci52MS5EZWxldGVNb2RlbFZlcnNpb25SZXF1ZXN0GiYuY2xpcHBlci52MS5EZWxldGVNb2RlbFZlcnNpb25SZXNwb25zZRJOCgtEZWxldGVNb2RlbBIeLmNsaXBwZXIudjEuRGVsZXRlTW9kZWxSZXF1ZXN0Gh8uY2xpcHBlci52MS5EZWxldGVNb2RlbFJlc3BvbnNlYgZwcm90bzM", [file_clipper_v1_tensor, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("Ch5jbGlwcGVyL3YxL21vZGVsX3NlcnZpY2UucHJvdG8SCmNsaXBwZXIudjEiWgoFTW9kZWwSDAoEbmFtZRgBIAEoCRIXCg9jdXJyZW50X3ZlcnNpb24YAiABKAkSKgoIdmVyc2lvbnMYAyADKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiKnBAoMTW9kZWxWZXJzaW9uEg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSKAoJc2lnbmF0dXJlGAMgASgLMhUuY2xpcHBlci52MS5TaWduYXR1cmUSKAoJY29udGFpbmVyGAQgASgLMhUuY2xpcHBlci52MS5Db250YWluZXISFQoIcmVwbGljYXMYBSABKA1IAIgBARImCghiYXRjaGluZxgGIAEoCzIULmNsaXBwZXIudjEuQmF0Y2hpbmcSIAoFY2FjaGUYByABKAsyES5jbGlwcGVyLnYxLkNhY2hlEjQKBmxhYmVscxgIIAMoCzIkLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uLkxhYmVsc0VudHJ5Eg8KB2N1cnJlbnQYCSABKAgSJQoFc3RhdGUYCiABKA4yFi5jbGlwcGVyLnYxLk1vZGVsU3RhdGUSFQoNc3RhdGVfbWVzc2FnZRgLIAEoCRIrCg5yZXBsaWNhX3N0YXR1cxgMIAMoCzITLmNsaXBwZXIudjEuUmVwbGljYRIvCgtjcmVhdGVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIwoHd2FybV91cBgOIAEoCzISLmNsaXBwZXIudjEuV2FybVVwGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX3JlcGxpY2FzInQKBldhcm1VcBIpCgdzYW1wbGVzGAEgAygLMhguY2xpcHBlci52MS5XYXJtVXBTYW1wbGUSLQoKdGltZV9saW1pdBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghkaXNhYmxlZBgDIAEoCCIzCgxXYXJtVXBTYW1wbGUSIwoHdGVuc29ycxgBIAMoCzISLmNsaXBwZXIudjEuVGVuc29yItQCCglDb250YWluZXISJgoHYWRhcHRlchgBIAEoCzITLmNsaXBwZXIudjEuQWRhcHRlckgAEiYKB2NvbW1hbmQYAiABKAsyEy5jbGlwcGVyLnYxLkNvbW1hbmRIABImCgdhZGRyZXNzGAMgASgLMhMuY2xpcHBlci52MS5BZGRyZXNzSAASIgoFaW1hZ2UYBCABKAsyES5jbGlwcGVyLnYxLkltYWdlSAASOwoLZW52aXJvbm1lbnQYBSADKAsyJi5jbGlwcGVyLnYxLkNvbnRhaW5lci5FbnZpcm9ubWVudEVudHJ5EjAKDXN0YXJ0X3RpbWVvdXQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24aMgoQRW52aXJvbm1lbnRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQggKBnNvdXJjZSIwCgdBZGFwdGVyEhEKCWZyYW1ld29yaxgBIAEoCRISCgptb2RlbF9wYXRoGAIgASgJIi8KB0NvbW1hbmQSEQoJYXJndW1lbnRzGAEgAygJEhEKCWRpcmVjdG9yeRgCIAEoCSIaCgdBZGRyZXNzEg8KB2FkZHJlc3MYASABKAkiGgoFSW1hZ2USEQoJcmVmZXJlbmNlGAEgASgJItkBCghCYXRjaGluZxIOCgZwb2xpY3kYASABKAkSFgoObWF4X2JhdGNoX3Jvd3MYAiABKA0SNAoRbGF0ZW5jeV9vYmplY3RpdmUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFQoNbWF4X2luX2ZsaWdodBgEIAEoDRIWCg5tYXhfcXVldWVfcm93cxgFIAEoDRIsCgltYXhfZGVsYXkYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKYXV0b19kZWxheRgHIAEoCCIZCgVDYWNoZRIQCghkaXNhYmxlZBgBIAEoCCKiAQoHUmVwbGljYRIKCgJpZBgBIAEoCRInCgVzdGF0ZRgCIAEoDjIYLmNsaXBwZXIudjEuUmVwbGljYVN0YXRlEg8KB2FkZHJlc3MYAyABKAkSDwoHbWVzc2FnZRgEIAEoCRIQCghyZXN0YXJ0cxgFIAEoDRIuCgpzdGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJVChJEZXBsb3lNb2RlbFJlcXVlc3QSKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uEhQKDGtlZXBfY3VycmVudBgCIAEoCCJAChNEZXBsb3lNb2RlbFJlc3BvbnNlEikKB3ZlcnNpb24YASABKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiIgCg9HZXRNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkiNAoQR2V0TW9kZWxSZXNwb25zZRIgCgVtb2RlbBgBIAEoCzIRLmNsaXBwZXIudjEuTW9kZWwiOgoRTGlzdE1vZGVsc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgNEhIKCnBhZ2VfdG9rZW4YAiABKAkiUAoSTGlzdE1vZGVsc1Jlc3BvbnNlEiEKBm1vZGVscxgBIAMoCzIRLmNsaXBwZXIudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjgKFkdldE1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSJEChdHZXRNb2RlbFZlcnNpb25SZXNwb25zZRIpCgd2ZXJzaW9uGAEgASgLMhguY2xpcHBlci52MS5Nb2RlbFZlcnNpb24iqQEKGVVwZGF0ZU1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIVCghyZXBsaWNhcxgDIAEoDUgAiAEBEiYKCGJhdGNoaW5nGAQgASgLMhQuY2xpcHBlci52MS5CYXRjaGluZxIgCgVjYWNoZRgFIAEoCzIRLmNsaXBwZXIudjEuQ2FjaGVCCwoJX3JlcGxpY2FzIkcKGlVwZGF0ZU1vZGVsVmVyc2lvblJlc3BvbnNlEikKB3ZlcnNpb24YASABKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiI6ChhTZXRDdXJyZW50VmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSI9ChlTZXRDdXJyZW50VmVyc2lvblJlc3BvbnNlEiAKBW1vZGVsGAEgASgLMhEuY2xpcHBlci52MS5Nb2RlbCI7ChlEZWxldGVNb2RlbFZlcnNpb25SZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkiHAoaRGVsZXRlTW9kZWxWZXJzaW9uUmVzcG9uc2UiIwoSRGVsZXRlTW9kZWxSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJIhUKE0RlbGV0ZU1vZGVsUmVzcG9uc2UiNAoSR2V0QmF0Y2hpbmdSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkitAEKE0dldEJhdGNoaW5nUmVzcG9uc2USDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRImCghiYXRjaGluZxgDIAEoCzIULmNsaXBwZXIudjEuQmF0Y2hpbmcSJgoFcXVldWUYBCABKAsyFy5jbGlwcGVyLnYxLlF1ZXVlU3RhdHVzEi0KCHJlcGxpY2FzGAUgAygLMhsuY2xpcHBlci52MS5SZXBsaWNhQmF0Y2hpbmci7AEKC1F1ZXVlU3RhdHVzEgwKBHJvd3MYASABKA0SFgoOaW5fZmxpZ2h0X3Jvd3MYAiABKA0SKAoFZGVsYXkYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKZHJhaW5fcmF0ZRgEIAEoARISCgpvdmVybG9hZGVkGAUgASgIEjUKB2Ryb3BwZWQYBiADKAsyJC5jbGlwcGVyLnYxLlF1ZXVlU3RhdHVzLkRyb3BwZWRFbnRyeRouCgxEcm9wcGVkRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgEOgI4ASLEAgoPUmVwbGljYUJhdGNoaW5nEg8KB3JlcGxpY2EYASABKAkSFAoMZml4ZWRfbWljcm9zGAIgASgBEhIKCnJvd19taWNyb3MYAyABKAESEwoLdGFpbF9taWNyb3MYBCABKAESEgoKaG9wX21pY3JvcxgFIAEoARIUCgxvYnNlcnZhdGlvbnMYBiABKAQSFAoMbGFyZ2VzdF9yb3dzGAcgASgNEhMKC3RhcmdldF9yb3dzGAggASgNEhkKEWluX2ZsaWdodF9iYXRjaGVzGAkgASgNEhYKDmluX2ZsaWdodF9yb3dzGAogASgNEisKCWxhdGVuY2llcxgLIAMoCzIYLmNsaXBwZXIudjEuTGF0ZW5jeVBvaW50EiwKCWRlY2lzaW9ucxgMIAMoCzIZLmNsaXBwZXIudjEuQmF0Y2hEZWNpc2lvbiJ5CgxMYXRlbmN5UG9pbnQSDAoEcm93cxgBIAEoDRIUCgxvYnNlcnZhdGlvbnMYAiABKAESFwoPb2JzZXJ2ZWRfbWljcm9zGAMgASgBEhcKD2V4cGVjdGVkX21pY3JvcxgEIAEoARITCgt0YWlsX21pY3JvcxgFIAEoASLFAQoNQmF0Y2hEZWNpc2lvbhIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRyb3dzGAIgASgNEg8KB3dhaXRpbmcYAyABKA0SKAoFc2xhY2sYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFwoPZXhwZWN0ZWRfbWljcm9zGAUgASgBEgwKBHNoZWQYBiABKA0SDQoFYWhlYWQYByABKAgSCwoDd2h5GAggASgJKr8BCgpNb2RlbFN0YXRlEhsKF01PREVMX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUTU9ERUxfU1RBVEVfU1RBUlRJTkcQARIVChFNT0RFTF9TVEFURV9SRUFEWRACEhgKFE1PREVMX1NUQVRFX0RFR1JBREVEEAMSFgoSTU9ERUxfU1RBVEVfRkFJTEVEEAQSFwoTTU9ERUxfU1RBVEVfU1RPUFBFRBAFEhgKFE1PREVMX1NUQVRFX0RFTEVUSU5HEAYqmAEKDFJlcGxpY2FTdGF0ZRIdChlSRVBMSUNBX1NUQVRFX1VOU1BFQ0lGSUVEEAASGgoWUkVQTElDQV9TVEFURV9TVEFSVElORxABEhcKE1JFUExJQ0FfU1RBVEVfUkVBRFkQAhIaChZSRVBMSUNBX1NUQVRFX0RSQUlOSU5HEAMSGAoUUkVQTElDQV9TVEFURV9GQUlMRUQQBDKaBgoMTW9kZWxTZXJ2aWNlEk4KC0RlcGxveU1vZGVsEh4uY2xpcHBlci52MS5EZXBsb3lNb2RlbFJlcXVlc3QaHy5jbGlwcGVyLnYxLkRlcGxveU1vZGVsUmVzcG9uc2USRQoIR2V0TW9kZWwSGy5jbGlwcGVyLnYxLkdldE1vZGVsUmVxdWVzdBocLmNsaXBwZXIudjEuR2V0TW9kZWxSZXNwb25zZRJLCgpMaXN0TW9kZWxzEh0uY2xpcHBlci52MS5MaXN0TW9kZWxzUmVxdWVzdBoeLmNsaXBwZXIudjEuTGlzdE1vZGVsc1Jlc3BvbnNlEloKD0dldE1vZGVsVmVyc2lvbhIiLmNsaXBwZXIudjEuR2V0TW9kZWxWZXJzaW9uUmVxdWVzdBojLmNsaXBwZXIudjEuR2V0TW9kZWxWZXJzaW9uUmVzcG9uc2USYwoSVXBkYXRlTW9kZWxWZXJzaW9uEiUuY2xpcHBlci52MS5VcGRhdGVNb2RlbFZlcnNpb25SZXF1ZXN0GiYuY2xpcHBlci52MS5VcGRhdGVNb2RlbFZlcnNpb25SZXNwb25zZRJgChFTZXRDdXJyZW50VmVyc2lvbhIkLmNsaXBwZXIudjEuU2V0Q3VycmVudFZlcnNpb25SZXF1ZXN0GiUuY2xpcHBlci52MS5TZXRDdXJyZW50VmVyc2lvblJlc3BvbnNlEmMKEkRlbGV0ZU1vZGVsVmVyc2lvbhIlLmNsaXBwZXIudjEuRGVsZXRlTW9kZWxWZXJzaW9uUmVxdWVzdBomLmNsaXBwZXIudjEuRGVsZXRlTW9kZWxWZXJzaW9uUmVzcG9uc2USTgoLRGVsZXRlTW9kZWwSHi5jbGlwcGVyLnYxLkRlbGV0ZU1vZGVsUmVxdWVzdBofLmNsaXBwZXIudjEuRGVsZXRlTW9kZWxSZXNwb25zZRJOCgtHZXRCYXRjaGluZxIeLmNsaXBwZXIudjEuR2V0QmF0Y2hpbmdSZXF1ZXN0Gh8uY2xpcHBlci52MS5HZXRCYXRjaGluZ1Jlc3BvbnNlYgZwcm90bzM", [file_clipper_v1_tensor, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Model is a name with versions.
@@ -400,7 +400,7 @@ export const ImageSchema: GenMessage<Image> = /*@__PURE__*/
  */
 export type Batching = Message<"clipper.v1.Batching"> & {
   /**
-   * "aimd", "fixed" or "none". Default "aimd".
+   * "slo", "aimd", "quantile", "fixed" or "none". Default "slo".
    *
    * @generated from field: string policy = 1;
    */
@@ -415,7 +415,8 @@ export type Batching = Message<"clipper.v1.Batching"> & {
   maxBatchRows: number;
 
   /**
-   * The latency of one batch that "aimd" aims for. Default: half the time that the queries have.
+   * The longest that one batch may take, for "slo", "aimd" and "quantile"; at most 1 h. Default: for
+   * "slo" what the most urgent query has left, for the others half of the time that it had at first.
    *
    * @generated from field: google.protobuf.Duration latency_objective = 3;
    */
@@ -434,6 +435,24 @@ export type Batching = Message<"clipper.v1.Batching"> & {
    * @generated from field: uint32 max_queue_rows = 5;
    */
   maxQueueRows: number;
+
+  /**
+   * How long a batch that is not full may be held back for more rows while a replica is idle, from
+   * the arrival of its oldest row; at most 1 min, and never so long that a row would be late. Default
+   * 0: nothing waits while a replica is idle.
+   *
+   * @generated from field: google.protobuf.Duration max_delay = 6;
+   */
+  maxDelay?: Duration | undefined;
+
+  /**
+   * True: batches are held back only as far as what was learned of the replica says that it gains
+   * throughput, and for at most `max_delay`, by default a tenth of the time that the most urgent
+   * query had at first.
+   *
+   * @generated from field: bool auto_delay = 7;
+   */
+  autoDelay: boolean;
 };
 
 /**
@@ -916,6 +935,362 @@ export const DeleteModelResponseSchema: GenMessage<DeleteModelResponse> = /*@__P
   messageDesc(file_clipper_v1_model_service, 27);
 
 /**
+ * GetBatchingRequest names a version.
+ *
+ * @generated from message clipper.v1.GetBatchingRequest
+ */
+export type GetBatchingRequest = Message<"clipper.v1.GetBatchingRequest"> & {
+  /**
+   * The model's name.
+   *
+   * @generated from field: string model = 1;
+   */
+  model: string;
+
+  /**
+   * The version.
+   *
+   * @generated from field: string version = 2;
+   */
+  version: string;
+};
+
+/**
+ * Describes the message clipper.v1.GetBatchingRequest.
+ * Use `create(GetBatchingRequestSchema)` to create a new message.
+ */
+export const GetBatchingRequestSchema: GenMessage<GetBatchingRequest> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 28);
+
+/**
+ * GetBatchingResponse says how a version's queries are batched now.
+ *
+ * @generated from message clipper.v1.GetBatchingResponse
+ */
+export type GetBatchingResponse = Message<"clipper.v1.GetBatchingResponse"> & {
+  /**
+   * The model's name.
+   *
+   * @generated from field: string model = 1;
+   */
+  model: string;
+
+  /**
+   * The version.
+   *
+   * @generated from field: string version = 2;
+   */
+  version: string;
+
+  /**
+   * The settings, with every default filled in.
+   *
+   * @generated from field: clipper.v1.Batching batching = 3;
+   */
+  batching?: Batching | undefined;
+
+  /**
+   * What waits.
+   *
+   * @generated from field: clipper.v1.QueueStatus queue = 4;
+   */
+  queue?: QueueStatus | undefined;
+
+  /**
+   * The replicas that take batches, sorted by id; at most 256.
+   *
+   * @generated from field: repeated clipper.v1.ReplicaBatching replicas = 5;
+   */
+  replicas: ReplicaBatching[];
+};
+
+/**
+ * Describes the message clipper.v1.GetBatchingResponse.
+ * Use `create(GetBatchingResponseSchema)` to create a new message.
+ */
+export const GetBatchingResponseSchema: GenMessage<GetBatchingResponse> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 29);
+
+/**
+ * QueueStatus is the state of a version's queue.
+ *
+ * @generated from message clipper.v1.QueueStatus
+ */
+export type QueueStatus = Message<"clipper.v1.QueueStatus"> & {
+  /**
+   * The rows that wait.
+   *
+   * @generated from field: uint32 rows = 1;
+   */
+  rows: number;
+
+  /**
+   * The rows that replicas have.
+   *
+   * @generated from field: uint32 in_flight_rows = 2;
+   */
+  inFlightRows: number;
+
+  /**
+   * How long the last row that was taken had waited.
+   *
+   * @generated from field: google.protobuf.Duration delay = 3;
+   */
+  delay?: Duration | undefined;
+
+  /**
+   * The rows per second that the replicas can answer together at their target sizes, as learned; 0
+   * when nothing is known.
+   *
+   * @generated from field: double drain_rate = 4;
+   */
+  drainRate: number;
+
+  /**
+   * True: more comes than can be answered in time, so what the queue cannot serve is refused when it
+   * comes.
+   *
+   * @generated from field: bool overloaded = 5;
+   */
+  overloaded: boolean;
+
+  /**
+   * The rows that left the queue without a prediction since the version was started here, by reason:
+   * "expired", "cancelled", "full", "no_replica", "hopeless", "overloaded", "shed", "outranked". Only
+   * reasons that occurred.
+   *
+   * @generated from field: map<string, uint64> dropped = 6;
+   */
+  dropped: { [key: string]: bigint };
+};
+
+/**
+ * Describes the message clipper.v1.QueueStatus.
+ * Use `create(QueueStatusSchema)` to create a new message.
+ */
+export const QueueStatusSchema: GenMessage<QueueStatus> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 30);
+
+/**
+ * ReplicaBatching is what is known of a replica's latency, and what follows from it. The time of a
+ * batch of n rows is about `fixed_micros` + n * `row_micros`.
+ *
+ * @generated from message clipper.v1.ReplicaBatching
+ */
+export type ReplicaBatching = Message<"clipper.v1.ReplicaBatching"> & {
+  /**
+   * The replica's id.
+   *
+   * @generated from field: string replica = 1;
+   */
+  replica: string;
+
+  /**
+   * The part of the time that does not depend on the size, in microseconds.
+   *
+   * @generated from field: double fixed_micros = 2;
+   */
+  fixedMicros: number;
+
+  /**
+   * The time that one more row takes, in microseconds.
+   *
+   * @generated from field: double row_micros = 3;
+   */
+  rowMicros: number;
+
+  /**
+   * The 99th percentile of a batch of the target size, in microseconds.
+   *
+   * @generated from field: double tail_micros = 4;
+   */
+  tailMicros: number;
+
+  /**
+   * The part of a batch's time that is not the model's: encoding and the way there and back, in
+   * microseconds; 0 when the container does not tell the model's own time.
+   *
+   * @generated from field: double hop_micros = 5;
+   */
+  hopMicros: number;
+
+  /**
+   * The number of batches learned from, also before the replica or the service was started again.
+   *
+   * @generated from field: uint64 observations = 6;
+   */
+  observations: bigint;
+
+  /**
+   * The largest batch seen, in rows.
+   *
+   * @generated from field: uint32 largest_rows = 7;
+   */
+  largestRows: number;
+
+  /**
+   * The size that batches are to have when enough waits, in rows.
+   *
+   * @generated from field: uint32 target_rows = 8;
+   */
+  targetRows: number;
+
+  /**
+   * The batches under way.
+   *
+   * @generated from field: uint32 in_flight_batches = 9;
+   */
+  inFlightBatches: number;
+
+  /**
+   * The rows of these.
+   *
+   * @generated from field: uint32 in_flight_rows = 10;
+   */
+  inFlightRows: number;
+
+  /**
+   * What was seen and what is expected, by size.
+   *
+   * @generated from field: repeated clipper.v1.LatencyPoint latencies = 11;
+   */
+  latencies: LatencyPoint[];
+
+  /**
+   * The last decisions, newest first; at most 20.
+   *
+   * @generated from field: repeated clipper.v1.BatchDecision decisions = 12;
+   */
+  decisions: BatchDecision[];
+};
+
+/**
+ * Describes the message clipper.v1.ReplicaBatching.
+ * Use `create(ReplicaBatchingSchema)` to create a new message.
+ */
+export const ReplicaBatchingSchema: GenMessage<ReplicaBatching> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 31);
+
+/**
+ * LatencyPoint is the time of batches of about one size: from a power of two to below the next.
+ *
+ * @generated from message clipper.v1.LatencyPoint
+ */
+export type LatencyPoint = Message<"clipper.v1.LatencyPoint"> & {
+  /**
+   * The mean size of the batches seen, in rows.
+   *
+   * @generated from field: uint32 rows = 1;
+   */
+  rows: number;
+
+  /**
+   * The batches seen, older ones counting less.
+   *
+   * @generated from field: double observations = 2;
+   */
+  observations: number;
+
+  /**
+   * The mean time seen, in microseconds.
+   *
+   * @generated from field: double observed_micros = 3;
+   */
+  observedMicros: number;
+
+  /**
+   * The mean time expected, in microseconds.
+   *
+   * @generated from field: double expected_micros = 4;
+   */
+  expectedMicros: number;
+
+  /**
+   * The 99th percentile expected, in microseconds.
+   *
+   * @generated from field: double tail_micros = 5;
+   */
+  tailMicros: number;
+};
+
+/**
+ * Describes the message clipper.v1.LatencyPoint.
+ * Use `create(LatencyPointSchema)` to create a new message.
+ */
+export const LatencyPointSchema: GenMessage<LatencyPoint> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 32);
+
+/**
+ * BatchDecision is one batch and why it was made so.
+ *
+ * @generated from message clipper.v1.BatchDecision
+ */
+export type BatchDecision = Message<"clipper.v1.BatchDecision"> & {
+  /**
+   * When the batch was made.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 1;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * The rows of the batch.
+   *
+   * @generated from field: uint32 rows = 2;
+   */
+  rows: number;
+
+  /**
+   * The rows that waited.
+   *
+   * @generated from field: uint32 waiting = 3;
+   */
+  waiting: number;
+
+  /**
+   * The time that the most urgent row had left; absent when it had no deadline.
+   *
+   * @generated from field: google.protobuf.Duration slack = 4;
+   */
+  slack?: Duration | undefined;
+
+  /**
+   * The 99th percentile expected of the batch, in microseconds; 0 when nothing was known.
+   *
+   * @generated from field: double expected_micros = 5;
+   */
+  expectedMicros: number;
+
+  /**
+   * The rows that were dropped from the front of the queue for this batch.
+   *
+   * @generated from field: uint32 shed = 6;
+   */
+  shed: number;
+
+  /**
+   * True when the batch was sent ahead, while the replica had another one.
+   *
+   * @generated from field: bool ahead = 7;
+   */
+  ahead: boolean;
+
+  /**
+   * The reason in words.
+   *
+   * @generated from field: string why = 8;
+   */
+  why: string;
+};
+
+/**
+ * Describes the message clipper.v1.BatchDecision.
+ * Use `create(BatchDecisionSchema)` to create a new message.
+ */
+export const BatchDecisionSchema: GenMessage<BatchDecision> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 33);
+
+/**
  * ModelState is what a version is doing.
  *
  * @generated from enum clipper.v1.ModelState
@@ -1121,6 +1496,18 @@ export const ModelService: GenService<{
     methodKind: "unary";
     input: typeof DeleteModelRequestSchema;
     output: typeof DeleteModelResponseSchema;
+  },
+  /**
+   * GetBatching explains how a version's queries are batched: what was learned of each replica, what
+   * waits, and the last decisions with their reasons. NOT_FOUND: no such model or version.
+   * UNAVAILABLE: the version does not run yet.
+   *
+   * @generated from rpc clipper.v1.ModelService.GetBatching
+   */
+  getBatching: {
+    methodKind: "unary";
+    input: typeof GetBatchingRequestSchema;
+    output: typeof GetBatchingResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_clipper_v1_model_service, 0);
