@@ -152,6 +152,9 @@ func (s *Service) Ready(context.Context) error {
 // Run keeps what runs like the documents until ctx ends. What runs then goes on until
 // Close.
 func (s *Service) Run(ctx context.Context) error {
+	var saving sync.WaitGroup
+	saving.Go(func() { s.saveLearned(ctx) })
+	defer saving.Wait()
 	failing := false
 	for {
 		view := s.apply()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/clipper-serving/clipper/internal/exchange"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/priority"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
@@ -28,7 +29,7 @@ func (s *Service) servePredict(ctx context.Context, payload []byte) (proto.Messa
 	if err := proto.Unmarshal(payload, &call); err != nil {
 		return nil, fmt.Errorf("decode call: %w", err)
 	}
-	predictions, err := s.Predict(ctx, call.Models, tensor.FromEncoded(call.Input))
+	predictions, err := s.Predict(priority.With(ctx, call.Priority), call.Models, tensor.FromEncoded(call.Input))
 	if err != nil {
 		return nil, err
 	}

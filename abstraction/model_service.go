@@ -181,6 +181,27 @@ func (m modelService) DeleteModel(ctx context.Context, req *clipperv1.DeleteMode
 	return &clipperv1.DeleteModelResponse{}, nil
 }
 
+// GetBatching implements clipperv1.ModelServiceServer.
+func (m modelService) GetBatching(ctx context.Context, req *clipperv1.GetBatchingRequest) (*clipperv1.GetBatchingResponse, error) {
+	if err := checkNames(req.GetModel(), req.GetVersion()); err != nil {
+		return nil, err
+	}
+	model, err := m.service.read(ctx, req.Model)
+	if err != nil {
+		return nil, err
+	}
+	doc := model.Version(req.Version)
+	if doc == nil {
+		return nil, catalog.VersionNotFound(req.Model, req.Version)
+	}
+	v, _ := m.service.version(name{req.Model, req.Version}, doc.UID)
+	if v == nil {
+		return nil, apierror.New(codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_UNAVAILABLE, "",
+			"version %q of model %q is not running here: try again when it is, its state says why", req.Version, req.Model)
+	}
+	return v.serving.Batching(), nil
+}
+
 func checkNames(model, version string) error {
 	if err := catalog.CheckName("model", model); err != nil {
 		return err

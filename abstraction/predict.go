@@ -7,10 +7,13 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/clipper-serving/clipper/abstraction/prediction"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/deadline"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/priority"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
@@ -27,6 +30,7 @@ func (s *Service) Predict(ctx context.Context, models []*internalv1.ModelReferen
 		at = time.Now().Add(defaultDeadline)
 	}
 	c := &call{service: s, asked: make([]asked, len(models)), left: len(models)}
+	rank := priority.From(ctx)
 	table := s.table.Load()
 	for i, ref := range models {
 		a := &c.asked[i]
@@ -38,7 +42,7 @@ func (s *Service) Predict(ctx context.Context, models []*internalv1.ModelReferen
 			continue
 		}
 		a.version, a.prediction.Version = v, v.name.version
-		a.request = prediction.Request{Context: ctx, Input: in, Deadline: at, Receiver: c, Tag: i}
+		a.request = prediction.Request{Context: ctx, Input: in, Deadline: at, Priority: rank, Receiver: c, Tag: i}
 		v.serving.Submit(&a.request)
 	}
 	return c.wait(ctx), nil
@@ -103,6 +107,9 @@ func (c *call) Receive(tag int, r prediction.Result) {
 	p := &c.asked[tag].prediction
 	if r.Err != nil {
 		p.Status, p.Message = r.Err.Status, r.Err.Message
+		if r.Err.RetryAfter > 0 {
+			p.RetryAfter = durationpb.New(r.Err.RetryAfter)
+		}
 	} else {
 		p.Status, p.Outputs, p.Cached = clipperv1.PredictionStatus_PREDICTION_STATUS_OK, r.Outputs, r.Cached
 	}

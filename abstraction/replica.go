@@ -223,6 +223,7 @@ var over = func() context.Context {
 }()
 
 func (r *replica) connect(address string) {
+	r.version.recall()
 	c := r.version.serving.Connect(r.id, address)
 	r.mu.Lock()
 	r.connection = c

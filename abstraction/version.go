@@ -28,6 +28,7 @@ type version struct {
 	backoff  backoff
 	service  *Service
 	log      *slog.Logger
+	memory
 
 	mu       sync.Mutex
 	closed   bool
@@ -150,6 +151,7 @@ func (v *version) close(ctx context.Context) {
 	v.mu.Unlock()
 
 	v.serving.Close(ctx)
+	v.save(v.service.patience)
 	var stopping sync.WaitGroup
 	for _, r := range replicas {
 		stopping.Go(func() { r.stop(ctx) })

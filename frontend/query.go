@@ -17,6 +17,7 @@ import (
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
 	"github.com/clipper-serving/clipper/internal/deadline"
+	"github.com/clipper-serving/clipper/internal/priority"
 )
 
 // queryServer is clipper.v1.QueryService.
@@ -116,6 +117,7 @@ type question interface {
 	GetInputJson() []byte
 	GetContext() string
 	GetId() string
+	GetPriority() uint32
 }
 
 // answer answers a question of a caller, whose context is ctx, until limit is done.
@@ -132,13 +134,16 @@ func (s *Service) ask(ctx, limit context.Context, app *application, q question) 
 	if err := checkText("id", q.GetId(), maxID); err != nil {
 		return nil, err
 	}
+	if p := q.GetPriority(); p > priority.Max {
+		return nil, invalid("priority", "priority: want 1, the highest, to %d, or 0 for the default, not %d", priority.Max, p)
+	}
 	in, err := s.input(app, q.GetInputs(), q.GetInputJson())
 	if err != nil {
 		return nil, err
 	}
 	var response *clipperv1.QueryResponse
 	if err = limit.Err(); err == nil {
-		response, err = s.deps.Selector.Query(limit, app.name, q.GetContext(), in)
+		response, err = s.deps.Selector.Query(priority.With(limit, q.GetPriority()), app.name, q.GetContext(), in)
 	}
 	if err != nil {
 		reason, ok := defaultReason(ctx, err)

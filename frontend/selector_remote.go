@@ -14,6 +14,7 @@ import (
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/exchange"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/priority"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
@@ -49,7 +50,7 @@ func (r *RemoteSelector) Reachable(context.Context) error {
 func (r *RemoteSelector) Query(ctx context.Context, application, userContext string, in *tensor.Input) (*clipperv1.QueryResponse, error) {
 	answer := &clipperv1.QueryResponse{}
 	err := r.call(ctx, internalv1.Method_METHOD_QUERY, &internalv1.SelectorQuery{
-		Application: application, Context: userContext, Input: in.Encoded(),
+		Application: application, Context: userContext, Input: in.Encoded(), Priority: uint32(priority.From(ctx)),
 	}, true, answer)
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/clipper-serving/clipper/internal/exchange"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/priority"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
@@ -28,7 +29,7 @@ func (s *Service) serveQuery(ctx context.Context, payload []byte) (proto.Message
 	if err := proto.Unmarshal(payload, &call); err != nil {
 		return nil, fmt.Errorf("decode call: %w", err)
 	}
-	answer, err := s.Query(ctx, call.Application, call.Context, tensor.FromEncoded(call.Input))
+	answer, err := s.Query(priority.With(ctx, call.Priority), call.Application, call.Context, tensor.FromEncoded(call.Input))
 	if err != nil {
 		return nil, err
 	}

@@ -117,6 +117,7 @@ func (s *Service) answer(app *application, w *scratch, answering int, prediction
 		default:
 			p := predictions[i]
 			part.Version, part.Status, part.Outputs, part.Message, part.Cached = p.Version, p.Status, p.Outputs, p.Message, p.Cached
+			part.RetryAfter = p.RetryAfter
 		}
 		response.Predictions[i] = part
 	}

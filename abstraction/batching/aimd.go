@@ -14,8 +14,6 @@ const (
 	headroom = 0.9
 	// backOff is the factor after a batch that was too slow.
 	backOff = 0.9
-	// defaultObjective holds until a query with a deadline has come.
-	defaultObjective = 50 * time.Millisecond
 )
 
 // aimd is additive increase, multiplicative decrease: section 4.3.1 of Crankshaw et al., "Clipper: A
@@ -28,31 +26,24 @@ const (
 // The back-off is small because the best size of a model hardly moves. A batch that was not full
 // says nothing about larger ones, so it never raises the size.
 type aimd struct {
-	maxRows    int
-	configured time.Duration
+	maxRows int
+	goal    goal
 
-	mu        sync.Mutex
-	rows      int
-	objective time.Duration
+	mu   sync.Mutex
+	rows int
 }
 
-func newAIMD(maxRows int, objective time.Duration) *aimd {
-	c := &aimd{maxRows: maxRows, configured: objective, rows: 1, objective: objective}
-	if objective <= 0 {
-		c.objective = defaultObjective
-	}
-	return c
-}
+func newAIMD(s settings) *aimd { return &aimd{maxRows: s.maxRows, goal: newGoal(s.objective), rows: 1} }
 
-// Next implements Controller. Without a configured objective, a batch may take half of the time
-// that its most urgent query has: the query may have just missed the batch before.
-func (c *aimd) Next(b Backlog) int {
+// Next implements Controller.
+func (c *aimd) Next(b Backlog) Decision {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.configured <= 0 && b.HeadBudget > 0 {
-		c.objective = b.HeadBudget / 2
+	c.goal.follow(b)
+	if c.rows == c.maxRows {
+		return Decision{Rows: c.rows, Why: Maximum}
 	}
-	return c.rows
+	return Decision{Rows: c.rows, Why: Climbing}
 }
 
 // Observe implements Controller.
@@ -60,9 +51,29 @@ func (c *aimd) Observe(o Observation) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case o.Latency > c.objective:
+	case o.Latency > c.goal.objective:
 		c.rows = max(1, int(backOff*float64(c.rows)))
-	case o.Rows >= c.rows && o.Latency < time.Duration(headroom*float64(c.objective)):
+	case o.Rows >= c.rows && o.Latency < time.Duration(headroom*float64(c.goal.objective)):
 		c.rows = min(c.maxRows, c.rows+increase)
+	}
+}
+
+// goal is the latency that a batch is to have. Without a configured objective, a batch may take half
+// of the time that its most urgent query had: the query may have just missed the batch before.
+type goal struct {
+	configured bool
+	objective  time.Duration
+}
+
+func newGoal(objective time.Duration) goal {
+	if objective > 0 {
+		return goal{configured: true, objective: objective}
+	}
+	return goal{objective: defaultObjective}
+}
+
+func (g *goal) follow(b Backlog) {
+	if !g.configured && b.HeadBudget > 0 {
+		g.objective = b.HeadBudget / 2
 	}
 }

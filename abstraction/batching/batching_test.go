@@ -16,7 +16,7 @@ import (
 )
 
 func newController(t require.TestingT, cfg *clipperv1.Batching, containerRows int) batching.Controller {
-	c, err := batching.New(cfg, containerRows)
+	c, err := batching.New(cfg, containerRows, batching.NewModel(batching.Learned{}))
 	require.NoError(t, err)
 	return c
 }
@@ -30,7 +30,7 @@ func (m model) run(t *testing.T, c batching.Controller, batches int, budget time
 	synctest.Test(t, func(*testing.T) {
 		for range batches {
 			begin := time.Now()
-			n := c.Next(batching.Backlog{Rows: 1 << 20, HeadSlack: budget, HeadBudget: budget})
+			n := c.Next(batching.Backlog{Rows: 1 << 20, HeadSlack: budget, HeadBudget: budget}).Rows
 			time.Sleep(m.fixed + time.Duration(n)*m.perRow)
 			c.Observe(batching.Observation{Rows: n, Latency: time.Since(begin)})
 			sizes = append(sizes, n)
@@ -56,7 +56,7 @@ func TestNew_limits(t *testing.T) {
 			require.Equal(t, tc.want, newController(t, tc.cfg, tc.container).Next(batching.Backlog{Rows: 100000}))
 		})
 	}
-	_, err := batching.New(&clipperv1.Batching{Policy: "magic"}, 0)
+	_, err := batching.New(&clipperv1.Batching{Policy: "magic"}, 0, nil)
 	require.ErrorContains(t, err, "aimd, fixed, none")
 }
 
@@ -84,15 +84,15 @@ func TestAIMD_findsTheObjective(t *testing.T) {
 
 func TestAIMD_backsOffByATenth(t *testing.T) {
 	c := newController(t, &clipperv1.Batching{LatencyObjective: durationpb.New(10 * time.Millisecond)}, 0)
-	for n := c.Next(batching.Backlog{Rows: 1}); n < 101; n = c.Next(batching.Backlog{Rows: 1}) {
+	for n := c.Next(batching.Backlog{Rows: 1}).Rows; n < 101; n = c.Next(batching.Backlog{Rows: 1}).Rows {
 		c.Observe(batching.Observation{Rows: n, Latency: time.Millisecond})
 	}
 	c.Observe(batching.Observation{Rows: 101, Latency: 9500 * time.Microsecond})
-	require.Equal(t, 101, c.Next(batching.Backlog{Rows: 1}), "held near the objective")
+	require.Equal(t, 101, c.Next(batching.Backlog{Rows: 1}).Rows, "held near the objective")
 	c.Observe(batching.Observation{Rows: 101, Latency: 11 * time.Millisecond})
-	require.Equal(t, 90, c.Next(batching.Backlog{Rows: 1}))
+	require.Equal(t, 90, c.Next(batching.Backlog{Rows: 1}).Rows)
 	c.Observe(batching.Observation{Rows: 50, Latency: time.Millisecond})
-	require.Equal(t, 90, c.Next(batching.Backlog{Rows: 1}), "a batch that is not full proves nothing")
+	require.Equal(t, 90, c.Next(batching.Backlog{Rows: 1}).Rows, "a batch that is not full proves nothing")
 }
 
 func TestAIMD_followsAModelThatChanges(t *testing.T) {
@@ -113,7 +113,7 @@ func TestControllers_staySane(t *testing.T) {
 		}, 0)
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			budget := time.Duration(rapid.Int64Range(0, int64(time.Second)).Draw(t, "budget"))
-			n := c.Next(batching.Backlog{Rows: rapid.IntRange(1, 9999).Draw(t, "backlog"), HeadSlack: budget, HeadBudget: budget})
+			n := c.Next(batching.Backlog{Rows: rapid.IntRange(1, 9999).Draw(t, "backlog"), HeadSlack: budget, HeadBudget: budget}).Rows
 			if n < 1 || n > maxRows {
 				t.Fatalf("size %d is not within 1 and %d", n, maxRows)
 			}

@@ -282,9 +282,12 @@ func (m *modelDocument) remove(version, uid string) {
 	m.Deleting[version] = uid
 }
 
-// Remove removes the document of a version that is being removed. If it is gone, that is
-// no error.
+// Remove removes the document of a version that is being removed, and what was learned about it. If
+// it is gone, that is no error.
 func (c *Catalog) Remove(ctx context.Context, v *Version) error {
+	if err := c.forget(ctx, v.Spec.Model, v.Spec.Version); err != nil {
+		return err
+	}
 	err := c.docs.Delete(ctx, versionKey(v.Spec.Model, v.Spec.Version), v.revision)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil

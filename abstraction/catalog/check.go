@@ -39,11 +39,12 @@ const (
 	defaultBatchRows = 4096
 	defaultInFlight  = 2
 	defaultQueueRows = 65536
-	defaultPolicy    = "aimd"
+	maxDelay         = time.Minute
+	defaultPolicy    = "slo"
 )
 
 var (
-	policies = []string{"aimd", "fixed", "none"}
+	policies = []string{"slo", "aimd", "quantile", "fixed", "none"}
 	names    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 	variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 )
@@ -159,6 +160,11 @@ func NormalizeBatching(field string, b *clipperv1.Batching) (*clipperv1.Batching
 		}
 		if *f.value > f.max {
 			return nil, invalid(field+f.name, "want 1 to %d, or 0 for the default, not %d", f.max, *f.value)
+		}
+	}
+	if d := n.MaxDelay; d != nil {
+		if err := d.CheckValid(); err != nil || d.AsDuration() < 0 || d.AsDuration() > maxDelay {
+			return nil, invalid(field+".max_delay", "want a duration from 0 to %v", maxDelay)
 		}
 	}
 	return n, checkDuration(field+".latency_objective", n.LatencyObjective)

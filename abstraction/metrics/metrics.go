@@ -9,17 +9,40 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// The reasons for which a request leaves the queue without a prediction.
+// Drop is a reason for which a row leaves the queue without a prediction.
+type Drop int
+
+// The reasons.
 const (
-	DropExpired   = "expired"
-	DropCancelled = "cancelled"
-	DropFull      = "full"
-	DropNoReplica = "no_replica"
+	// DropExpired: its deadline passed.
+	DropExpired Drop = iota
+	// DropCancelled: nobody waited for it any more.
+	DropCancelled
+	// DropFull: the queue was full when it came.
+	DropFull
+	// DropNoReplica: there was no replica that could serve.
+	DropNoReplica
+	// DropHopeless: it had less time left than the fastest replica needs.
+	DropHopeless
+	// DropOverloaded: it could not have been answered in time behind what waited when it came.
+	DropOverloaded
+	// DropShed: it would have kept the batches small under overload.
+	DropShed
+	// DropOutranked: it made room for a row that matters more.
+	DropOutranked
+	// Drops is the number of reasons.
+	Drops
 )
+
+var dropNames = [Drops]string{"expired", "cancelled", "full", "no_replica", "hopeless", "overloaded", "shed", "outranked"}
+
+// String returns the reason as it is in labels.
+func (d Drop) String() string { return dropNames[d] }
 
 // Metrics are the series of all versions. Safe for concurrent use.
 type Metrics struct {
 	queueRows    *prometheus.GaugeVec
+	drainRate    *prometheus.GaugeVec
 	queueDelay   *prometheus.HistogramVec
 	dropped      *prometheus.CounterVec
 	batchRows    *prometheus.HistogramVec
@@ -50,6 +73,7 @@ func New(reg prometheus.Registerer) (*Metrics, error) {
 	}
 	m := &Metrics{
 		queueRows:    gauge("queue_rows", "Rows that wait for a replica."),
+		drainRate:    gauge("drain_rows_per_second", "Rows per second that the replicas can answer at their target sizes, as learned."),
 		queueDelay:   histogram("queue_delay_seconds", "Time that a row waited for a replica.", latency),
 		dropped:      counter("dropped_rows_total", "Rows that left the queue without a prediction, by reason.", "reason"),
 		batchRows:    histogram("batch_rows", "Rows of a batch.", prometheus.ExponentialBuckets(1, 2, 17)),
@@ -79,7 +103,7 @@ type vec interface {
 
 func (m *Metrics) collectors() []vec {
 	return []vec{
-		m.queueRows, m.queueDelay, m.dropped, m.batchRows, m.batchLatency, m.inFlight,
+		m.queueRows, m.drainRate, m.queueDelay, m.dropped, m.batchRows, m.batchLatency, m.inFlight,
 		m.failedRows, m.retries, m.replicas, m.warmUps, m.cacheHits, m.cacheMisses, m.cacheStores, m.coalesced,
 	}
 }
@@ -88,11 +112,12 @@ func (m *Metrics) collectors() []vec {
 type Version struct {
 	// QueueRows is the number of rows that wait.
 	QueueRows prometheus.Gauge
+	// DrainRate is the number of rows per second that the replicas can answer, as learned.
+	DrainRate prometheus.Gauge
 	// QueueDelay is the time that a row waited, in seconds.
 	QueueDelay prometheus.Observer
-	// DroppedExpired, DroppedCancelled, DroppedFull and DroppedNoReplica count rows that left the
-	// queue without a prediction.
-	DroppedExpired, DroppedCancelled, DroppedFull, DroppedNoReplica prometheus.Counter
+	// Dropped counts rows that left the queue without a prediction, by reason.
+	Dropped [Drops]prometheus.Counter
 	// BatchRows is the number of rows of a batch.
 	BatchRows prometheus.Observer
 	// BatchLatency is the time that a batch took, in seconds.
@@ -115,26 +140,27 @@ type Version struct {
 
 // Version returns the series of a model version.
 func (m *Metrics) Version(model, version string) *Version {
-	return &Version{
-		QueueRows:        m.queueRows.WithLabelValues(model, version),
-		QueueDelay:       m.queueDelay.WithLabelValues(model, version),
-		DroppedExpired:   m.dropped.WithLabelValues(model, version, DropExpired),
-		DroppedCancelled: m.dropped.WithLabelValues(model, version, DropCancelled),
-		DroppedFull:      m.dropped.WithLabelValues(model, version, DropFull),
-		DroppedNoReplica: m.dropped.WithLabelValues(model, version, DropNoReplica),
-		BatchRows:        m.batchRows.WithLabelValues(model, version),
-		BatchLatency:     m.batchLatency.WithLabelValues(model, version),
-		InFlight:         m.inFlight.WithLabelValues(model, version),
-		FailedRows:       m.failedRows.WithLabelValues(model, version),
-		Retries:          m.retries.WithLabelValues(model, version),
-		Replicas:         m.replicas.MustCurryWith(prometheus.Labels{"model": model, "version": version}),
-		WarmUpsDone:      m.warmUps.WithLabelValues(model, version, "done"),
-		WarmUpsFailed:    m.warmUps.WithLabelValues(model, version, "failed"),
-		CacheHits:        m.cacheHits.WithLabelValues(model, version),
-		CacheMisses:      m.cacheMisses.WithLabelValues(model, version),
-		CacheStores:      m.cacheStores.WithLabelValues(model, version),
-		Coalesced:        m.coalesced.WithLabelValues(model, version),
+	v := &Version{
+		DrainRate:     m.drainRate.WithLabelValues(model, version),
+		QueueRows:     m.queueRows.WithLabelValues(model, version),
+		QueueDelay:    m.queueDelay.WithLabelValues(model, version),
+		BatchRows:     m.batchRows.WithLabelValues(model, version),
+		BatchLatency:  m.batchLatency.WithLabelValues(model, version),
+		InFlight:      m.inFlight.WithLabelValues(model, version),
+		FailedRows:    m.failedRows.WithLabelValues(model, version),
+		Retries:       m.retries.WithLabelValues(model, version),
+		Replicas:      m.replicas.MustCurryWith(prometheus.Labels{"model": model, "version": version}),
+		WarmUpsDone:   m.warmUps.WithLabelValues(model, version, "done"),
+		WarmUpsFailed: m.warmUps.WithLabelValues(model, version, "failed"),
+		CacheStores:   m.cacheStores.WithLabelValues(model, version),
+		CacheHits:     m.cacheHits.WithLabelValues(model, version),
+		CacheMisses:   m.cacheMisses.WithLabelValues(model, version),
+		Coalesced:     m.coalesced.WithLabelValues(model, version),
 	}
+	for reason := range Drops {
+		v.Dropped[reason] = m.dropped.WithLabelValues(model, version, reason.String())
+	}
+	return v
 }
 
 // Delete removes the series of a model version.

@@ -13,6 +13,12 @@ import (
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
+// The priorities; see Request.Priority.
+const (
+	DefaultPriority = 4
+	MaxPriority     = 8
+)
+
 // Predictor predicts for one version of one model. Safe for concurrent use.
 type Predictor interface {
 	// Submit asks for a prediction and returns at once. The request's receiver gets the result
@@ -29,6 +35,9 @@ type Request struct {
 	Input *tensor.Input
 	// Deadline is the time after which the result is of no use to the one who waits.
 	Deadline time.Time
+	// Priority says what is refused first when not all can be answered in time: 1 is the last, and
+	// MaxPriority the first, to be refused; 0 means DefaultPriority.
+	Priority uint8
 	// Receiver gets the result together with Tag.
 	Receiver Receiver
 	// Tag tells apart the requests of one receiver.

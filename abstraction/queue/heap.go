@@ -16,35 +16,52 @@ func (h heap) less(i, j int) bool {
 func (h *heap) push(it Item) {
 	*h = append(*h, it)
 	s := *h
-	for i := len(s) - 1; i > 0; {
+	s.up(len(s) - 1)
+}
+
+func (h *heap) pop() Item { return h.remove(0) }
+
+// remove takes out the item at an index.
+func (h *heap) remove(i int) Item {
+	s := *h
+	it, last := s[i], len(s)-1
+	s[i] = s[last]
+	s[last] = Item{} // Lets go of the request.
+	s = s[:last]
+	*h = s
+	if i < last && !s.down(i) {
+		s.up(i)
+	}
+	return it
+}
+
+func (h heap) up(i int) {
+	for i > 0 {
 		parent := (i - 1) / 2
-		if !s.less(i, parent) {
+		if !h.less(i, parent) {
 			return
 		}
-		s[i], s[parent] = s[parent], s[i]
+		h[i], h[parent] = h[parent], h[i]
 		i = parent
 	}
 }
 
-func (h *heap) pop() Item {
-	s := *h
-	top, last := s[0], len(s)-1
-	s[0] = s[last]
-	s[last] = Item{} // Lets go of the request.
-	s = s[:last]
-	*h = s
-	for i := 0; ; {
+// down moves an item towards the leaves and reports whether it moved.
+func (h heap) down(i int) bool {
+	from := i
+	for {
 		child := 2*i + 1
-		if child >= last {
-			return top
+		if child >= len(h) {
+			break
 		}
-		if child+1 < last && s.less(child+1, child) {
+		if child+1 < len(h) && h.less(child+1, child) {
 			child++
 		}
-		if !s.less(child, i) {
-			return top
+		if !h.less(child, i) {
+			break
 		}
-		s[i], s[child] = s[child], s[i]
+		h[i], h[child] = h[child], h[i]
 		i = child
 	}
+	return i > from
 }

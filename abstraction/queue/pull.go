@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/clipper-serving/clipper/abstraction/batching"
+	"github.com/clipper-serving/clipper/abstraction/metrics"
 	"github.com/clipper-serving/clipper/abstraction/prediction"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 )
@@ -20,10 +21,18 @@ const maxSkipped = 64
 type Limits struct {
 	// Controller sets the rows of a batch.
 	Controller batching.Controller
+	// Model is what is known of the replica's latency. nil is a model that knows nothing.
+	Model *batching.Model
 	// Bytes is the size of a batch's elements; a single row may be larger. At least 1.
 	Bytes int
 	// InFlight is the number of batches under way, at least 1.
 	InFlight int
+	// MaxDelay is how long a batch that is not full is held back for more rows while the replica has
+	// nothing under way, from the arrival of the oldest row; 0: not at all.
+	MaxDelay time.Duration
+	// AutoDelay holds back only as far as it gains throughput, and for MaxDelay or, when that is 0, a
+	// share of the time that the most urgent request had.
+	AutoDelay bool
 }
 
 // Puller is one replica's place at the queue. It knows what the replica has under way, so that the
@@ -39,38 +48,56 @@ type Puller struct {
 	ready chan struct{}
 	begin func(*[]Item)
 	next  []Item // the batch to begin; used only while the replica has nothing under way
+	id    string
 
 	// Under the queue's lock:
 	limits  Limits
 	waiting bool
-	called  bool // ready has been signalled and not been seen yet
-	batches int  // under way
-	rows    int  // of those batches
+	called  bool    // ready has been signalled and not been seen yet
+	batches int     // under way
+	rows    int     // of those batches
+	until   int64   // when they are expected to be answered
+	target  int     // the size that a batch is to have
+	rate    float64 // rows per second at that size
+	history history
 }
 
-// NewPuller returns a place at the queue. While a goroutine is inside Pull and the replica has
-// nothing under way, begin may be called with a batch, which is in flight from then on, by any
-// goroutine and at most once at a time. It must not block. Before it sends the batch it takes the
-// slice and leaves another in its place, whose memory the next batch may use.
-func (q *Queue) NewPuller(l Limits, begin func(*[]Item)) *Puller {
-	return &Puller{queue: q, ready: make(chan struct{}, 1), limits: l, begin: begin}
+// NewPuller returns the place of the replica with that id. While a goroutine is inside Pull and the
+// replica has nothing under way, begin may be called with a batch, which is in flight from then on, by
+// any goroutine and at most once at a time. It must not block. Before it sends the batch it takes the
+// slice and leaves another in its place, whose memory the next batch may use. The place is kept until
+// Pull fails.
+func (q *Queue) NewPuller(id string, l Limits, begin func(*[]Item)) *Puller {
+	p := &Puller{queue: q, ready: make(chan struct{}, 1), begin: begin, id: id}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.pullers = append(q.pullers, p)
+	p.setLimits(l)
+	return p
 }
 
 // SetLimits changes the limits from the next pull on.
 func (p *Puller) SetLimits(l Limits) {
 	p.queue.mu.Lock()
 	defer p.queue.mu.Unlock()
-	p.limits = l
+	p.setLimits(l)
 	p.queue.wake()
+}
+
+func (p *Puller) setLimits(l Limits) {
+	if l.Model == nil {
+		l.Model = batching.NewModel(batching.Learned{})
+	}
+	p.limits = l
+	p.queue.learned()
 }
 
 // Pull waits until there is a batch for the replica and returns its requests, the most urgent
 // first, appended to dst. They are in flight until Done or Return. It fails only when ctx ends.
 //
-// A replica with nothing under way gets what waits at once; when several have nothing, each gets an
-// equal share, so that a burst takes the time of its n-th part. A replica that has a batch under
-// way gets the next when no other is idle and it is at least as large: earlier, the rest of the
-// batch would have to wait for a container that is busy anyway.
+// A replica with nothing under way gets what waits at once, or its share of it when others can help
+// to have it answered sooner, so that a burst takes the time of its n-th part. A replica that has a
+// batch under way may get the next one ahead; see mayTakeAhead.
 func (p *Puller) Pull(ctx context.Context, dst []Item) ([]Item, error) {
 	q := p.queue
 	for {
@@ -113,8 +140,12 @@ func (q *Queue) observe(batch []Item, now int64) {
 func (p *Puller) leave() {
 	p.queue.mu.Lock()
 	defer p.queue.mu.Unlock()
+	q := p.queue
 	p.stopWaiting()
-	p.queue.wake() // Another may take what this one was called for.
+	q.pullers = slices.DeleteFunc(q.pullers, func(o *Puller) bool { return o == p })
+	q.learned()
+	q.sumRates()
+	q.wake() // Another may take what this one was called for.
 }
 
 // stopWaiting takes the puller off the list. The lock is held.
@@ -130,33 +161,53 @@ func (p *Puller) take(now int64, dst []Item, gone *drops) []Item {
 	q := p.queue
 	q.dropHeads(now, gone)
 	q.settle()
-	rows := len(q.items)
-	if rows == 0 || p.batches >= p.limits.InFlight || rows < p.rows {
+	if len(q.items) == 0 || !p.mayTake(now) {
 		return dst
 	}
-	idle := q.idle(p)
-	if p.batches > 0 && idle > 0 {
+	q.pace.measure(q, now)
+	start := now
+	if p.batches > 0 {
+		start = max(now, p.until)
+	}
+	d := p.plan(now, start, gone)
+	if len(q.items) == 0 {
+		q.settle()
 		return dst
 	}
-	head := &q.items[0]
-	backlog := batching.Backlog{Rows: rows}
-	if head.deadline != noDeadline {
-		backlog.HeadSlack, backlog.HeadBudget = time.Duration(head.deadline-now), time.Duration(head.deadline-head.arrived)
+	if p.batches == 0 && p.hold(now, d.Rows) {
+		return dst
 	}
-	limit := max(1, p.limits.Controller.Next(backlog))
-	if p.batches == 0 {
-		limit = min(limit, (rows+idle)/(idle+1)) // Rounded up.
+	limit := d.Rows
+	if share := p.share(now); share < min(limit, len(q.items)) {
+		limit, d.shared = share, true
 	}
 	dst = p.fill(now, dst, gone, limit)
 	if len(dst) == 0 { // Everything was cancelled in this moment.
 		q.settle()
 		return dst
 	}
+	if p.limits.MaxDelay > 0 || p.limits.AutoDelay {
+		q.pace.taken(q)
+	}
+	d.at, d.rows, d.ahead, d.expected = now, len(dst), p.batches > 0, p.limits.Model.Tail(len(dst))
+	d.full = len(dst) >= limit
+	p.history.add(d)
 	p.batches++
 	p.rows += len(dst)
+	p.until = start + int64(p.limits.Model.Mean(len(dst)))
 	q.inFlight += len(dst)
 	q.delay = time.Duration(now - dst[0].arrived)
 	return dst
+}
+
+// backlog describes what waits to a controller whose replica can begin at the given time. The lock is
+// held.
+func (q *Queue) backlog(start int64) batching.Backlog {
+	b := batching.Backlog{Rows: len(q.items), Replicas: len(q.pullers), Rate: q.pace.rate}
+	if head := &q.items[0]; head.deadline != noDeadline {
+		b.HeadSlack, b.HeadBudget = time.Duration(head.deadline-start), time.Duration(head.deadline-head.arrived)
+	}
+	return b
 }
 
 // fill moves up to limit requests of the head's kind from the queue to dst. The lock is held.
@@ -170,7 +221,7 @@ func (p *Puller) fill(now int64, dst []Item, gone *drops, limit int) []Item {
 		}
 		it := q.pop()
 		switch {
-		case q.hopeless(&it, now, gone):
+		case q.useless(&it, now, gone):
 		case it.key != key:
 			skipped = append(skipped, it)
 		default:
@@ -190,8 +241,8 @@ func (p *Puller) Done(rows int) *[]Item {
 	var gone drops
 	q := p.queue
 	q.mu.Lock()
-	p.finish(rows)
 	now := q.now()
+	p.finish(rows, now)
 	given := p.waiting && p.give(now, &gone)
 	q.wake()
 	q.mu.Unlock()
@@ -203,9 +254,14 @@ func (p *Puller) Done(rows int) *[]Item {
 	return &p.next
 }
 
-func (p *Puller) finish(rows int) {
+func (p *Puller) finish(rows int, now int64) {
 	p.batches--
 	p.rows -= rows
+	p.until = now
+	if p.batches > 0 {
+		p.until += int64(p.limits.Model.Mean(p.rows))
+	}
+	p.queue.learned()
 	p.queue.inFlight -= rows
 	p.queue.settle()
 }
@@ -232,42 +288,30 @@ func (p *Puller) Return(items []Item, reason string) int {
 	for _, it := range items {
 		it.attempts++
 		switch {
-		case q.hopeless(&it, now, &gone):
+		case q.useless(&it, now, &gone):
 		case it.attempts >= maxAttempts:
 			gone.add(it.Request, prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_UNAVAILABLE,
 				"%d replicas were lost with this query, the last because: %s", it.attempts, reason))
 		case q.refusal != nil:
-			q.metrics.DroppedNoReplica.Inc()
-			gone.add(it.Request, q.refusal)
+			q.drop(&gone, it.Request, metrics.DropNoReplica, q.refusal)
 		default:
 			q.push(it)
 			retried++
 		}
 	}
 	q.metrics.Retries.Add(float64(retried))
-	p.finish(len(items))
+	p.finish(len(items), now)
 	q.wake()
 	q.mu.Unlock()
 	gone.reply()
 	return retried
 }
 
-// idle counts the pullers besides p that wait and have nothing under way. The lock is held.
-func (q *Queue) idle(p *Puller) int {
-	n := 0
-	for _, w := range q.waiting {
-		if w != p && w.batches == 0 {
-			n++
-		}
-	}
-	return n
-}
-
 // wake calls the pullers that may take something: the idle ones, as many as there are rows, or
 // else one that has a batch under way. What they get is decided when they come. The lock is held.
 func (q *Queue) wake() {
 	rows := len(q.items)
-	if rows == 0 || len(q.waiting) == 0 {
+	if rows == 0 || len(q.waiting) == 0 || q.corked {
 		return
 	}
 	idle := 0
@@ -284,7 +328,7 @@ func (q *Queue) wake() {
 		return
 	}
 	for _, w := range q.waiting {
-		if w.batches < w.limits.InFlight && rows >= w.rows {
+		if w.mayTake(q.now()) {
 			w.call()
 			return
 		}

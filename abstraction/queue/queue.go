@@ -11,6 +11,7 @@ package queue
 import (
 	"context"
 	"math"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -18,7 +19,6 @@ import (
 	"github.com/clipper-serving/clipper/abstraction/metrics"
 	"github.com/clipper-serving/clipper/abstraction/prediction"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
-	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
 const (
@@ -27,33 +27,7 @@ const (
 	maxAttempts = 3
 	// noDeadline sorts behind every deadline.
 	noDeadline = math.MaxInt64
-
-	minRetryAfter     = 10 * time.Millisecond
-	maxRetryAfter     = 10 * time.Second
-	unknownRetryAfter = time.Second
 )
-
-// Item is a request in the queue, or taken from it.
-type Item struct {
-	// Request is what was submitted.
-	Request *prediction.Request
-
-	seq      uint64 // the order of arrival
-	deadline int64  // nanoseconds since the queue's epoch
-	arrived  int64  // the same
-	key      uint64 // requests of different keys cannot share a batch
-	bytes    int    // the size of the elements
-	attempts int    // the replicas that were lost with it
-}
-
-// Bytes returns the size of the input's elements, about as they are encoded.
-func (it *Item) Bytes() int { return it.bytes }
-
-// InputBytes returns the same for an input that can be read.
-func InputBytes(in *tensor.Input) int {
-	tensors, _ := in.Tensors()
-	return size(tensors)
-}
 
 // Queue is the queue of one model version. Safe for concurrent use.
 type Queue struct {
@@ -65,6 +39,7 @@ type Queue struct {
 	lastSeq  uint64
 	maxRows  int
 	waiting  []*Puller // those inside Pull, longest first
+	pullers  []*Puller // all
 	inFlight int       // rows that pullers have and have not finished
 	delay    time.Duration
 	refusal  *prediction.Error
@@ -72,13 +47,19 @@ type Queue struct {
 	settled  chan struct{} // closed when nothing waits and nothing is in flight; nil unless closing
 	timer    *time.Timer
 	armed    int64 // when the timer fires; noDeadline when it does not
+	corked   bool  // idle replicas begin when the processor has run what brings requests
+
+	ranks   [prediction.MaxPriority + 1]int // the rows that wait, by priority
+	dropped [metrics.Drops]uint64
+	load    load
+	pace    pace
 }
 
 var _ prediction.Predictor = (*Queue)(nil)
 
 // New returns an empty queue for at most maxRows rows.
 func New(maxRows int, m *metrics.Version) *Queue {
-	return &Queue{metrics: m, epoch: time.Now(), maxRows: maxRows, armed: noDeadline}
+	return &Queue{metrics: m, epoch: time.Now(), maxRows: maxRows, armed: noDeadline, pace: pace{armed: noDeadline}}
 }
 
 // SetMaxRows changes the bound. What waits already stays.
@@ -97,8 +78,8 @@ func (q *Queue) Len() int {
 
 func (q *Queue) now() int64 { return int64(time.Since(q.epoch)) }
 
-// Submit implements prediction.Predictor. A request for which there is no room is refused at once,
-// with the time after which there may be.
+// Submit implements prediction.Predictor. A request that cannot be answered in time, or for which
+// there is no room, is refused at once.
 func (q *Queue) Submit(r *prediction.Request) {
 	tensors, err := r.Input.Tensors()
 	if err != nil || len(tensors) == 0 {
@@ -106,9 +87,12 @@ func (q *Queue) Submit(r *prediction.Request) {
 		return
 	}
 	now := q.now()
-	it := Item{Request: r, arrived: now, deadline: noDeadline, key: batchKey(tensors), bytes: size(tensors)}
+	it := Item{Request: r, arrived: now, deadline: noDeadline, key: batchKey(tensors), bytes: size(tensors), priority: r.Priority}
 	if !r.Deadline.IsZero() {
 		it.deadline = int64(r.Deadline.Sub(q.epoch))
+	}
+	if it.priority == 0 || it.priority > prediction.MaxPriority {
+		it.priority = prediction.DefaultPriority
 	}
 	var (
 		gone  drops
@@ -122,20 +106,11 @@ func (q *Queue) Submit(r *prediction.Request) {
 	}
 	switch {
 	case q.refusal != nil:
-		q.metrics.DroppedNoReplica.Inc()
-		gone.add(r, q.refusal)
-	case q.hopeless(&it, now, &gone):
-	case len(q.items) >= q.maxRows:
-		q.metrics.DroppedFull.Inc()
-		full := prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_OVERLOADED, "the model's queue is full: %d rows wait", len(q.items))
-		full.RetryAfter = q.retryAfter()
-		gone.add(r, full)
-	default:
+		q.drop(&gone, r, metrics.DropNoReplica, q.refusal)
+	case q.useless(&it, now, &gone):
+	case q.admit(&it, now, &gone):
 		q.push(it)
-		if i := slices.IndexFunc(q.waiting, func(p *Puller) bool { return p.batches == 0 }); i >= 0 && q.waiting[i].give(now, &gone) {
-			given = q.waiting[i]
-		}
-		q.wake()
+		given = q.dispatch(now, &gone)
 	}
 	q.mu.Unlock()
 	gone.reply()
@@ -145,18 +120,70 @@ func (q *Queue) Submit(r *prediction.Request) {
 	}
 }
 
-// retryAfter estimates when the queue will have been worked off: a queue of constant length takes
-// as long to pass through as its last row waited (Little's law).
-func (q *Queue) retryAfter() time.Duration {
-	if q.delay == 0 {
-		return unknownRetryAfter
+// dispatch sees to it that a replica takes what was just pushed. It returns the puller whose next
+// batch the caller is to begin, or nil. The lock is held.
+func (q *Queue) dispatch(now int64, gone *drops) *Puller {
+	var first *Puller
+	idle := 0
+	for _, p := range q.waiting {
+		if p.batches == 0 {
+			if idle++; first == nil {
+				first = p
+			}
+		}
 	}
-	return min(max(q.delay, minRetryAfter), maxRetryAfter)
+	switch {
+	case idle == 1 && first.give(now, gone):
+		return first
+	case idle > 1 && !q.corked:
+		q.corked = true
+		go q.uncork()
+	}
+	q.wake()
+	return nil
+}
+
+// uncork gives the idle replicas what waits. It lets those goroutines run before that are about to
+// bring more, so that rows that come together are shared by all that are idle, and not taken one by
+// one by those that are called first. When there is nothing else to run, that takes no time.
+func (q *Queue) uncork() {
+	for before := -1; ; {
+		runtime.Gosched()
+		q.mu.Lock()
+		if n := len(q.items); n != before {
+			before = n
+			q.mu.Unlock()
+			continue
+		}
+		break
+	}
+	var (
+		gone  drops
+		given []*Puller
+	)
+	q.corked = false
+	now := q.now()
+	for _, p := range slices.Clone(q.waiting) {
+		if p.give(now, &gone) {
+			given = append(given, p)
+		}
+	}
+	q.wake()
+	q.mu.Unlock()
+	gone.reply()
+	for _, p := range given {
+		q.observe(p.next, now)
+		p.begin(&p.next)
+	}
 }
 
 // push adds an item and sees to it that it does not outstay its deadline. The lock is held.
 func (q *Queue) push(it Item) {
 	q.items.push(it)
+	q.ranks[it.priority]++
+	if len(q.items) == 1 || it.arrived < q.pace.oldest {
+		q.pace.oldest = it.arrived
+	}
 	q.metrics.QueueRows.Inc()
 	if it.deadline < q.armed {
 		q.arm(it.deadline)
@@ -188,37 +215,57 @@ func (q *Queue) expire() {
 	gone.reply()
 }
 
-// dropHeads removes the most urgent requests while they are hopeless. The lock is held.
+// dropHeads removes the most urgent requests while nobody can use an answer to them. The lock is held.
 func (q *Queue) dropHeads(now int64, gone *drops) {
-	for len(q.items) > 0 && q.hopeless(&q.items[0], now, gone) {
-		q.pop()
+	for len(q.items) > 0 {
+		switch it := &q.items[0]; {
+		case q.useless(it, now, gone):
+			q.pop()
+		case it.deadline-now < q.load.fastest && !it.probe:
+			q.drop(gone, it.Request, metrics.DropHopeless, errLate)
+			q.pop()
+		default:
+			return
+		}
 	}
 }
 
-// hopeless reports whether nobody waits for the item any more, and then puts it on the list of
-// what is to be answered. The lock is held.
-func (q *Queue) hopeless(it *Item, now int64, gone *drops) bool {
+// useless reports whether nobody can use an answer to the item any more, and then puts it on the
+// list of what is to be answered. The lock is held.
+func (q *Queue) useless(it *Item, now int64, gone *drops) bool {
 	switch {
 	case it.deadline <= now:
-		q.metrics.DroppedExpired.Inc()
-		gone.add(it.Request, errExpired)
+		q.drop(gone, it.Request, metrics.DropExpired, errExpired)
 	case it.Request.Context.Err() != nil:
-		q.metrics.DroppedCancelled.Inc()
-		gone.add(it.Request, errCancelled)
+		q.drop(gone, it.Request, metrics.DropCancelled, errCancelled)
 	default:
 		return false
 	}
 	return true
 }
 
+// drop counts a request that leaves without a prediction, and puts it on the list of what is to be
+// answered. The lock is held.
+func (q *Queue) drop(gone *drops, r *prediction.Request, why metrics.Drop, err *prediction.Error) {
+	q.dropped[why]++
+	q.metrics.Dropped[why].Inc()
+	gone.add(r, err)
+}
+
 var (
 	errExpired   = prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_DEADLINE, "the deadline passed before a replica was free")
+	errLate      = prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_DEADLINE, "when its turn came, the query had less time left than the model needs")
 	errCancelled = prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_DEADLINE, "the caller no longer waits")
 )
 
-func (q *Queue) pop() Item {
+func (q *Queue) pop() Item { return q.take(0) }
+
+// take removes the item at an index of the heap. The lock is held.
+func (q *Queue) take(i int) Item {
+	it := q.items.remove(i)
+	q.ranks[it.priority]--
 	q.metrics.QueueRows.Dec()
-	return q.items.pop()
+	return it
 }
 
 // Refuse answers everything that waits, and everything that comes, with err; nil lets requests in
@@ -239,9 +286,9 @@ func (q *Queue) Refuse(err *prediction.Error) {
 // flush empties the queue. The lock is held.
 func (q *Queue) flush(err *prediction.Error, gone *drops) {
 	for i := range q.items {
-		gone.add(q.items[i].Request, err)
+		q.drop(gone, q.items[i].Request, metrics.DropNoReplica, err)
 	}
-	q.metrics.DroppedNoReplica.Add(float64(len(q.items)))
+	clear(q.ranks[:])
 	q.metrics.QueueRows.Sub(float64(len(q.items)))
 	clear(q.items)
 	q.items = q.items[:0]
@@ -270,6 +317,9 @@ func (q *Queue) Close(ctx context.Context, err *prediction.Error) {
 	if q.timer != nil {
 		q.timer.Stop()
 	}
+	if q.pace.timer != nil {
+		q.pace.timer.Stop()
+	}
 	q.mu.Unlock()
 	gone.reply()
 }
@@ -284,50 +334,4 @@ func (q *Queue) settle() {
 	default:
 		close(q.settled)
 	}
-}
-
-// drops are requests to be answered once the queue is unlocked, since a receiver may submit again.
-type drops []drop
-
-type drop struct {
-	request *prediction.Request
-	err     *prediction.Error
-}
-
-func (d *drops) add(r *prediction.Request, err *prediction.Error) { *d = append(*d, drop{r, err}) }
-
-func (d drops) reply() {
-	for _, it := range d {
-		it.request.Reply(prediction.Result{Err: it.err})
-	}
-}
-
-// batchKey is equal for inputs that can share a batch: those whose tensors have the same names and
-// types in the same order. Shapes may differ.
-func batchKey(tensors []*clipperv1.Tensor) uint64 {
-	const prime = 1099511628211 // FNV-1a
-	h := uint64(14695981039346656037)
-	for _, t := range tensors {
-		for i := range len(t.Name) {
-			h = (h ^ uint64(t.Name[i])) * prime
-		}
-		h = (h ^ uint64(t.DataType) ^ 1<<32) * prime
-	}
-	return h
-}
-
-// size returns the bytes of the elements, about as they are encoded.
-func size(tensors []*clipperv1.Tensor) int {
-	const header = 8
-	n := 0
-	for _, t := range tensors {
-		n += len(t.Data) + header*(len(t.Shape)+1)
-		for _, s := range t.Strings {
-			n += len(s) + header
-		}
-		for _, s := range t.ByteStrings {
-			n += len(s) + header
-		}
-	}
-	return n
 }

@@ -35,8 +35,8 @@ func newQueue(t require.TestingT, maxRows int) *queue.Queue {
 // size is a controller that always says the same.
 type size int
 
-func (s size) Next(batching.Backlog) int    { return int(s) }
-func (s size) Observe(batching.Observation) {}
+func (s size) Next(batching.Backlog) batching.Decision { return batching.Decision{Rows: int(s)} }
+func (s size) Observe(batching.Observation)            {}
 
 func limits(rows, inFlight int) queue.Limits {
 	return queue.Limits{Controller: size(rows), Bytes: 1 << 20, InFlight: inFlight}
@@ -100,7 +100,7 @@ type puller struct {
 
 func newPuller(q *queue.Queue, l queue.Limits) *puller {
 	p := &puller{batches: make(chan []queue.Item, 100)}
-	p.Puller = q.NewPuller(l, p.begin)
+	p.Puller = q.NewPuller("a", l, p.begin)
 	return p
 }
 

@@ -26,6 +26,7 @@ type batch struct {
 	deadline time.Time // the latest of the rows', or sent when one has none
 	latency  time.Duration
 	warmUp   chan warmUpResult // where the result of a warm-up batch goes; nil for queries
+	ahead    bool              // it was sent while another was under way
 }
 
 // prepare makes the message of the batch's items.

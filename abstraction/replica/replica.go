@@ -59,6 +59,8 @@ type Config struct {
 	Address string
 	// Batching is how batches are made.
 	Batching *clipperv1.Batching
+	// Prior is what was learned earlier about how long a replica of this version takes.
+	Prior batching.Learned
 	// StartTimeout is the time until a container that has not served yet counts as failed. Default
 	// 2 min.
 	StartTimeout time.Duration
@@ -98,6 +100,7 @@ type Replica struct {
 	metrics *metrics.Version
 	logger  *slog.Logger
 	conn    *grpc.ClientConn
+	model   *batching.Model
 
 	ctx    context.Context // ends when the replica is closed
 	cancel context.CancelFunc
@@ -147,7 +150,7 @@ func Start(cfg Config, q *queue.Queue, m *metrics.Version, logger *slog.Logger) 
 	}
 	now := time.Now()
 	r := &Replica{
-		cfg: cfg, queue: q, metrics: m, conn: conn, done: make(chan struct{}),
+		cfg: cfg, queue: q, metrics: m, conn: conn, model: batching.NewModel(cfg.Prior), done: make(chan struct{}),
 		logger: logger.With("replica", cfg.ID, "address", cfg.Address),
 		state:  clipperv1.ReplicaState_REPLICA_STATE_STARTING, since: now, failsAt: now.Add(cfg.StartTimeout),
 		batching: cfg.Batching, stall: cfg.timing.stall,
@@ -195,12 +198,15 @@ func (r *Replica) setWarmingUp(is bool) {
 	r.warmingUp = is
 }
 
-// SetBatching changes how batches are made, from the next one on. What the controller has learned
-// is forgotten.
+// Learned returns what is known about how long the container takes.
+func (r *Replica) Learned() batching.Learned { return r.model.Learned() }
+
+// SetBatching changes how batches are made, from the next one on. What is known about how long the
+// container takes is kept; a size that the controller has found by trying is not.
 func (r *Replica) SetBatching(b *clipperv1.Batching) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c, err := batching.New(b, r.limits.rows)
+	c, err := batching.New(b, r.limits.rows, r.model)
 	if err != nil {
 		return err
 	}
@@ -302,7 +308,7 @@ func (r *Replica) met(s *session, l containerLimits) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.controller == nil || r.limits.rows != l.rows {
-		c, err := batching.New(r.batching, l.rows)
+		c, err := batching.New(r.batching, l.rows, r.model)
 		if err != nil {
 			return err
 		}
@@ -317,7 +323,7 @@ func (r *Replica) met(s *session, l containerLimits) error {
 func (r *Replica) ready(s *session) {
 	r.mu.Lock()
 	r.session = s
-	s.puller = r.queue.NewPuller(r.pullLimits(), s.begin)
+	s.puller = r.queue.NewPuller(r.cfg.ID, r.pullLimits(), s.begin)
 	r.mu.Unlock()
 	r.setState(clipperv1.ReplicaState_REPLICA_STATE_READY, "")
 }
@@ -355,13 +361,18 @@ func (r *Replica) pullLimits() queue.Limits {
 	if inFlight == 0 {
 		inFlight = batching.DefaultMaxInFlight
 	}
-	return queue.Limits{Controller: r.controller, Bytes: r.limits.bytes, InFlight: min(inFlight, r.limits.inFlight, batching.MaxInFlight)}
+	return queue.Limits{
+		Controller: r.controller, Model: r.model,
+		Bytes: r.limits.bytes, InFlight: min(inFlight, r.limits.inFlight, batching.MaxInFlight),
+		MaxDelay: r.batching.GetMaxDelay().AsDuration(), AutoDelay: r.batching.GetAutoDelay(),
+	}
 }
 
-// observe passes a finished batch to the controller.
+// observe learns from a batch that was answered.
 func (r *Replica) observe(o batching.Observation) {
 	r.mu.Lock()
 	c := r.controller
 	r.mu.Unlock()
+	r.model.Observe(o)
 	c.Observe(o)
 }

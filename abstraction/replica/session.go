@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 	"time"
 
@@ -269,7 +270,7 @@ func (s *session) answered(id uint64) *batch {
 		if s.lastAnswer.After(begin) {
 			begin = s.lastAnswer
 		}
-		b.latency = now.Sub(begin)
+		b.latency, b.ahead = now.Sub(begin), begin != b.sent
 		s.lastAnswer, s.lastSign = now, now
 		if base := s.replica.cfg.timing.stall; b.latency < base { // It is not slow.
 			s.replica.stall = base
@@ -304,7 +305,13 @@ func (s *session) answer(b *batch, resp *clipperv1.PredictResponse) {
 	}
 	r.metrics.BatchRows.Observe(float64(rows))
 	r.metrics.BatchLatency.Observe(b.latency.Seconds())
-	r.observe(batching.Observation{Rows: rows, Latency: b.latency})
+	if resp.Error == nil { // A failure may be sooner than a prediction, and says nothing about one.
+		o := batching.Observation{Rows: rows, Latency: b.latency}
+		if !b.ahead {
+			o.Predict = time.Duration(min(resp.PredictMicros, math.MaxInt64/1000)) * time.Microsecond //nolint:gosec // Bounded.
+		}
+		r.observe(o)
+	}
 	s.recycle(b)
 	if next := s.puller.Done(rows); next != nil {
 		s.begin(next)

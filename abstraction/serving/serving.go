@@ -75,6 +75,7 @@ type Version struct {
 
 	mu       sync.Mutex
 	batching *clipperv1.Batching
+	prior    batching.Learned // of replicas that are gone
 	replicas map[string]*replica.Replica
 	expected int // replicas that are being started and have no address yet
 	closed   bool
@@ -87,7 +88,7 @@ var _ prediction.Predictor = (*Version)(nil)
 
 // New returns a version without replicas. It fails when the batching is not one that exists.
 func New(cfg Config, deps Deps) (*Version, error) {
-	if _, err := batching.New(cfg.Batching, 0); err != nil {
+	if _, err := batching.New(cfg.Batching, 0, nil); err != nil {
 		return nil, err
 	}
 	m := deps.Metrics.Version(cfg.Model, cfg.Version)
@@ -151,7 +152,7 @@ func (v *Version) warmUpInputs() [][]*clipperv1.Tensor {
 
 // Update changes how the version runs, at once and without losing a request.
 func (v *Version) Update(b *clipperv1.Batching, c *clipperv1.Cache) error {
-	if _, err := batching.New(b, 0); err != nil {
+	if _, err := batching.New(b, 0, nil); err != nil {
 		return err
 	}
 	v.mu.Lock()
@@ -175,7 +176,7 @@ func (v *Version) Connect(id, address string) *replica.Replica {
 	v.mu.Lock()
 	old := v.replicas[id]
 	r := replica.Start(replica.Config{
-		ID: id, Address: address, Batching: v.batching, StartTimeout: v.cfg.StartTimeout,
+		ID: id, Address: address, Batching: v.batching, Prior: v.learned(), StartTimeout: v.cfg.StartTimeout,
 		WarmUp: v.warmUp, Accept: v.accept, OnChange: v.changed,
 	}, v.queue, v.metrics, v.logger)
 	closed := v.closed
@@ -214,6 +215,7 @@ func (v *Version) Disconnect(ctx context.Context, id string) {
 	r.Drain(ctx)
 	v.mu.Lock()
 	if v.replicas[id] == r {
+		v.prior = v.learned()
 		delete(v.replicas, id)
 	}
 	v.mu.Unlock()
@@ -232,6 +234,45 @@ func (v *Version) Replicas() []*clipperv1.Replica {
 	return out
 }
 
+// SetPrior says what was learned earlier about how long a replica takes. It is for the replicas that
+// are connected from now on.
+func (v *Version) SetPrior(l batching.Learned) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.prior = l
+}
+
+// Learned returns what is known about how long a replica of this version takes: the sum of what the
+// replicas have learned or, while there is nothing, of what was learned earlier.
+func (v *Version) Learned() batching.Learned {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.learned()
+}
+
+// learned is Learned; the lock is held.
+func (v *Version) learned() batching.Learned {
+	var sum batching.Learned
+	for _, r := range v.replicas {
+		sum.Merge(r.Learned())
+	}
+	if sum.Observations == 0 {
+		return v.prior
+	}
+	return sum
+}
+
+// Batching returns how queries are batched now and why.
+func (v *Version) Batching() *clipperv1.GetBatchingResponse {
+	v.mu.Lock()
+	settings := v.batching
+	v.mu.Unlock()
+	return &clipperv1.GetBatchingResponse{
+		Model: v.cfg.Model, Version: v.cfg.Version, Batching: settings,
+		Queue: v.queue.Status(), Replicas: v.queue.Replicas(),
+	}
+}
+
 // Signature returns the version's signature, with what it left open filled in from the first
 // container's description; nil when nothing is known. It is shared and not to be modified.
 func (v *Version) Signature() *clipperv1.Signature { return v.signature.Load() }
@@ -244,6 +285,7 @@ func (v *Version) Close(ctx context.Context) {
 	v.mu.Unlock()
 	v.queue.Close(ctx, v.noReplica("is being removed"))
 	v.mu.Lock()
+	v.prior = v.learned()
 	replicas := v.replicas
 	v.replicas = map[string]*replica.Replica{}
 	v.mu.Unlock()

@@ -2139,7 +2139,8 @@ type ReplicaBatching struct {
 	// The part of a batch's time that is not the model's: encoding and the way there and back, in
 	// microseconds; 0 when the container does not tell the model's own time.
 	HopMicros float64 `protobuf:"fixed64,5,opt,name=hop_micros,json=hopMicros,proto3" json:"hop_micros,omitempty"`
-	// The number of batches learned from, also before the replica or the service was started again.
+	// The number of batches learned from since the replica was connected; what was learned before counts
+	// for a few.
 	Observations uint64 `protobuf:"varint,6,opt,name=observations,proto3" json:"observations,omitempty"`
 	// The largest batch seen, in rows.
 	LargestRows uint32 `protobuf:"varint,7,opt,name=largest_rows,json=largestRows,proto3" json:"largest_rows,omitempty"`

@@ -1115,7 +1115,8 @@ export type ReplicaBatching = Message<"clipper.v1.ReplicaBatching"> & {
   hopMicros: number;
 
   /**
-   * The number of batches learned from, also before the replica or the service was started again.
+   * The number of batches learned from since the replica was connected; what was learned before counts
+   * for a few.
    *
    * @generated from field: uint64 observations = 6;
    */

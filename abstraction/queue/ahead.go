@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package queue
+
+import (
+	"math"
+	"time"
+)
+
+const (
+	// worthHiding is the share of a batch's time from which on the way there and back is worth hiding.
+	worthHiding = 0.1
+	// defaultHop is what the way there and back takes when the container does not tell.
+	defaultHop = 200 * time.Microsecond
+	// sharing is the number of bisections that find how rows are shared among replicas.
+	sharing = 16
+)
+
+// mayTake reports whether a puller may have a batch now, when something waits. The lock is held.
+func (p *Puller) mayTake(now int64) bool {
+	switch {
+	case p.batches >= p.limits.InFlight:
+		return false
+	case p.batches == 0:
+		return true
+	}
+	return p.mayTakeAhead(now)
+}
+
+// mayTakeAhead reports whether a replica that is busy may be sent its next batch, so that it is there
+// when the one before is done. That hides the way there and back, but the rows are then bound to this
+// replica, and rows that come meanwhile cannot join them. So it is done only when
+//
+//   - the way is a good part of a batch's time;
+//   - as many rows wait as are under way: what is waited for would not make the batch larger by much;
+//   - no other replica is idle, or expected to be free sooner.
+//
+// The lock is held.
+func (p *Puller) mayTakeAhead(now int64) bool {
+	q := p.queue
+	if len(q.items) < p.rows {
+		return false
+	}
+	if mean := p.limits.Model.Mean(p.rows); mean > 0 {
+		hop := p.limits.Model.Hop()
+		if hop == 0 {
+			hop = defaultHop
+		}
+		if float64(hop) < worthHiding*float64(mean) {
+			return false
+		}
+	}
+	for _, o := range q.pullers {
+		if o != p && (o.batches == 0 && o.waiting || o.batches > 0 && max(o.until, now) < p.until) {
+			return false
+		}
+	}
+	return true
+}
+
+// share returns how many of the rows that wait a puller is to take so that all are answered soonest,
+// given when the other replicas will be free and how long each is expected to take. It is the
+// puller's part of what all can answer until the earliest time by which all rows can be. Where
+// batches cost the same whatever their size, one takes all; where each row costs the same, each
+// takes its part. The lock is held.
+func (p *Puller) share(now int64) int {
+	q := p.queue
+	rows := len(q.items)
+	if len(q.pullers) == 1 || rows == 1 || p.batches > 0 {
+		return rows
+	}
+	if mean := p.limits.Model.Mean(rows); mean == 0 { // Nothing is known: equal parts for those that are idle.
+		idle := 1
+		for _, o := range q.pullers {
+			if o != p && o.batches == 0 && o.waiting {
+				idle++
+			}
+		}
+		return (rows + idle - 1) / idle
+	}
+	own := p.limits.Model.Mean(rows)
+	low, high := time.Duration(0), own
+	for range sharing {
+		middle := (low + high) / 2
+		if q.answered(now, middle, rows) >= float64(rows) {
+			high = middle
+		} else {
+			low = middle
+		}
+	}
+	return min(rows, max(1, int(math.Ceil(p.answers(high)))))
+}
+
+// answered returns how many rows the replicas can answer within a time from now, at most about limit.
+func (q *Queue) answered(now int64, within time.Duration, limit int) float64 {
+	n := 0.0
+	for _, o := range q.pullers {
+		if o.batches > 0 {
+			left := o.until - now
+			if left < 0 {
+				left = -left // What is late already may be as late again.
+			}
+			n += o.answers(within - time.Duration(left))
+		} else if o.waiting {
+			n += o.answers(within)
+		}
+		if n >= float64(limit) {
+			break
+		}
+	}
+	return n
+}
+
+// answers returns how many rows the replica can answer in one batch in this time, as a real number.
+func (p *Puller) answers(within time.Duration) float64 {
+	fixed, row := p.limits.Model.Line()
+	n := float64(within-fixed) / float64(max(row, 1))
+	if n < 1 {
+		return 0
+	}
+	return n
+}
