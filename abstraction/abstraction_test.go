@@ -324,7 +324,7 @@ func TestDeployedModelPredicts(t *testing.T) {
 	v := f.deploy(t, "m", "v1", answering(t, 7))
 	require.True(t, v.Current)
 	require.Contains(t, []clipperv1.ModelState{starting, ready}, v.State)
-	require.Equal(t, "aimd", v.Batching.Policy)
+	require.Equal(t, "slo", v.Batching.Policy)
 
 	in := fresh() // asked while the replica starts: held, not refused
 	got := f.ask(t, in, ref("m", ""), ref("m", "v1"))

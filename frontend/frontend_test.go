@@ -288,6 +288,10 @@ func (f *fakeAdmin) GetModelVersion(ctx context.Context, r *clipperv1.GetModelVe
 	return handled[clipperv1.GetModelVersionResponse](ctx, f, r)
 }
 
+func (f *fakeAdmin) GetBatching(ctx context.Context, r *clipperv1.GetBatchingRequest) (*clipperv1.GetBatchingResponse, error) {
+	return handled[clipperv1.GetBatchingResponse](ctx, f, r)
+}
+
 func (f *fakeAdmin) UpdateModelVersion(ctx context.Context, r *clipperv1.UpdateModelVersionRequest) (*clipperv1.UpdateModelVersionResponse, error) {
 	return handled[clipperv1.UpdateModelVersionResponse](ctx, f, r)
 }

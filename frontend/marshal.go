@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"github.com/clipper-serving/clipper/frontend/naturaljson"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/priority"
 )
 
 // marshaler reads and writes the bodies of the REST API: natural JSON for queries and feedback, the
@@ -160,8 +162,10 @@ func readQuery(v naturaljson.Value, req *clipperv1.QueryRequest) error {
 			return setText(&req.Id, member)
 		case "timeout":
 			return readTimeout(&req.Timeout, member)
+		case "priority":
+			return readPriority(&req.Priority, member)
 		default:
-			return unknownKey(member, key, `"input", "context", "timeout" or "id"`)
+			return unknownKey(member, key, `"input", "context", "timeout", "priority" or "id"`)
 		}
 		return nil
 	})
@@ -184,6 +188,15 @@ func readTimeout(to **durationpb.Duration, v naturaljson.Value) error {
 	return nil
 }
 
+func readPriority(to *uint32, v naturaljson.Value) error {
+	p, err := v.Number()
+	if err != nil || p != math.Trunc(p) || p < 0 || p > priority.Max {
+		return v.Errorf(clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "is not a priority: expected a whole number from 1, the highest, to %d", priority.Max)
+	}
+	*to = uint32(p)
+	return nil
+}
+
 func readQueryBatch(v naturaljson.Value, req *clipperv1.QueryBatchRequest) error {
 	return v.Members(func(key string, member naturaljson.Value) error {
 		switch key {
@@ -202,8 +215,10 @@ func readQueryBatch(v naturaljson.Value, req *clipperv1.QueryBatchRequest) error
 						return setText(&q.Context, member)
 					case "id":
 						return setText(&q.Id, member)
+					case "priority":
+						return readPriority(&q.Priority, member)
 					default:
-						return unknownKey(member, key, `"input", "context" or "id"`)
+						return unknownKey(member, key, `"input", "context", "priority" or "id"`)
 					}
 					return nil
 				})
@@ -358,6 +373,10 @@ func appendPrediction(b []byte, p *clipperv1.ModelPrediction) ([]byte, error) {
 		}
 	}
 	b = appendTextMember(b, "message", p.GetMessage())
+	if after := p.GetRetryAfter(); after != nil {
+		b = append(b, `,"retry_after_ms":`...)
+		b = strconv.AppendInt(b, max(1, after.AsDuration().Milliseconds()), 10)
+	}
 	b = append(b, `,"cached":`...)
 	b = strconv.AppendBool(b, p.GetCached())
 	b = append(b, `,"propensity":`...)

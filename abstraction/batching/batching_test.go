@@ -16,9 +16,21 @@ import (
 )
 
 func newController(t require.TestingT, cfg *clipperv1.Batching, containerRows int) batching.Controller {
-	c, err := batching.New(cfg, containerRows, batching.NewModel(batching.Learned{}))
+	m := batching.NewModel(batching.Learned{})
+	c, err := batching.New(cfg, containerRows, m)
 	require.NoError(t, err)
-	return c
+	return replica{c, m}
+}
+
+// replica is a controller with its model, which learns first.
+type replica struct {
+	batching.Controller
+	model *batching.Model
+}
+
+func (r replica) Observe(o batching.Observation) {
+	r.model.Observe(o)
+	r.Controller.Observe(o)
 }
 
 // model is a container that takes fixed + perRow·rows.
@@ -50,14 +62,15 @@ func TestNew_limits(t *testing.T) {
 		"fixed by default":    {&clipperv1.Batching{Policy: "fixed"}, 0, 4096},
 		"container's limit":   {&clipperv1.Batching{Policy: "fixed", MaxBatchRows: 32}, 8, 8},
 		"the largest allowed": {&clipperv1.Batching{Policy: "fixed", MaxBatchRows: 1 << 30}, 0, 65536},
-		"aimd begins with 1":  {nil, 0, 1},
+		"aimd begins with 1":  {&clipperv1.Batching{Policy: "aimd"}, 0, 1},
+		"slo begins with 1":   {nil, 0, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.Equal(t, tc.want, newController(t, tc.cfg, tc.container).Next(batching.Backlog{Rows: 100000}))
+			require.Equal(t, tc.want, newController(t, tc.cfg, tc.container).Next(batching.Backlog{Rows: 100000}).Rows)
 		})
 	}
 	_, err := batching.New(&clipperv1.Batching{Policy: "magic"}, 0, nil)
-	require.ErrorContains(t, err, "aimd, fixed, none")
+	require.ErrorContains(t, err, "aimd, fixed, none, quantile, slo")
 }
 
 func TestAIMD_findsTheObjective(t *testing.T) {
@@ -67,10 +80,10 @@ func TestAIMD_findsTheObjective(t *testing.T) {
 		budget time.Duration
 		best   int // The largest batch within the objective.
 	}{
-		"configured":          {&clipperv1.Batching{LatencyObjective: durationpb.New(10 * time.Millisecond)}, time.Hour, 90},
-		"half of the budget":  {nil, 20 * time.Millisecond, 90},
-		"without a deadline":  {nil, 0, 490},
-		"limited by its size": {&clipperv1.Batching{MaxBatchRows: 40}, 20 * time.Millisecond, 40},
+		"configured":          {&clipperv1.Batching{Policy: "aimd", LatencyObjective: durationpb.New(10 * time.Millisecond)}, time.Hour, 90},
+		"half of the budget":  {&clipperv1.Batching{Policy: "aimd"}, 20 * time.Millisecond, 90},
+		"without a deadline":  {&clipperv1.Batching{Policy: "aimd"}, 0, 490},
+		"limited by its size": {&clipperv1.Batching{Policy: "aimd", MaxBatchRows: 40}, 20 * time.Millisecond, 40},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sizes := m.run(t, newController(t, tc.cfg, 0), 1000, tc.budget)
@@ -83,7 +96,7 @@ func TestAIMD_findsTheObjective(t *testing.T) {
 }
 
 func TestAIMD_backsOffByATenth(t *testing.T) {
-	c := newController(t, &clipperv1.Batching{LatencyObjective: durationpb.New(10 * time.Millisecond)}, 0)
+	c := newController(t, &clipperv1.Batching{Policy: "aimd", LatencyObjective: durationpb.New(10 * time.Millisecond)}, 0)
 	for n := c.Next(batching.Backlog{Rows: 1}).Rows; n < 101; n = c.Next(batching.Backlog{Rows: 1}).Rows {
 		c.Observe(batching.Observation{Rows: n, Latency: time.Millisecond})
 	}
@@ -96,7 +109,7 @@ func TestAIMD_backsOffByATenth(t *testing.T) {
 }
 
 func TestAIMD_followsAModelThatChanges(t *testing.T) {
-	c := newController(t, &clipperv1.Batching{LatencyObjective: durationpb.New(10 * time.Millisecond)}, 0)
+	c := newController(t, &clipperv1.Batching{Policy: "aimd", LatencyObjective: durationpb.New(10 * time.Millisecond)}, 0)
 	model{perRow: 100 * time.Microsecond}.run(t, c, 200, time.Second)
 	slow := model{perRow: time.Millisecond}.run(t, c, 50, time.Second)
 	require.LessOrEqual(t, slow[len(slow)-1], 11)
@@ -113,9 +126,14 @@ func TestControllers_staySane(t *testing.T) {
 		}, 0)
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			budget := time.Duration(rapid.Int64Range(0, int64(time.Second)).Draw(t, "budget"))
-			n := c.Next(batching.Backlog{Rows: rapid.IntRange(1, 9999).Draw(t, "backlog"), HeadSlack: budget, HeadBudget: budget}).Rows
-			if n < 1 || n > maxRows {
-				t.Fatalf("size %d is not within 1 and %d", n, maxRows)
+			d := c.Next(batching.Backlog{
+				Rows: rapid.IntRange(1, 9999).Draw(t, "backlog"), HeadBudget: budget,
+				HeadSlack: time.Duration(rapid.Int64Range(-int64(time.Second), int64(budget)).Draw(t, "slack")),
+				Replicas:  rapid.IntRange(0, 3).Draw(t, "replicas"), Rate: rapid.Float64Range(0, 1e6).Draw(t, "rate"),
+			})
+			n := d.Rows
+			if n < 1 || n > maxRows || d.Target < 0 || d.Target > maxRows || d.Why == 0 {
+				t.Fatalf("%+v is not within 1 and %d, or without a reason", d, maxRows)
 			}
 			c.Observe(batching.Observation{Rows: rapid.IntRange(1, n).Draw(t, "rows"), Latency: time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "latency"))})
 		}

@@ -37,6 +37,8 @@ const (
 	changed = 4
 	// company is the part of the time of one row that others may add to it although it is late.
 	company = 20
+	// forgotten is the number of batches that what was learned before a change counts for.
+	forgotten = 0.1
 	// trustedGrowth is how far beyond the largest size seen the model is believed.
 	trustedGrowth = 2
 	// buckets are the powers of two up to MaxBatchRows.
@@ -57,7 +59,7 @@ const (
 //   - the hop, what a batch takes beyond the model's own time.
 //
 // A batch that takes more than twice what is expected is a stall: it counts as twice. The fourth in
-// a row is no stall, and what was learned before then counts as little as a prior. Safe for
+// a row is no stall but a model that has changed, and what was learned before is forgotten. Safe for
 // concurrent use.
 type Model struct {
 	mu           sync.Mutex
@@ -188,7 +190,8 @@ func (m *Model) Observe(o Observation) {
 		if m.outliers++; m.outliers < changed {
 			t = min(max(t, expected/outlier), outlier*expected)
 		} else {
-			l.limit(1)
+			l.limit(forgotten)
+			l.Buckets = [buckets]Bucket{}
 			m.outliers = 0
 		}
 	} else {

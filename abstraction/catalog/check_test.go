@@ -48,7 +48,7 @@ func TestNormalizeFillsInTheDefaults(t *testing.T) {
 	want := &clipperv1.ModelVersion{
 		Model: "m", Version: "v1", Container: adapter("sklearn", "/m"), Labels: map[string]string{"a": "b"},
 		Replicas: proto.Uint32(1),
-		Batching: &clipperv1.Batching{Policy: "aimd", MaxBatchRows: 4096, MaxInFlight: 2, MaxQueueRows: 65536},
+		Batching: &clipperv1.Batching{Policy: "slo", MaxBatchRows: 4096, MaxInFlight: 2, MaxQueueRows: 65536},
 		Cache:    &clipperv1.Cache{},
 		WarmUp:   &clipperv1.WarmUp{TimeLimit: durationpb.New(10 * time.Second)},
 	}

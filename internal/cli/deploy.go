@@ -28,13 +28,12 @@ type modelDeploy struct {
 	Directory string   `placeholder:"DIR" help:"Working directory of COMMAND. Default: this one."`
 
 	Replicas     *uint32           `placeholder:"N" help:"Number of replicas. Default: 1."`
-	Batching     string            `enum:"aimd,fixed,none," default:"" placeholder:"POLICY" help:"How queries are gathered into batches: aimd, fixed or none. Default: aimd."`
-	MaxBatch     uint32            `placeholder:"ROWS" help:"Largest batch; with --batching fixed, its size."`
 	Cache        bool              `default:"true" negatable:"" help:"Remember predictions."`
 	WarmUp       bool              `default:"true" negatable:"" help:"Warm replicas up before they take queries."`
 	KeepCurrent  bool              `help:"Leave the current version as it is."`
 	Env          map[string]string `mapsep:"none" placeholder:"KEY=VALUE" help:"Environment variable of the replicas; may be repeated."`
 	StartTimeout time.Duration     `placeholder:"DURATION" help:"Time that a replica has to become ready. Default: 2m."`
+	batchingFlags
 	waiting
 }
 
@@ -70,8 +69,8 @@ func (m *modelDeploy) Run(c *client) error {
 	if !m.WarmUp {
 		version.WarmUp = &clipperv1.WarmUp{Disabled: true}
 	}
-	if m.Batching != "" || m.MaxBatch > 0 {
-		version.Batching = &clipperv1.Batching{Policy: m.Batching, MaxBatchRows: m.MaxBatch}
+	if b := (&clipperv1.Batching{}); m.apply(b) {
+		version.Batching = b
 	}
 	response, err := service.DeployModel(c.ctx, &clipperv1.DeployModelRequest{Version: version, KeepCurrent: m.KeepCurrent})
 	if err != nil {
@@ -151,13 +150,9 @@ func (m modelScale) Run(c *client) error {
 	if err != nil {
 		return err
 	}
-	version := m.OldVersion
-	if version == "" {
-		response, err := service.GetModel(c.ctx, &clipperv1.GetModelRequest{Model: m.Name})
-		if err != nil {
-			return err
-		}
-		version = response.GetModel().GetCurrentVersion()
+	version, err := c.version(service, m.Name, m.OldVersion)
+	if err != nil {
+		return err
 	}
 	response, err := service.UpdateModelVersion(c.ctx, &clipperv1.UpdateModelVersionRequest{Model: m.Name, Version: version, Replicas: &m.Replicas})
 	if err != nil {

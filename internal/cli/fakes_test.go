@@ -99,7 +99,7 @@ func (s *server) DeployModel(_ context.Context, req *clipperv1.DeployModelReques
 	}
 	v.Current = m.CurrentVersion == v.GetVersion()
 	v.State = clipperv1.ModelState_MODEL_STATE_STARTING
-	v.Batching = &clipperv1.Batching{Policy: "aimd", MaxBatchRows: 4096}
+	v.Batching = &clipperv1.Batching{Policy: "slo", MaxBatchRows: 4096}
 	m.Versions = append(m.Versions, v)
 	return &clipperv1.DeployModelResponse{Version: v}, nil
 }
@@ -164,11 +164,40 @@ func (s *server) UpdateModelVersion(_ context.Context, req *clipperv1.UpdateMode
 	defer s.record(req)()
 	for _, v := range s.models[req.GetModel()].GetVersions() {
 		if v.GetVersion() == req.GetVersion() {
-			v.Replicas = req.Replicas
+			if req.Replicas != nil {
+				v.Replicas = req.Replicas
+			}
+			if req.Batching != nil {
+				v.Batching = req.Batching
+			}
 			return &clipperv1.UpdateModelVersionResponse{Version: v}, nil
 		}
 	}
 	return nil, modelNotFound(req.GetModel())
+}
+
+func (s *server) GetBatching(_ context.Context, req *clipperv1.GetBatchingRequest) (*clipperv1.GetBatchingResponse, error) {
+	defer s.record(req)()
+	if s.models[req.GetModel()] == nil {
+		return nil, modelNotFound(req.GetModel())
+	}
+	return &clipperv1.GetBatchingResponse{
+		Model: req.GetModel(), Version: req.GetVersion(),
+		Batching: &clipperv1.Batching{Policy: "slo", MaxBatchRows: 4096, MaxDelay: durationpb.New(2 * time.Millisecond)},
+		Queue: &clipperv1.QueueStatus{
+			Rows: 12, InFlightRows: 380, Delay: durationpb.New(3 * time.Millisecond), DrainRate: 43210.5, Overloaded: true,
+			Dropped: map[string]uint64{"overloaded": 7, "no_replica": 1},
+		},
+		Replicas: []*clipperv1.ReplicaBatching{{
+			Replica: "0", FixedMicros: 1000, RowMicros: 20, TailMicros: 9900, HopMicros: 150, Observations: 812, LargestRows: 400,
+			TargetRows: 350, InFlightBatches: 1, InFlightRows: 380,
+			Latencies: []*clipperv1.LatencyPoint{{Rows: 300, Observations: 32, ObservedMicros: 7100, ExpectedMicros: 7000, TailMicros: 8800}},
+			Decisions: []*clipperv1.BatchDecision{
+				{Rows: 380, Waiting: 392, Slack: durationpb.New(10 * time.Millisecond), ExpectedMicros: 9950, Why: "more would make the most urgent query late"},
+				{Rows: 1, Waiting: 1, Why: "all that waited"},
+			},
+		}, {Replica: "1"}},
+	}, nil
 }
 
 func (s *server) SetCurrentVersion(_ context.Context, req *clipperv1.SetCurrentVersionRequest) (*clipperv1.SetCurrentVersionResponse, error) {

@@ -14,12 +14,14 @@ import (
 type modelCommands struct {
 	adminOptions
 
-	Deploy     modelDeploy     `cmd:"" help:"Deploy a version of a model and wait until it is ready."`
-	List       modelList       `cmd:"" help:"List models and their versions."`
-	Show       modelShow       `cmd:"" help:"Show a model, its versions and replicas."`
-	SetVersion modelSetVersion `cmd:"" help:"Make a version the current one; also rolls back."`
-	Scale      modelScale      `cmd:"" help:"Change the number of replicas and wait until they are ready."`
-	Delete     modelDelete     `cmd:"" help:"Delete a version, or a model with all its versions."`
+	Deploy      modelDeploy      `cmd:"" help:"Deploy a version of a model and wait until it is ready."`
+	List        modelList        `cmd:"" help:"List models and their versions."`
+	Show        modelShow        `cmd:"" help:"Show a model, its versions and replicas."`
+	SetVersion  modelSetVersion  `cmd:"" help:"Make a version the current one; also rolls back."`
+	SetBatching modelSetBatching `cmd:"" help:"Change how queries are gathered into batches."`
+	Explain     modelExplain     `cmd:"" help:"Explain how a version's queries are batched: what was learned, what waits, and why."`
+	Scale       modelScale       `cmd:"" help:"Change the number of replicas and wait until they are ready."`
+	Delete      modelDelete      `cmd:"" help:"Delete a version, or a model with all its versions."`
 }
 
 type modelList struct{}
@@ -163,17 +165,6 @@ func (c *client) showVersion(v *clipperv1.ModelVersion) error {
 	}
 	_, err := fmt.Fprint(c.Stdout, messages(v))
 	return err
-}
-
-func batching(b *clipperv1.Batching) string {
-	text := b.GetPolicy()
-	if b.GetMaxBatchRows() > 0 {
-		text += fmt.Sprintf(", at most %d rows", b.GetMaxBatchRows())
-	}
-	if b.GetLatencyObjective() != nil {
-		text += ", in " + duration(b.GetLatencyObjective().AsDuration())
-	}
-	return text
 }
 
 // messages returns what the replicas say that are not well, with the last lines of their logs.

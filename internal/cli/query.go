@@ -16,11 +16,12 @@ import (
 )
 
 type queryCmd struct {
-	App     string `arg:"" complete:"application" help:"The application."`
-	Input   string `arg:"" optional:"" help:"The input as JSON, @FILE, or - for standard input."`
-	Context string `placeholder:"NAME" help:"The user, session or device whose selection state is used."`
-	ID      string `name:"id" placeholder:"ID" help:"An identifier of your choice, which comes back and is in logs."`
-	Batch   string `placeholder:"FILE" help:"Ask many queries: a file with the JSON of one input on each line, or - for standard input. Writes one line for each."`
+	App      string `arg:"" complete:"application" help:"The application."`
+	Input    string `arg:"" optional:"" help:"The input as JSON, @FILE, or - for standard input."`
+	Context  string `placeholder:"NAME" help:"The user, session or device whose selection state is used."`
+	ID       string `name:"id" placeholder:"ID" help:"An identifier of your choice, which comes back and is in logs."`
+	Priority uint32 `placeholder:"N" help:"How much it matters when a model is overloaded: 1, the most, to 8. Default: 4."`
+	Batch    string `placeholder:"FILE" help:"Ask many queries: a file with the JSON of one input on each line, or - for standard input. Writes one line for each."`
 	queryOptions
 }
 
@@ -52,6 +53,7 @@ type prediction struct {
 	Status     string          `json:"status"`
 	Output     json.RawMessage `json:"output,omitempty"`
 	Message    string          `json:"message,omitempty"`
+	RetryAfter int64           `json:"retry_after_ms,omitempty"`
 	Cached     bool            `json:"cached"`
 	Propensity float64         `json:"propensity"`
 	Shadow     bool            `json:"shadow"`
@@ -72,7 +74,7 @@ func newAnswer(r *clipperv1.QueryResponse) (*answer, error) {
 	for _, p := range r.GetPredictions() {
 		q := prediction{
 			Model: p.GetModel(), Version: p.GetVersion(), Status: p.GetStatus().String(), Message: p.GetMessage(),
-			Cached: p.GetCached(), Propensity: p.GetPropensity(), Shadow: p.GetShadow(),
+			RetryAfter: p.GetRetryAfter().AsDuration().Milliseconds(), Cached: p.GetCached(), Propensity: p.GetPropensity(), Shadow: p.GetShadow(),
 		}
 		if len(p.GetOutputs()) > 0 {
 			if q.Output, err = naturaljson.AppendTensors(nil, p.GetOutputs()); err != nil {
@@ -104,7 +106,7 @@ func (q *queryCmd) Run(c *client) error {
 		return err
 	}
 	response, err := service.Query(c.ctx, &clipperv1.QueryRequest{
-		Application: q.App, InputJson: input, Context: q.Context, Id: q.ID, Timeout: q.timeout(),
+		Application: q.App, InputJson: input, Context: q.Context, Id: q.ID, Timeout: q.timeout(), Priority: q.Priority,
 	})
 	if err != nil {
 		return err
@@ -266,7 +268,7 @@ func (q *queryCmd) runBatch(c *client) error {
 		if !json.Valid(text) {
 			return usagef("%s: line %d is not JSON: expected one input on each line", q.Batch, number)
 		}
-		request.Queries = append(request.Queries, &clipperv1.BatchQuery{InputJson: text, Context: q.Context})
+		request.Queries = append(request.Queries, &clipperv1.BatchQuery{InputJson: text, Context: q.Context, Priority: q.Priority})
 		if size += len(text); size >= chunkBytes || len(request.Queries) == chunkQueries {
 			if err := send(); err != nil {
 				return err
