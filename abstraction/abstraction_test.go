@@ -23,6 +23,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -663,4 +665,36 @@ func TestReplicasOfSomebodyElse(t *testing.T) {
 	f.awaitState(t, "m", "v1", ready)
 	_, err := f.DeleteModel(t.Context(), &clipperv1.DeleteModelRequest{Model: "m"})
 	require.NoError(t, err)
+}
+
+// TestBatchingIsExplainedAndOutlivesTheService: what was learned is told, and kept when the service
+// ends.
+func TestBatchingIsExplainedAndOutlivesTheService(t *testing.T) {
+	store := filepath.Join(t.TempDir(), "store")
+	f := start(t, settings{store: store})
+	f.deploy(t, "m", "v1", answering(t, 7))
+	f.awaitState(t, "m", "v1", ready)
+	for range 30 {
+		requireAnswer(t, 7, f.ask(t, fresh(), ref("m", ""))[0])
+	}
+	explained, err := f.GetBatching(t.Context(), &clipperv1.GetBatchingRequest{Model: "m", Version: "v1"})
+	require.NoError(t, err)
+	require.Equal(t, "slo", explained.Batching.Policy)
+	require.Len(t, explained.Replicas, 1)
+	require.Positive(t, explained.Replicas[0].Observations)
+	require.NotEmpty(t, explained.Replicas[0].Decisions)
+	require.NotEmpty(t, explained.Replicas[0].Latencies)
+	for _, missing := range []*clipperv1.GetBatchingRequest{{Model: "m", Version: "v2"}, {Model: "n", Version: "v1"}} {
+		_, err = f.GetBatching(t.Context(), missing)
+		require.Equal(t, codes.NotFound, status.Code(err))
+	}
+	f.stop()
+
+	f = start(t, settings{store: store})
+	f.awaitState(t, "m", "v1", ready)
+	explained, err = f.GetBatching(t.Context(), &clipperv1.GetBatchingRequest{Model: "m", Version: "v1"})
+	require.NoError(t, err)
+	require.Len(t, explained.Replicas, 1)
+	require.Zero(t, explained.Replicas[0].Observations)
+	require.NotEmpty(t, explained.Replicas[0].Latencies, "as learned before")
 }

@@ -32,11 +32,15 @@ func (c *Catalog) Learned(ctx context.Context, model, version, uid string) (batc
 	if err != nil {
 		return batching.Learned{}, err
 	}
+	return decodeLearned(d.Value, uid), nil
+}
+
+func decodeLearned(value []byte, uid string) batching.Learned {
 	var doc learnedDocument
-	if err := json.Unmarshal(d.Value, &doc); err != nil || doc.UID != uid || !doc.Latency.Valid() {
-		return batching.Learned{}, nil //nolint:nilerr // It is learned again.
+	if err := json.Unmarshal(value, &doc); err != nil || doc.UID != uid || !doc.Latency.Valid() {
+		return batching.Learned{} // It is learned again.
 	}
-	return doc.Latency, nil
+	return doc.Latency
 }
 
 // SaveLearned keeps what was learned. Of several who save at the same time one is heard.

@@ -124,6 +124,8 @@ func run(t *testing.T, p pool, l load) outcome {
 	cancel()
 	pulls.Wait()
 	q.Close(ctx, errGone)
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	o := outcome{}
 	var refusals []time.Duration
 	for i, x := range m.queries {
@@ -376,6 +378,8 @@ func TestSimulation_burst(t *testing.T) {
 		callers.Wait()
 		time.Sleep(time.Second)
 		last := time.Duration(0)
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		for _, x := range m.queries {
 			last = max(last, x.answered)
 		}
