@@ -62,12 +62,13 @@ func TestModel_aStallMovesNothing(t *testing.T) {
 }
 
 func TestModel_followsAChange(t *testing.T) {
-	for name, factor := range map[string]time.Duration{"slower": 5, "faster": 1} {
+	slow, fast := model{10 * time.Millisecond, 200 * time.Microsecond}, model{2 * time.Millisecond, 40 * time.Microsecond}
+	for name, change := range map[string][2]model{"slower": {fast, slow}, "faster": {slow, fast}} {
 		t.Run(name, func(t *testing.T) {
 			m := batching.NewModel(batching.Learned{})
-			newNoisy(10*time.Millisecond/factor, 200*time.Microsecond/factor).teach(m, 1000, 100)
-			newNoisy(2*time.Millisecond*factor, 40*time.Microsecond*factor).teach(m, 60, 100)
-			near(t, 4*time.Millisecond*factor, m.Mean(50), 0.2, "after 60 batches")
+			newNoisy(change[0].fixed, change[0].perRow).teach(m, 1000, 100)
+			newNoisy(change[1].fixed, change[1].perRow).teach(m, 60, 100)
+			near(t, change[1].fixed+50*change[1].perRow, m.Mean(50), 0.2, "after 60 batches")
 		})
 	}
 }
@@ -133,7 +134,11 @@ func TestLearned_merge(t *testing.T) {
 
 func TestLearned_damaged(t *testing.T) {
 	for _, l := range []batching.Learned{
-		{Weight: math.NaN(), Largest: 1}, {Weight: -1, Largest: 1}, {Weight: 1}, {Largest: 1}, {Weight: 1, Largest: 1 << 30},
+		{Weight: math.NaN(), Largest: 1},
+		{Weight: -1, Largest: 1},
+		{Weight: 1},
+		{Largest: 1},
+		{Weight: 1, Largest: 1 << 30},
 		{Weight: 1, Largest: 1, Time: math.Inf(1)},
 	} {
 		require.False(t, l.Valid(), "%+v", l)

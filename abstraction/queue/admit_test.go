@@ -269,4 +269,3 @@ func TestStatus_explains(t *testing.T) {
 		q.Close(cancelled(t), errGone)
 	})
 }
-

@@ -12,6 +12,9 @@ const (
 	worthHiding = 0.1
 	// defaultHop is what the way there and back takes when the container does not tell.
 	defaultHop = 200 * time.Microsecond
+	// shareBelow is the share of what the replicas can answer from which on none leaves rows to others:
+	// smaller batches would have them answered sooner, but fewer of them.
+	shareBelow = 0.5
 	// sharing is the number of bisections that find how rows are shared among replicas.
 	sharing = 16
 )
@@ -62,11 +65,11 @@ func (p *Puller) mayTakeAhead(now int64) bool {
 // given when the other replicas will be free and how long each is expected to take. It is the
 // puller's part of what all can answer until the earliest time by which all rows can be. Where
 // batches cost the same whatever their size, one takes all; where each row costs the same, each
-// takes its part. The lock is held.
+// takes its part. Under load each takes what it can. The lock is held.
 func (p *Puller) share(now int64) int {
 	q := p.queue
 	rows := len(q.items)
-	if len(q.pullers) == 1 || rows == 1 || p.batches > 0 {
+	if len(q.pullers) == 1 || rows == 1 || p.batches > 0 || q.pace.rate > shareBelow*q.load.drain && q.load.drain > 0 {
 		return rows
 	}
 	if mean := p.limits.Model.Mean(rows); mean == 0 { // Nothing is known: equal parts for those that are idle.

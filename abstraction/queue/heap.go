@@ -19,8 +19,6 @@ func (h *heap) push(it Item) {
 	s.up(len(s) - 1)
 }
 
-func (h *heap) pop() Item { return h.remove(0) }
-
 // remove takes out the item at an index.
 func (h *heap) remove(i int) Item {
 	s := *h

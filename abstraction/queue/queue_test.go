@@ -481,6 +481,7 @@ func play(t *testing.T, rt *rapid.T) {
 		case "submit":
 			for range rapid.IntRange(1, 15).Draw(rt, "requests") {
 				r := request(s, submitted, time.Time{})
+				r.Priority = uint8(rapid.IntRange(0, prediction.MaxPriority).Draw(rt, "priority"))
 				if rapid.Bool().Draw(rt, "has deadline") {
 					r.Deadline = time.Now().Add(time.Duration(rapid.IntRange(-1, 50).Draw(rt, "budget")) * time.Millisecond)
 				}
