@@ -3,6 +3,7 @@
 package queue
 
 import (
+	"math"
 	"time"
 
 	"github.com/clipper-serving/clipper/abstraction/metrics"
@@ -24,7 +25,7 @@ const (
 	patience = 0.5
 	// tolerance is the share of its target that a batch must reach under overload for nothing to be
 	// shed. Below, a late row costs more than itself.
-	tolerance = 0.75
+	tolerance = 0.5
 	// calm is how long nothing must have been refused or shed for the overload to be over, in the same
 	// unit.
 	calm = 2
@@ -113,10 +114,11 @@ func (q *Queue) excess(it *Item, now int64) int64 {
 	// It goes with the batch that is made when those before it have been taken.
 	before := q.ahead(it) / l.target * l.target
 	wait := free + int64(float64(before)/l.drain*float64(time.Second))
-	if free > 0 { // One of them may take longer; the more there are, the less it matters.
-		wait += (l.tail - l.mean) / int64(len(q.pullers))
-	}
-	return wait + l.tail - (it.deadline - now)
+	// The batch under way and its own may take longer than they do in the mean. With more replicas the
+	// next one that is free is sooner, and what one leaves over goes with the next.
+	k, spread := float64(len(q.pullers)), float64(l.tail-l.mean)
+	wait += int64(spread / k)
+	return wait + l.mean + int64(spread/math.Sqrt(k)) - (it.deadline - now)
 }
 
 // ahead estimates how many rows that wait are more urgent than a request. The lock is held.

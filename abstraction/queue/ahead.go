@@ -72,7 +72,8 @@ func (p *Puller) share(now int64) int {
 	if len(q.pullers) == 1 || rows == 1 || p.batches > 0 || q.pace.rate > shareBelow*q.load.drain && q.load.drain > 0 {
 		return rows
 	}
-	if mean := p.limits.Model.Mean(rows); mean == 0 { // Nothing is known: equal parts for those that are idle.
+	alone := p.takes(rows)
+	if alone == 0 { // Nothing is known: equal parts for those that are idle.
 		idle := 1
 		for _, o := range q.pullers {
 			if o != p && o.batches == 0 && o.waiting {
@@ -81,8 +82,7 @@ func (p *Puller) share(now int64) int {
 		}
 		return (rows + idle - 1) / idle
 	}
-	own := p.limits.Model.Mean(rows)
-	low, high := time.Duration(0), own
+	low, high := time.Duration(0), alone
 	for range sharing {
 		middle := (low + high) / 2
 		if q.answered(now, middle, rows) >= float64(rows) {
@@ -90,6 +90,9 @@ func (p *Puller) share(now int64) int {
 		} else {
 			low = middle
 		}
+	}
+	if high == alone { // The others cannot help.
+		return rows
 	}
 	return min(rows, max(1, int(math.Ceil(p.answers(high)))))
 }
@@ -114,12 +117,18 @@ func (q *Queue) answered(now int64, within time.Duration, limit int) float64 {
 	return n
 }
 
+// takes returns how long the replica is expected to take for a batch, by its line; 0 when nothing is
+// known.
+func (p *Puller) takes(rows int) time.Duration {
+	fixed, row := p.limits.Model.Line()
+	return fixed + time.Duration(rows)*row
+}
+
 // answers returns how many rows the replica can answer in one batch in this time, as a real number.
 func (p *Puller) answers(within time.Duration) float64 {
 	fixed, row := p.limits.Model.Line()
-	n := float64(within-fixed) / float64(max(row, 1))
-	if n < 1 {
+	if within < fixed+row {
 		return 0
 	}
-	return n
+	return float64(within-fixed) / float64(max(row, 1))
 }
