@@ -324,7 +324,8 @@ func (m *Model) sustained(budget, most time.Duration, replicas, rate float64, li
 		}
 		wait := float64(t) / replicas
 		if rate > 0 {
-			wait = min(wait, float64(rows)/rate*float64(time.Second))
+			spread := float64(t) - m.expect(rows)*float64(time.Second)
+			wait = min(wait, max(float64(rows)/rate*float64(time.Second), spread/replicas))
 		}
 		return t + time.Duration(wait)
 	})

@@ -9,14 +9,14 @@ import "time"
 // has left, B what it had at first, and k the number of replicas,
 //
 //	rows   = the largest n with t(n) ≤ S
-//	target = the largest n with t(n) + min(t(n)/k, n/λ) ≤ B
+//	target = the largest n with t(n) + min(t(n)/k, max(n/λ, s(n)/k)) ≤ B
 //
 // The target is the size at which batches follow each other for ever. A query that just missed a
 // batch waits t/k at most for the next, since the k replicas are staggered, and then takes t
 // (Shen et al., "Nexus", SOSP 2019, has it for one accelerator; Chen et al., "Symphony",
 // arXiv:2308.07470, for several). When λ queries come per second, more than can be answered,
 // batches may be larger: it is enough that n of them come within the time that a query can wait
-// before such a batch.
+// before such a batch; s(n), by which t(n) is above the mean, is kept for the batch before.
 //
 // When S is even shorter than t(1), the most urgent query may be late whatever is done, and the others
 // are not to wait for it: then t(n) may be a little longer than t(1).

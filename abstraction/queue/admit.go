@@ -109,6 +109,9 @@ func (q *Queue) excess(it *Item, now int64) int64 {
 	}
 	free := int64(noDeadline)
 	for _, p := range q.pullers {
+		if len(q.items) == 0 && p.batches == 0 && p.waiting {
+			return 0
+		}
 		free = min(free, max(p.until-now, 0))
 	}
 	// It goes with the batch that is made when those before it have been taken.
