@@ -134,9 +134,9 @@ func run(t *testing.T, p pool, l load) outcome {
 			continue
 		}
 		switch took := x.answered - x.sent; {
-		case !x.ok:
+		case x.status == overloaded:
 			refusals = append(refusals, took)
-		default:
+		case x.status == unanswered:
 			o.latencies = append(o.latencies, took)
 			if took <= l.slo {
 				o.inTime++
@@ -165,7 +165,7 @@ type meter struct {
 
 type query struct {
 	sent, answered time.Duration
-	ok             bool
+	status         clipperv1.PredictionStatus // unspecified when there is a prediction
 	answers        int
 }
 
@@ -173,7 +173,10 @@ func (m *meter) Receive(tag int, r prediction.Result) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	x := &m.queries[tag]
-	x.answered, x.ok = time.Since(m.begin), r.Err == nil
+	x.answered = time.Since(m.begin)
+	if r.Err != nil {
+		x.status = r.Err.Status
+	}
 	x.answers++
 }
 
