@@ -133,10 +133,11 @@ func run(t *testing.T, p pool, l load) outcome {
 		if i < warm {
 			continue
 		}
-		switch took := x.answered - x.sent; {
-		case x.status == overloaded:
+		took := x.answered - x.sent
+		switch x.status {
+		case overloaded:
 			refusals = append(refusals, took)
-		case x.status == unanswered:
+		case unanswered:
 			o.latencies = append(o.latencies, took)
 			if took <= l.slo {
 				o.inTime++
