@@ -140,3 +140,7 @@ func (m modelServer) DeleteModelVersion(ctx context.Context, req *clipperv1.Dele
 func (m modelServer) DeleteModel(ctx context.Context, req *clipperv1.DeleteModelRequest) (*clipperv1.DeleteModelResponse, error) {
 	return forward(ctx, abstractionName, m.s.deps.Models.DeleteModel, req)
 }
+
+func (m modelServer) RegisterReplica(ctx context.Context, req *clipperv1.RegisterReplicaRequest) (*clipperv1.RegisterReplicaResponse, error) {
+	return forward(ctx, abstractionName, m.s.deps.Models.RegisterReplica, req)
+}

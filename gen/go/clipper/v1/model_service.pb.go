@@ -250,7 +250,11 @@ type ModelVersion struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// How a replica is warmed up before it takes queries. The samples are left out where a model is
 	// returned with all its versions.
-	WarmUp        *WarmUp `protobuf:"bytes,14,opt,name=warm_up,json=warmUp,proto3" json:"warm_up,omitempty"`
+	WarmUp *WarmUp `protobuf:"bytes,14,opt,name=warm_up,json=warmUp,proto3" json:"warm_up,omitempty"`
+	// How many abstraction instances serve the version at the same time, 1 to 16. Its replicas are
+	// spread over them, and its queries by their input, so that each remembers predictions of its own.
+	// More than there are instances, or replicas, is as many as there are. Default 1.
+	Homes         uint32 `protobuf:"varint,16,opt,name=homes,proto3" json:"homes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -383,6 +387,13 @@ func (x *ModelVersion) GetWarmUp() *WarmUp {
 	return nil
 }
 
+func (x *ModelVersion) GetHomes() uint32 {
+	if x != nil {
+		return x.Homes
+	}
+	return 0
+}
+
 // WarmUp says how a replica is warmed up before it takes queries: it gets batches of 1, 2, 4, ...
 // sample inputs, whose predictions are thrown away. Without samples, recent inputs of the model's
 // current version are taken, else zeros when the signature leaves no type or dimension open; a
@@ -509,6 +520,7 @@ type Container struct {
 	//	*Container_Command
 	//	*Container_Address
 	//	*Container_Image
+	//	*Container_Registered
 	Source isContainer_Source `protobuf_oneof:"source"`
 	// Further environment variables of the replica; none may start with "CLIPPER_".
 	Environment map[string]string `protobuf:"bytes,5,rep,name=environment,proto3" json:"environment,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -591,6 +603,15 @@ func (x *Container) GetImage() *Image {
 	return nil
 }
 
+func (x *Container) GetRegistered() *Registered {
+	if x != nil {
+		if x, ok := x.Source.(*Container_Registered); ok {
+			return x.Registered
+		}
+	}
+	return nil
+}
+
 func (x *Container) GetEnvironment() map[string]string {
 	if x != nil {
 		return x.Environment
@@ -629,6 +650,11 @@ type Container_Image struct {
 	Image *Image `protobuf:"bytes,4,opt,name=image,proto3,oneof"`
 }
 
+type Container_Registered struct {
+	// Nothing is started: the replicas are those that register (see RegisterReplica).
+	Registered *Registered `protobuf:"bytes,7,opt,name=registered,proto3,oneof"`
+}
+
 func (*Container_Adapter) isContainer_Source() {}
 
 func (*Container_Command) isContainer_Source() {}
@@ -636,6 +662,8 @@ func (*Container_Command) isContainer_Source() {}
 func (*Container_Address) isContainer_Source() {}
 
 func (*Container_Image) isContainer_Source() {}
+
+func (*Container_Registered) isContainer_Source() {}
 
 // Adapter is a framework's adapter with a saved model.
 type Adapter struct {
@@ -840,6 +868,44 @@ func (x *Image) GetReference() string {
 	return ""
 }
 
+// Registered is for versions whose replicas all register. `ModelVersion.replicas` is then how many
+// are expected; more may come. With 0, none is used.
+type Registered struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Registered) Reset() {
+	*x = Registered{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Registered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Registered) ProtoMessage() {}
+
+func (x *Registered) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Registered.ProtoReflect.Descriptor instead.
+func (*Registered) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{9}
+}
+
 // Batching says how queries are gathered into batches.
 type Batching struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -860,7 +926,7 @@ type Batching struct {
 
 func (x *Batching) Reset() {
 	*x = Batching{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +938,7 @@ func (x *Batching) String() string {
 func (*Batching) ProtoMessage() {}
 
 func (x *Batching) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +951,7 @@ func (x *Batching) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batching.ProtoReflect.Descriptor instead.
 func (*Batching) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{9}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Batching) GetPolicy() string {
@@ -934,7 +1000,7 @@ type Cache struct {
 
 func (x *Cache) Reset() {
 	*x = Cache{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1012,7 @@ func (x *Cache) String() string {
 func (*Cache) ProtoMessage() {}
 
 func (x *Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1025,7 @@ func (x *Cache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cache.ProtoReflect.Descriptor instead.
 func (*Cache) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{10}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Cache) GetDisabled() bool {
@@ -984,14 +1050,18 @@ type Replica struct {
 	// How often it was started again.
 	Restarts uint32 `protobuf:"varint,5,opt,name=restarts,proto3" json:"restarts,omitempty"`
 	// Since when it is in this state.
-	StateTime     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	StateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	// The address of the abstraction instance that uses it; empty when there is only one instance.
+	Instance string `protobuf:"bytes,10,opt,name=instance,proto3" json:"instance,omitempty"`
+	// True for a replica that registered. Nobody here starts it again.
+	Registered    bool `protobuf:"varint,11,opt,name=registered,proto3" json:"registered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1003,7 +1073,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1016,7 +1086,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{11}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Replica) GetId() string {
@@ -1061,6 +1131,20 @@ func (x *Replica) GetStateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Replica) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *Replica) GetRegistered() bool {
+	if x != nil {
+		return x.Registered
+	}
+	return false
+}
+
 // DeployModelRequest holds the version to deploy.
 type DeployModelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1074,7 +1158,7 @@ type DeployModelRequest struct {
 
 func (x *DeployModelRequest) Reset() {
 	*x = DeployModelRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1170,7 @@ func (x *DeployModelRequest) String() string {
 func (*DeployModelRequest) ProtoMessage() {}
 
 func (x *DeployModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1183,7 @@ func (x *DeployModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployModelRequest.ProtoReflect.Descriptor instead.
 func (*DeployModelRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{12}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeployModelRequest) GetVersion() *ModelVersion {
@@ -1127,7 +1211,7 @@ type DeployModelResponse struct {
 
 func (x *DeployModelResponse) Reset() {
 	*x = DeployModelResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1223,7 @@ func (x *DeployModelResponse) String() string {
 func (*DeployModelResponse) ProtoMessage() {}
 
 func (x *DeployModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1236,7 @@ func (x *DeployModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployModelResponse.ProtoReflect.Descriptor instead.
 func (*DeployModelResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{13}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeployModelResponse) GetVersion() *ModelVersion {
@@ -1173,7 +1257,7 @@ type GetModelRequest struct {
 
 func (x *GetModelRequest) Reset() {
 	*x = GetModelRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1269,7 @@ func (x *GetModelRequest) String() string {
 func (*GetModelRequest) ProtoMessage() {}
 
 func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1282,7 @@ func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelRequest.ProtoReflect.Descriptor instead.
 func (*GetModelRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{14}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetModelRequest) GetModel() string {
@@ -1219,7 +1303,7 @@ type GetModelResponse struct {
 
 func (x *GetModelResponse) Reset() {
 	*x = GetModelResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1315,7 @@ func (x *GetModelResponse) String() string {
 func (*GetModelResponse) ProtoMessage() {}
 
 func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1328,7 @@ func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelResponse.ProtoReflect.Descriptor instead.
 func (*GetModelResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{15}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetModelResponse) GetModel() *Model {
@@ -1267,7 +1351,7 @@ type ListModelsRequest struct {
 
 func (x *ListModelsRequest) Reset() {
 	*x = ListModelsRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1363,7 @@ func (x *ListModelsRequest) String() string {
 func (*ListModelsRequest) ProtoMessage() {}
 
 func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1376,7 @@ func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
 func (*ListModelsRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{16}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListModelsRequest) GetPageSize() uint32 {
@@ -1322,7 +1406,7 @@ type ListModelsResponse struct {
 
 func (x *ListModelsResponse) Reset() {
 	*x = ListModelsResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1418,7 @@ func (x *ListModelsResponse) String() string {
 func (*ListModelsResponse) ProtoMessage() {}
 
 func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1431,7 @@ func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
 func (*ListModelsResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{17}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListModelsResponse) GetModels() []*Model {
@@ -1377,7 +1461,7 @@ type GetModelVersionRequest struct {
 
 func (x *GetModelVersionRequest) Reset() {
 	*x = GetModelVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1473,7 @@ func (x *GetModelVersionRequest) String() string {
 func (*GetModelVersionRequest) ProtoMessage() {}
 
 func (x *GetModelVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1486,7 @@ func (x *GetModelVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelVersionRequest.ProtoReflect.Descriptor instead.
 func (*GetModelVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{18}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetModelVersionRequest) GetModel() string {
@@ -1430,7 +1514,7 @@ type GetModelVersionResponse struct {
 
 func (x *GetModelVersionResponse) Reset() {
 	*x = GetModelVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1442,7 +1526,7 @@ func (x *GetModelVersionResponse) String() string {
 func (*GetModelVersionResponse) ProtoMessage() {}
 
 func (x *GetModelVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1455,7 +1539,7 @@ func (x *GetModelVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelVersionResponse.ProtoReflect.Descriptor instead.
 func (*GetModelVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{19}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetModelVersionResponse) GetVersion() *ModelVersion {
@@ -1477,14 +1561,16 @@ type UpdateModelVersionRequest struct {
 	// How queries are batched.
 	Batching *Batching `protobuf:"bytes,4,opt,name=batching,proto3" json:"batching,omitempty"`
 	// Whether predictions are remembered.
-	Cache         *Cache `protobuf:"bytes,5,opt,name=cache,proto3" json:"cache,omitempty"`
+	Cache *Cache `protobuf:"bytes,5,opt,name=cache,proto3" json:"cache,omitempty"`
+	// How many instances serve the version, 1 to 16.
+	Homes         *uint32 `protobuf:"varint,7,opt,name=homes,proto3,oneof" json:"homes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateModelVersionRequest) Reset() {
 	*x = UpdateModelVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1582,7 @@ func (x *UpdateModelVersionRequest) String() string {
 func (*UpdateModelVersionRequest) ProtoMessage() {}
 
 func (x *UpdateModelVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1595,7 @@ func (x *UpdateModelVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateModelVersionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateModelVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{20}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateModelVersionRequest) GetModel() string {
@@ -1547,6 +1633,13 @@ func (x *UpdateModelVersionRequest) GetCache() *Cache {
 	return nil
 }
 
+func (x *UpdateModelVersionRequest) GetHomes() uint32 {
+	if x != nil && x.Homes != nil {
+		return *x.Homes
+	}
+	return 0
+}
+
 // UpdateModelVersionResponse holds the version as changed.
 type UpdateModelVersionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1558,7 +1651,7 @@ type UpdateModelVersionResponse struct {
 
 func (x *UpdateModelVersionResponse) Reset() {
 	*x = UpdateModelVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1663,7 @@ func (x *UpdateModelVersionResponse) String() string {
 func (*UpdateModelVersionResponse) ProtoMessage() {}
 
 func (x *UpdateModelVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1676,7 @@ func (x *UpdateModelVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateModelVersionResponse.ProtoReflect.Descriptor instead.
 func (*UpdateModelVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{21}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UpdateModelVersionResponse) GetVersion() *ModelVersion {
@@ -1606,7 +1699,7 @@ type SetCurrentVersionRequest struct {
 
 func (x *SetCurrentVersionRequest) Reset() {
 	*x = SetCurrentVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1618,7 +1711,7 @@ func (x *SetCurrentVersionRequest) String() string {
 func (*SetCurrentVersionRequest) ProtoMessage() {}
 
 func (x *SetCurrentVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1631,7 +1724,7 @@ func (x *SetCurrentVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCurrentVersionRequest.ProtoReflect.Descriptor instead.
 func (*SetCurrentVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{22}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SetCurrentVersionRequest) GetModel() string {
@@ -1659,7 +1752,7 @@ type SetCurrentVersionResponse struct {
 
 func (x *SetCurrentVersionResponse) Reset() {
 	*x = SetCurrentVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1764,7 @@ func (x *SetCurrentVersionResponse) String() string {
 func (*SetCurrentVersionResponse) ProtoMessage() {}
 
 func (x *SetCurrentVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1777,7 @@ func (x *SetCurrentVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCurrentVersionResponse.ProtoReflect.Descriptor instead.
 func (*SetCurrentVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{23}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SetCurrentVersionResponse) GetModel() *Model {
@@ -1707,7 +1800,7 @@ type DeleteModelVersionRequest struct {
 
 func (x *DeleteModelVersionRequest) Reset() {
 	*x = DeleteModelVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1719,7 +1812,7 @@ func (x *DeleteModelVersionRequest) String() string {
 func (*DeleteModelVersionRequest) ProtoMessage() {}
 
 func (x *DeleteModelVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1732,7 +1825,7 @@ func (x *DeleteModelVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelVersionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteModelVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{24}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteModelVersionRequest) GetModel() string {
@@ -1758,7 +1851,7 @@ type DeleteModelVersionResponse struct {
 
 func (x *DeleteModelVersionResponse) Reset() {
 	*x = DeleteModelVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1770,7 +1863,7 @@ func (x *DeleteModelVersionResponse) String() string {
 func (*DeleteModelVersionResponse) ProtoMessage() {}
 
 func (x *DeleteModelVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1783,7 +1876,7 @@ func (x *DeleteModelVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelVersionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteModelVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{25}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{26}
 }
 
 // DeleteModelRequest names a model.
@@ -1797,7 +1890,7 @@ type DeleteModelRequest struct {
 
 func (x *DeleteModelRequest) Reset() {
 	*x = DeleteModelRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +1902,7 @@ func (x *DeleteModelRequest) String() string {
 func (*DeleteModelRequest) ProtoMessage() {}
 
 func (x *DeleteModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +1915,7 @@ func (x *DeleteModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelRequest.ProtoReflect.Descriptor instead.
 func (*DeleteModelRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{26}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeleteModelRequest) GetModel() string {
@@ -1841,7 +1934,7 @@ type DeleteModelResponse struct {
 
 func (x *DeleteModelResponse) Reset() {
 	*x = DeleteModelResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +1946,7 @@ func (x *DeleteModelResponse) String() string {
 func (*DeleteModelResponse) ProtoMessage() {}
 
 func (x *DeleteModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +1959,147 @@ func (x *DeleteModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelResponse.ProtoReflect.Descriptor instead.
 func (*DeleteModelResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{27}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{28}
+}
+
+// RegisterReplicaRequest says where a replica is, and until when.
+type RegisterReplicaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The model's name.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// The version.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The replica's id, unique among those of the version: of the form of a name, and not a number,
+	// since numbers are replicas that Clipper starts. To register it again renews it, and may move it.
+	Replica string `protobuf:"bytes,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	// Where every abstraction instance reaches it: "host:port", or "unix:/path".
+	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	// From now on, the time after which the replica is removed unless it is registered again: 1 s to
+	// 1 h. Zero removes it. Default 15 s.
+	Lease         *durationpb.Duration `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterReplicaRequest) Reset() {
+	*x = RegisterReplicaRequest{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterReplicaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterReplicaRequest) ProtoMessage() {}
+
+func (x *RegisterReplicaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterReplicaRequest.ProtoReflect.Descriptor instead.
+func (*RegisterReplicaRequest) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RegisterReplicaRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *RegisterReplicaRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *RegisterReplicaRequest) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *RegisterReplicaRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *RegisterReplicaRequest) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+// RegisterReplicaResponse says what was granted.
+type RegisterReplicaResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lease, zero when the replica was removed. Renew it after a third of it, so that two calls
+	// may fail.
+	Lease *durationpb.Duration `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Whether the version is deployed; if not, the replica is held until it is.
+	Deployed      bool `protobuf:"varint,2,opt,name=deployed,proto3" json:"deployed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterReplicaResponse) Reset() {
+	*x = RegisterReplicaResponse{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterReplicaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterReplicaResponse) ProtoMessage() {}
+
+func (x *RegisterReplicaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterReplicaResponse.ProtoReflect.Descriptor instead.
+func (*RegisterReplicaResponse) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RegisterReplicaResponse) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *RegisterReplicaResponse) GetDeployed() bool {
+	if x != nil {
+		return x.Deployed
+	}
+	return false
 }
 
 var File_clipper_v1_model_service_proto protoreflect.FileDescriptor
@@ -1878,7 +2111,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
 	"\x0fcurrent_version\x18\x02 \x01(\tR\x0ecurrentVersion\x124\n" +
-	"\bversions\x18\x03 \x03(\v2\x18.clipper.v1.ModelVersionR\bversions\"\xbd\x05\n" +
+	"\bversions\x18\x03 \x03(\v2\x18.clipper.v1.ModelVersionR\bversions\"\xd3\x05\n" +
 	"\fModelVersion\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x123\n" +
@@ -1895,7 +2128,8 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x0ereplica_status\x18\f \x03(\v2\x13.clipper.v1.ReplicaR\rreplicaStatus\x12;\n" +
 	"\vcreate_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12+\n" +
-	"\awarm_up\x18\x0e \x01(\v2\x12.clipper.v1.WarmUpR\x06warmUp\x1a9\n" +
+	"\awarm_up\x18\x0e \x01(\v2\x12.clipper.v1.WarmUpR\x06warmUp\x12\x14\n" +
+	"\x05homes\x18\x10 \x01(\rR\x05homes\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
@@ -1906,12 +2140,15 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"time_limit\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\ttimeLimit\x12\x1a\n" +
 	"\bdisabled\x18\x03 \x01(\bR\bdisabled\"<\n" +
 	"\fWarmUpSample\x12,\n" +
-	"\atensors\x18\x01 \x03(\v2\x12.clipper.v1.TensorR\atensors\"\x9d\x03\n" +
+	"\atensors\x18\x01 \x03(\v2\x12.clipper.v1.TensorR\atensors\"\xd7\x03\n" +
 	"\tContainer\x12/\n" +
 	"\aadapter\x18\x01 \x01(\v2\x13.clipper.v1.AdapterH\x00R\aadapter\x12/\n" +
 	"\acommand\x18\x02 \x01(\v2\x13.clipper.v1.CommandH\x00R\acommand\x12/\n" +
 	"\aaddress\x18\x03 \x01(\v2\x13.clipper.v1.AddressH\x00R\aaddress\x12)\n" +
-	"\x05image\x18\x04 \x01(\v2\x11.clipper.v1.ImageH\x00R\x05image\x12H\n" +
+	"\x05image\x18\x04 \x01(\v2\x11.clipper.v1.ImageH\x00R\x05image\x128\n" +
+	"\n" +
+	"registered\x18\a \x01(\v2\x16.clipper.v1.RegisteredH\x00R\n" +
+	"registered\x12H\n" +
 	"\venvironment\x18\x05 \x03(\v2&.clipper.v1.Container.EnvironmentEntryR\venvironment\x12>\n" +
 	"\rstart_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fstartTimeout\x1a>\n" +
 	"\x10EnvironmentEntry\x12\x10\n" +
@@ -1928,7 +2165,9 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\aAddress\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"%\n" +
 	"\x05Image\x12\x1c\n" +
-	"\treference\x18\x01 \x01(\tR\treference\"\xda\x01\n" +
+	"\treference\x18\x01 \x01(\tR\treference\"\f\n" +
+	"\n" +
+	"Registered\"\xda\x01\n" +
 	"\bBatching\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12$\n" +
 	"\x0emax_batch_rows\x18\x02 \x01(\rR\fmaxBatchRows\x12F\n" +
@@ -1936,7 +2175,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\rmax_in_flight\x18\x04 \x01(\rR\vmaxInFlight\x12$\n" +
 	"\x0emax_queue_rows\x18\x05 \x01(\rR\fmaxQueueRows\"#\n" +
 	"\x05Cache\x12\x1a\n" +
-	"\bdisabled\x18\x01 \x01(\bR\bdisabled\"\xd4\x01\n" +
+	"\bdisabled\x18\x01 \x01(\bR\bdisabled\"\x90\x02\n" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x18.clipper.v1.ReplicaStateR\x05state\x12\x18\n" +
@@ -1944,7 +2183,12 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1a\n" +
 	"\brestarts\x18\x05 \x01(\rR\brestarts\x129\n" +
 	"\n" +
-	"state_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstateTime\"k\n" +
+	"state_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstateTime\x12\x1a\n" +
+	"\binstance\x18\n" +
+	" \x01(\tR\binstance\x12\x1e\n" +
+	"\n" +
+	"registered\x18\v \x01(\bR\n" +
+	"registered\"k\n" +
 	"\x12DeployModelRequest\x122\n" +
 	"\aversion\x18\x01 \x01(\v2\x18.clipper.v1.ModelVersionR\aversion\x12!\n" +
 	"\fkeep_current\x18\x02 \x01(\bR\vkeepCurrent\"I\n" +
@@ -1965,14 +2209,16 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"M\n" +
 	"\x17GetModelVersionResponse\x122\n" +
-	"\aversion\x18\x01 \x01(\v2\x18.clipper.v1.ModelVersionR\aversion\"\xd4\x01\n" +
+	"\aversion\x18\x01 \x01(\v2\x18.clipper.v1.ModelVersionR\aversion\"\xf9\x01\n" +
 	"\x19UpdateModelVersionRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1f\n" +
 	"\breplicas\x18\x03 \x01(\rH\x00R\breplicas\x88\x01\x01\x120\n" +
 	"\bbatching\x18\x04 \x01(\v2\x14.clipper.v1.BatchingR\bbatching\x12'\n" +
-	"\x05cache\x18\x05 \x01(\v2\x11.clipper.v1.CacheR\x05cacheB\v\n" +
-	"\t_replicas\"P\n" +
+	"\x05cache\x18\x05 \x01(\v2\x11.clipper.v1.CacheR\x05cache\x12\x19\n" +
+	"\x05homes\x18\a \x01(\rH\x01R\x05homes\x88\x01\x01B\v\n" +
+	"\t_replicasB\b\n" +
+	"\x06_homes\"P\n" +
 	"\x1aUpdateModelVersionResponse\x122\n" +
 	"\aversion\x18\x01 \x01(\v2\x18.clipper.v1.ModelVersionR\aversion\"J\n" +
 	"\x18SetCurrentVersionRequest\x12\x14\n" +
@@ -1986,7 +2232,16 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x1aDeleteModelVersionResponse\"*\n" +
 	"\x12DeleteModelRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\"\x15\n" +
-	"\x13DeleteModelResponse*\xbf\x01\n" +
+	"\x13DeleteModelResponse\"\xad\x01\n" +
+	"\x16RegisterReplicaRequest\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
+	"\areplica\x18\x03 \x01(\tR\areplica\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12/\n" +
+	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"f\n" +
+	"\x17RegisterReplicaResponse\x12/\n" +
+	"\x05lease\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x1a\n" +
+	"\bdeployed\x18\x02 \x01(\bR\bdeployed*\xbf\x01\n" +
 	"\n" +
 	"ModelState\x12\x1b\n" +
 	"\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -2001,7 +2256,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x16REPLICA_STATE_STARTING\x10\x01\x12\x17\n" +
 	"\x13REPLICA_STATE_READY\x10\x02\x12\x1a\n" +
 	"\x16REPLICA_STATE_DRAINING\x10\x03\x12\x18\n" +
-	"\x14REPLICA_STATE_FAILED\x10\x042\xca\x05\n" +
+	"\x14REPLICA_STATE_FAILED\x10\x042\xa6\x06\n" +
 	"\fModelService\x12N\n" +
 	"\vDeployModel\x12\x1e.clipper.v1.DeployModelRequest\x1a\x1f.clipper.v1.DeployModelResponse\x12E\n" +
 	"\bGetModel\x12\x1b.clipper.v1.GetModelRequest\x1a\x1c.clipper.v1.GetModelResponse\x12K\n" +
@@ -2011,7 +2266,8 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x12UpdateModelVersion\x12%.clipper.v1.UpdateModelVersionRequest\x1a&.clipper.v1.UpdateModelVersionResponse\x12`\n" +
 	"\x11SetCurrentVersion\x12$.clipper.v1.SetCurrentVersionRequest\x1a%.clipper.v1.SetCurrentVersionResponse\x12c\n" +
 	"\x12DeleteModelVersion\x12%.clipper.v1.DeleteModelVersionRequest\x1a&.clipper.v1.DeleteModelVersionResponse\x12N\n" +
-	"\vDeleteModel\x12\x1e.clipper.v1.DeleteModelRequest\x1a\x1f.clipper.v1.DeleteModelResponseB\xac\x01\n" +
+	"\vDeleteModel\x12\x1e.clipper.v1.DeleteModelRequest\x1a\x1f.clipper.v1.DeleteModelResponse\x12Z\n" +
+	"\x0fRegisterReplica\x12\".clipper.v1.RegisterReplicaRequest\x1a#.clipper.v1.RegisterReplicaResponseB\xac\x01\n" +
 	"\x0ecom.clipper.v1B\x11ModelServiceProtoP\x01Z>github.com/clipper-serving/clipper/gen/go/clipper/v1;clipperv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Clipper.V1\xca\x02\n" +
 	"Clipper\\V1\xe2\x02\x16Clipper\\V1\\GPBMetadata\xea\x02\vClipper::V1b\x06proto3"
@@ -2029,7 +2285,7 @@ func file_clipper_v1_model_service_proto_rawDescGZIP() []byte {
 }
 
 var file_clipper_v1_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_clipper_v1_model_service_proto_goTypes = []any{
 	(ModelState)(0),                    // 0: clipper.v1.ModelState
 	(ReplicaState)(0),                  // 1: clipper.v1.ReplicaState
@@ -2042,85 +2298,93 @@ var file_clipper_v1_model_service_proto_goTypes = []any{
 	(*Command)(nil),                    // 8: clipper.v1.Command
 	(*Address)(nil),                    // 9: clipper.v1.Address
 	(*Image)(nil),                      // 10: clipper.v1.Image
-	(*Batching)(nil),                   // 11: clipper.v1.Batching
-	(*Cache)(nil),                      // 12: clipper.v1.Cache
-	(*Replica)(nil),                    // 13: clipper.v1.Replica
-	(*DeployModelRequest)(nil),         // 14: clipper.v1.DeployModelRequest
-	(*DeployModelResponse)(nil),        // 15: clipper.v1.DeployModelResponse
-	(*GetModelRequest)(nil),            // 16: clipper.v1.GetModelRequest
-	(*GetModelResponse)(nil),           // 17: clipper.v1.GetModelResponse
-	(*ListModelsRequest)(nil),          // 18: clipper.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),         // 19: clipper.v1.ListModelsResponse
-	(*GetModelVersionRequest)(nil),     // 20: clipper.v1.GetModelVersionRequest
-	(*GetModelVersionResponse)(nil),    // 21: clipper.v1.GetModelVersionResponse
-	(*UpdateModelVersionRequest)(nil),  // 22: clipper.v1.UpdateModelVersionRequest
-	(*UpdateModelVersionResponse)(nil), // 23: clipper.v1.UpdateModelVersionResponse
-	(*SetCurrentVersionRequest)(nil),   // 24: clipper.v1.SetCurrentVersionRequest
-	(*SetCurrentVersionResponse)(nil),  // 25: clipper.v1.SetCurrentVersionResponse
-	(*DeleteModelVersionRequest)(nil),  // 26: clipper.v1.DeleteModelVersionRequest
-	(*DeleteModelVersionResponse)(nil), // 27: clipper.v1.DeleteModelVersionResponse
-	(*DeleteModelRequest)(nil),         // 28: clipper.v1.DeleteModelRequest
-	(*DeleteModelResponse)(nil),        // 29: clipper.v1.DeleteModelResponse
-	nil,                                // 30: clipper.v1.ModelVersion.LabelsEntry
-	nil,                                // 31: clipper.v1.Container.EnvironmentEntry
-	(*Signature)(nil),                  // 32: clipper.v1.Signature
-	(*timestamppb.Timestamp)(nil),      // 33: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 34: google.protobuf.Duration
-	(*Tensor)(nil),                     // 35: clipper.v1.Tensor
+	(*Registered)(nil),                 // 11: clipper.v1.Registered
+	(*Batching)(nil),                   // 12: clipper.v1.Batching
+	(*Cache)(nil),                      // 13: clipper.v1.Cache
+	(*Replica)(nil),                    // 14: clipper.v1.Replica
+	(*DeployModelRequest)(nil),         // 15: clipper.v1.DeployModelRequest
+	(*DeployModelResponse)(nil),        // 16: clipper.v1.DeployModelResponse
+	(*GetModelRequest)(nil),            // 17: clipper.v1.GetModelRequest
+	(*GetModelResponse)(nil),           // 18: clipper.v1.GetModelResponse
+	(*ListModelsRequest)(nil),          // 19: clipper.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),         // 20: clipper.v1.ListModelsResponse
+	(*GetModelVersionRequest)(nil),     // 21: clipper.v1.GetModelVersionRequest
+	(*GetModelVersionResponse)(nil),    // 22: clipper.v1.GetModelVersionResponse
+	(*UpdateModelVersionRequest)(nil),  // 23: clipper.v1.UpdateModelVersionRequest
+	(*UpdateModelVersionResponse)(nil), // 24: clipper.v1.UpdateModelVersionResponse
+	(*SetCurrentVersionRequest)(nil),   // 25: clipper.v1.SetCurrentVersionRequest
+	(*SetCurrentVersionResponse)(nil),  // 26: clipper.v1.SetCurrentVersionResponse
+	(*DeleteModelVersionRequest)(nil),  // 27: clipper.v1.DeleteModelVersionRequest
+	(*DeleteModelVersionResponse)(nil), // 28: clipper.v1.DeleteModelVersionResponse
+	(*DeleteModelRequest)(nil),         // 29: clipper.v1.DeleteModelRequest
+	(*DeleteModelResponse)(nil),        // 30: clipper.v1.DeleteModelResponse
+	(*RegisterReplicaRequest)(nil),     // 31: clipper.v1.RegisterReplicaRequest
+	(*RegisterReplicaResponse)(nil),    // 32: clipper.v1.RegisterReplicaResponse
+	nil,                                // 33: clipper.v1.ModelVersion.LabelsEntry
+	nil,                                // 34: clipper.v1.Container.EnvironmentEntry
+	(*Signature)(nil),                  // 35: clipper.v1.Signature
+	(*timestamppb.Timestamp)(nil),      // 36: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 37: google.protobuf.Duration
+	(*Tensor)(nil),                     // 38: clipper.v1.Tensor
 }
 var file_clipper_v1_model_service_proto_depIdxs = []int32{
 	3,  // 0: clipper.v1.Model.versions:type_name -> clipper.v1.ModelVersion
-	32, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
+	35, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
 	6,  // 2: clipper.v1.ModelVersion.container:type_name -> clipper.v1.Container
-	11, // 3: clipper.v1.ModelVersion.batching:type_name -> clipper.v1.Batching
-	12, // 4: clipper.v1.ModelVersion.cache:type_name -> clipper.v1.Cache
-	30, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
+	12, // 3: clipper.v1.ModelVersion.batching:type_name -> clipper.v1.Batching
+	13, // 4: clipper.v1.ModelVersion.cache:type_name -> clipper.v1.Cache
+	33, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
 	0,  // 6: clipper.v1.ModelVersion.state:type_name -> clipper.v1.ModelState
-	13, // 7: clipper.v1.ModelVersion.replica_status:type_name -> clipper.v1.Replica
-	33, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
+	14, // 7: clipper.v1.ModelVersion.replica_status:type_name -> clipper.v1.Replica
+	36, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
 	4,  // 9: clipper.v1.ModelVersion.warm_up:type_name -> clipper.v1.WarmUp
 	5,  // 10: clipper.v1.WarmUp.samples:type_name -> clipper.v1.WarmUpSample
-	34, // 11: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
-	35, // 12: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
+	37, // 11: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
+	38, // 12: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
 	7,  // 13: clipper.v1.Container.adapter:type_name -> clipper.v1.Adapter
 	8,  // 14: clipper.v1.Container.command:type_name -> clipper.v1.Command
 	9,  // 15: clipper.v1.Container.address:type_name -> clipper.v1.Address
 	10, // 16: clipper.v1.Container.image:type_name -> clipper.v1.Image
-	31, // 17: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
-	34, // 18: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
-	34, // 19: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
-	1,  // 20: clipper.v1.Replica.state:type_name -> clipper.v1.ReplicaState
-	33, // 21: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
-	3,  // 22: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
-	3,  // 23: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
-	2,  // 24: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
-	2,  // 25: clipper.v1.ListModelsResponse.models:type_name -> clipper.v1.Model
-	3,  // 26: clipper.v1.GetModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
-	11, // 27: clipper.v1.UpdateModelVersionRequest.batching:type_name -> clipper.v1.Batching
-	12, // 28: clipper.v1.UpdateModelVersionRequest.cache:type_name -> clipper.v1.Cache
-	3,  // 29: clipper.v1.UpdateModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
-	2,  // 30: clipper.v1.SetCurrentVersionResponse.model:type_name -> clipper.v1.Model
-	14, // 31: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
-	16, // 32: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
-	18, // 33: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
-	20, // 34: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
-	22, // 35: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
-	24, // 36: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
-	26, // 37: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
-	28, // 38: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
-	15, // 39: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
-	17, // 40: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
-	19, // 41: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
-	21, // 42: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
-	23, // 43: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
-	25, // 44: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
-	27, // 45: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
-	29, // 46: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
-	39, // [39:47] is the sub-list for method output_type
-	31, // [31:39] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	11, // 17: clipper.v1.Container.registered:type_name -> clipper.v1.Registered
+	34, // 18: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
+	37, // 19: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
+	37, // 20: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
+	1,  // 21: clipper.v1.Replica.state:type_name -> clipper.v1.ReplicaState
+	36, // 22: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
+	3,  // 23: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
+	3,  // 24: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
+	2,  // 25: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
+	2,  // 26: clipper.v1.ListModelsResponse.models:type_name -> clipper.v1.Model
+	3,  // 27: clipper.v1.GetModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
+	12, // 28: clipper.v1.UpdateModelVersionRequest.batching:type_name -> clipper.v1.Batching
+	13, // 29: clipper.v1.UpdateModelVersionRequest.cache:type_name -> clipper.v1.Cache
+	3,  // 30: clipper.v1.UpdateModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
+	2,  // 31: clipper.v1.SetCurrentVersionResponse.model:type_name -> clipper.v1.Model
+	37, // 32: clipper.v1.RegisterReplicaRequest.lease:type_name -> google.protobuf.Duration
+	37, // 33: clipper.v1.RegisterReplicaResponse.lease:type_name -> google.protobuf.Duration
+	15, // 34: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
+	17, // 35: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
+	19, // 36: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
+	21, // 37: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
+	23, // 38: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
+	25, // 39: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
+	27, // 40: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
+	29, // 41: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
+	31, // 42: clipper.v1.ModelService.RegisterReplica:input_type -> clipper.v1.RegisterReplicaRequest
+	16, // 43: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
+	18, // 44: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
+	20, // 45: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
+	22, // 46: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
+	24, // 47: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
+	26, // 48: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
+	28, // 49: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
+	30, // 50: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
+	32, // 51: clipper.v1.ModelService.RegisterReplica:output_type -> clipper.v1.RegisterReplicaResponse
+	43, // [43:52] is the sub-list for method output_type
+	34, // [34:43] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_clipper_v1_model_service_proto_init() }
@@ -2135,15 +2399,16 @@ func file_clipper_v1_model_service_proto_init() {
 		(*Container_Command)(nil),
 		(*Container_Address)(nil),
 		(*Container_Image)(nil),
+		(*Container_Registered)(nil),
 	}
-	file_clipper_v1_model_service_proto_msgTypes[20].OneofWrappers = []any{}
+	file_clipper_v1_model_service_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clipper_v1_model_service_proto_rawDesc), len(file_clipper_v1_model_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   30,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	ModelService_SetCurrentVersion_FullMethodName  = "/clipper.v1.ModelService/SetCurrentVersion"
 	ModelService_DeleteModelVersion_FullMethodName = "/clipper.v1.ModelService/DeleteModelVersion"
 	ModelService_DeleteModel_FullMethodName        = "/clipper.v1.ModelService/DeleteModel"
+	ModelService_RegisterReplica_FullMethodName    = "/clipper.v1.ModelService/RegisterReplica"
 )
 
 // ModelServiceClient is the client API for ModelService service.
@@ -51,7 +52,7 @@ type ModelServiceClient interface {
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
 	// GetModelVersion returns one version with its replicas. NOT_FOUND: no such model or version.
 	GetModelVersion(ctx context.Context, in *GetModelVersionRequest, opts ...grpc.CallOption) (*GetModelVersionResponse, error)
-	// UpdateModelVersion changes how a version runs: replicas, batching, cache.
+	// UpdateModelVersion changes how a version runs: replicas, batching, cache, homes.
 	//
 	// INVALID_ARGUMENT: a field is not allowed. NOT_FOUND: no such model or version.
 	UpdateModelVersion(ctx context.Context, in *UpdateModelVersionRequest, opts ...grpc.CallOption) (*UpdateModelVersionResponse, error)
@@ -64,6 +65,14 @@ type ModelServiceClient interface {
 	DeleteModelVersion(ctx context.Context, in *DeleteModelVersionRequest, opts ...grpc.CallOption) (*DeleteModelVersionResponse, error)
 	// DeleteModel does so for every version of a model. NOT_FOUND: no such model.
 	DeleteModel(ctx context.Context, in *DeleteModelRequest, opts ...grpc.CallOption) (*DeleteModelResponse, error)
+	// RegisterReplica lends Clipper a container that somebody else runs, as a replica of a version,
+	// until the lease ends; the same call renews it, and a lease of zero gives it up. Then the replica
+	// gets nothing new, finishes what it has and is left alone. The version need not be deployed yet:
+	// the replica is held, within its lease, and joins when it is.
+	//
+	// INVALID_ARGUMENT: a field is not allowed. RESOURCE_EXHAUSTED: the version, or the installation,
+	// has as many registered replicas as it may have.
+	RegisterReplica(ctx context.Context, in *RegisterReplicaRequest, opts ...grpc.CallOption) (*RegisterReplicaResponse, error)
 }
 
 type modelServiceClient struct {
@@ -154,6 +163,16 @@ func (c *modelServiceClient) DeleteModel(ctx context.Context, in *DeleteModelReq
 	return out, nil
 }
 
+func (c *modelServiceClient) RegisterReplica(ctx context.Context, in *RegisterReplicaRequest, opts ...grpc.CallOption) (*RegisterReplicaResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RegisterReplicaResponse)
+	err := c.cc.Invoke(ctx, ModelService_RegisterReplica_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ModelServiceServer is the server API for ModelService service.
 // All implementations must embed UnimplementedModelServiceServer
 // for forward compatibility.
@@ -174,7 +193,7 @@ type ModelServiceServer interface {
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
 	// GetModelVersion returns one version with its replicas. NOT_FOUND: no such model or version.
 	GetModelVersion(context.Context, *GetModelVersionRequest) (*GetModelVersionResponse, error)
-	// UpdateModelVersion changes how a version runs: replicas, batching, cache.
+	// UpdateModelVersion changes how a version runs: replicas, batching, cache, homes.
 	//
 	// INVALID_ARGUMENT: a field is not allowed. NOT_FOUND: no such model or version.
 	UpdateModelVersion(context.Context, *UpdateModelVersionRequest) (*UpdateModelVersionResponse, error)
@@ -187,6 +206,14 @@ type ModelServiceServer interface {
 	DeleteModelVersion(context.Context, *DeleteModelVersionRequest) (*DeleteModelVersionResponse, error)
 	// DeleteModel does so for every version of a model. NOT_FOUND: no such model.
 	DeleteModel(context.Context, *DeleteModelRequest) (*DeleteModelResponse, error)
+	// RegisterReplica lends Clipper a container that somebody else runs, as a replica of a version,
+	// until the lease ends; the same call renews it, and a lease of zero gives it up. Then the replica
+	// gets nothing new, finishes what it has and is left alone. The version need not be deployed yet:
+	// the replica is held, within its lease, and joins when it is.
+	//
+	// INVALID_ARGUMENT: a field is not allowed. RESOURCE_EXHAUSTED: the version, or the installation,
+	// has as many registered replicas as it may have.
+	RegisterReplica(context.Context, *RegisterReplicaRequest) (*RegisterReplicaResponse, error)
 	mustEmbedUnimplementedModelServiceServer()
 }
 
@@ -220,6 +247,9 @@ func (UnimplementedModelServiceServer) DeleteModelVersion(context.Context, *Dele
 }
 func (UnimplementedModelServiceServer) DeleteModel(context.Context, *DeleteModelRequest) (*DeleteModelResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteModel not implemented")
+}
+func (UnimplementedModelServiceServer) RegisterReplica(context.Context, *RegisterReplicaRequest) (*RegisterReplicaResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RegisterReplica not implemented")
 }
 func (UnimplementedModelServiceServer) mustEmbedUnimplementedModelServiceServer() {}
 func (UnimplementedModelServiceServer) testEmbeddedByValue()                      {}
@@ -386,6 +416,24 @@ func _ModelService_DeleteModel_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ModelService_RegisterReplica_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RegisterReplicaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModelServiceServer).RegisterReplica(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModelService_RegisterReplica_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModelServiceServer).RegisterReplica(ctx, req.(*RegisterReplicaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ModelService_ServiceDesc is the grpc.ServiceDesc for ModelService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -424,6 +472,10 @@ var ModelService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteModel",
 			Handler:    _ModelService_DeleteModel_Handler,
+		},
+		{
+			MethodName: "RegisterReplica",
+			Handler:    _ModelService_RegisterReplica_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
