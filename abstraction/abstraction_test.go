@@ -191,7 +191,7 @@ func start(t *testing.T, set settings) *fixture {
 	return f
 }
 
-func (f *fixture) deploy(t *testing.T, model, version string, c *clipperv1.Container, change ...func(*clipperv1.DeployModelRequest)) *clipperv1.ModelVersion {
+func (f *fixture) deploy(t testing.TB, model, version string, c *clipperv1.Container, change ...func(*clipperv1.DeployModelRequest)) *clipperv1.ModelVersion {
 	t.Helper()
 	req := &clipperv1.DeployModelRequest{Version: &clipperv1.ModelVersion{Model: model, Version: version, Container: c}}
 	for _, ch := range change {
@@ -202,7 +202,7 @@ func (f *fixture) deploy(t *testing.T, model, version string, c *clipperv1.Conta
 	return resp.Version
 }
 
-func (f *fixture) version(t *testing.T, model, version string) *clipperv1.ModelVersion {
+func (f *fixture) version(t testing.TB, model, version string) *clipperv1.ModelVersion {
 	t.Helper()
 	resp, err := f.GetModelVersion(t.Context(), &clipperv1.GetModelVersionRequest{Model: model, Version: version})
 	require.NoError(t, err)
@@ -210,7 +210,7 @@ func (f *fixture) version(t *testing.T, model, version string) *clipperv1.ModelV
 }
 
 // await waits until a version is as wanted and returns it.
-func (f *fixture) await(t *testing.T, model, version string, wanted func(*clipperv1.ModelVersion) bool) *clipperv1.ModelVersion {
+func (f *fixture) await(t testing.TB, model, version string, wanted func(*clipperv1.ModelVersion) bool) *clipperv1.ModelVersion {
 	t.Helper()
 	var v *clipperv1.ModelVersion
 	for end := time.Now().Add(time.Minute); ; {
@@ -225,7 +225,7 @@ func (f *fixture) await(t *testing.T, model, version string, wanted func(*clippe
 	}
 }
 
-func (f *fixture) awaitState(t *testing.T, model, version string, state clipperv1.ModelState) *clipperv1.ModelVersion {
+func (f *fixture) awaitState(t testing.TB, model, version string, state clipperv1.ModelState) *clipperv1.ModelVersion {
 	t.Helper()
 	return f.await(t, model, version, func(v *clipperv1.ModelVersion) bool { return v.State == state })
 }
@@ -244,7 +244,7 @@ func ref(model, version string) *internalv1.ModelReference {
 }
 
 // ask predicts with plenty of time.
-func (f *fixture) ask(t *testing.T, in *tensor.Input, models ...*internalv1.ModelReference) []*clipperv1.ModelPrediction {
+func (f *fixture) ask(t testing.TB, in *tensor.Input, models ...*internalv1.ModelReference) []*clipperv1.ModelPrediction {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
