@@ -420,14 +420,14 @@ func TestVersionThatCannotServeDoesNotBecomeCurrent(t *testing.T) {
 		"it will never work": {"78", []string{"exited with code 78", "deploy it as a new version", "after 1h0m0s", "ValueError: the model is broken"}},
 		"it ends":            {"1", []string{"exited with code 1", "Look for the cause", "ValueError: the model is broken"}},
 		"it ends well":       {"0", []string{"exited with code 0", "must serve until it gets SIGTERM"}},
-		"it is never ready":  {"silent", []string{"was not ready to serve for 100ms", "container.start_timeout", "loading for ever"}},
+		"it is never ready":  {"silent", []string{"was not ready to serve for 1s", "container.start_timeout", "loading for ever"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := start(t, settings{})
 			f.deploy(t, "m", "v1", answering(t, 1))
 			c := replicaOf(t, envTrouble, tc.trouble)
 			if tc.trouble == "silent" {
-				c.StartTimeout = durationpb.New(100 * time.Millisecond)
+				c.StartTimeout = durationpb.New(time.Second)
 			}
 			f.deploy(t, "m", "v2", c)
 			v := f.awaitState(t, "m", "v2", failed)
