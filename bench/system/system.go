@@ -29,14 +29,17 @@ const module = "github.com/clipper-serving/clipper"
 
 // Binaries are the programs that experiments run.
 type Binaries struct {
-	// Clipper is the product, Noop the container that does nothing.
-	Clipper, Noop string
+	// Clipper is the product, Noop the container that does nothing, Synthetic the one that only takes
+	// time.
+	Clipper, Noop, Synthetic string
 }
 
 // Build builds the programs from the workspace into a folder.
 func Build(ctx context.Context, folder string, log io.Writer) (Binaries, error) {
-	b := Binaries{Clipper: filepath.Join(folder, "clipper"), Noop: filepath.Join(folder, "noop")}
-	for target, pkg := range map[string]string{b.Clipper: module + "/cmd/clipper", b.Noop: module + "/containerrpc/go/noop"} {
+	b := Binaries{Clipper: filepath.Join(folder, "clipper"), Noop: filepath.Join(folder, "noop"), Synthetic: filepath.Join(folder, "synthetic")}
+	for target, pkg := range map[string]string{
+		b.Clipper: module + "/cmd/clipper", b.Noop: module + "/containerrpc/go/noop", b.Synthetic: module + "/containerrpc/go/synthetic",
+	} {
 		_, _ = fmt.Fprintf(log, "building %s\n", pkg)
 		if out, err := exec.CommandContext(ctx, "go", "build", "-o", target, pkg).CombinedOutput(); err != nil {
 			return b, fmt.Errorf("build %s: %w\n%s", pkg, err, out)
@@ -48,15 +51,21 @@ func Build(ctx context.Context, folder string, log io.Writer) (Binaries, error) 
 // Process is a program that runs.
 type Process struct {
 	cmd    *exec.Cmd
+	stdin  io.Closer
 	output bytes.Buffer
 	done   chan struct{}
 }
 
-// Start runs a program with these additional environment variables.
+// Start runs a program with these additional environment variables. Its standard input ends when
+// this process does.
 func Start(env []string, program string, args ...string) (*Process, error) {
 	p := &Process{cmd: exec.Command(program, args...), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
+	var err error
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -65,6 +74,18 @@ func Start(env []string, program string, args ...string) (*Process, error) {
 		close(p.done)
 	}()
 	return p, nil
+}
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Output returns what the process has written. It is to be called when the process has ended.
+func (p *Process) Output() string { return p.output.String() }
+
+// Kill ends the process at once, as kill -9 does, and waits.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
 }
 
 // Stop asks the process to end and waits; after a while it kills it.
