@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 
+	"github.com/clipper-serving/clipper/bench/batching"
 	"github.com/clipper-serving/clipper/bench/edge"
 	"github.com/clipper-serving/clipper/bench/experiment"
 )
@@ -23,7 +24,7 @@ func main() {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr, edge.Experiment)
+	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr, edge.Experiment, batching.Experiment)
 	stop()
 	os.Exit(code)
 }

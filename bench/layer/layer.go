@@ -79,7 +79,7 @@ func Start(ctx context.Context, cfg Config) (_ *Layer, err error) {
 		cfg.Floats = 16
 	}
 	l := &Layer{cfg: cfg, Registry: prometheus.NewRegistry(), containers: make([]*system.Process, len(cfg.Containers))}
-	l.Rows = makeRows(cfg.Floats)
+	l.Rows = MakeRows(cfg.Floats)
 	if l.folder, err = os.MkdirTemp("", "clipper-bench-"); err != nil {
 		return nil, err
 	}
@@ -110,8 +110,9 @@ func Start(ctx context.Context, cfg Config) (_ *Layer, err error) {
 	return l, l.AwaitReady(ctx)
 }
 
-// makeRows returns rows that differ in their first two elements.
-func makeRows(floats int) [][]*clipperv1.Tensor {
+// MakeRows returns rows of so many float32, at least 2. All differ, and there are so many that none
+// comes again while it is under way.
+func MakeRows(floats int) [][]*clipperv1.Tensor {
 	width := 4 * floats
 	n := min(maxRows, rowMemory/width)
 	data := make([]byte, n*width)
