@@ -28,7 +28,7 @@ const (
 // far is a search that begins anywhere, near one that begins close to the capacity, rough one that
 // only tells which of several is best.
 func far(from float64) load.Search {
-	return load.Search{From: from, Step: 2, Precision: 0.02, Probes: 24}
+	return load.Search{From: from, Step: 2, Precision: 0.05, Probes: 24}
 }
 
 func near(from float64) load.Search {
