@@ -244,22 +244,35 @@ type outcomes struct {
 
 // Receive implements prediction.Receiver.
 func (o *outcomes) Receive(i int, r prediction.Result) {
-	outcome := load.Failed
-	switch {
-	case r.Err == nil:
-		outcome = load.Answered
-	case r.Err.Status == clipperv1.PredictionStatus_PREDICTION_STATUS_OVERLOADED:
-		outcome = load.Refused
-	case r.Err.Status == clipperv1.PredictionStatus_PREDICTION_STATUS_DEADLINE:
-		outcome = load.Expired
-	default:
-		o.mu.Lock()
-		if o.first == nil {
-			o.first = fmt.Errorf("a query failed: %w", r.Err)
-		}
-		o.mu.Unlock()
+	if r.Err == nil {
+		o.done(i, load.Answered)
+		return
 	}
-	o.done(i, outcome)
+	o.take(i, r.Err.Status, r.Err.Message)
+}
+
+// take notes what became of query i.
+func (o *outcomes) take(i int, s clipperv1.PredictionStatus, message string) {
+	switch s {
+	case clipperv1.PredictionStatus_PREDICTION_STATUS_OK:
+		o.done(i, load.Answered)
+	case clipperv1.PredictionStatus_PREDICTION_STATUS_OVERLOADED:
+		o.done(i, load.Refused)
+	case clipperv1.PredictionStatus_PREDICTION_STATUS_DEADLINE:
+		o.done(i, load.Expired)
+	default:
+		o.fail(i, fmt.Errorf("a query failed: %v: %s", s, message))
+	}
+}
+
+// fail notes that query i failed, and the first error.
+func (o *outcomes) fail(i int, err error) {
+	o.mu.Lock()
+	if o.first == nil {
+		o.first = err
+	}
+	o.mu.Unlock()
+	o.done(i, load.Failed)
 }
 
 func (o *outcomes) failure() error {

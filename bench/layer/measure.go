@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
+
 	"github.com/clipper-serving/clipper/bench/load"
 )
 
@@ -87,18 +89,31 @@ func (l *Layer) Capacity(ctx context.Context, a load.Arrivals, s load.Search) (f
 
 // Batches returns how many batches have been answered and how many rows they had.
 func (l *Layer) Batches() (batches, rows float64, err error) {
+	err = l.each("clipper_model_batch_rows", func(m *dto.Metric) {
+		batches += float64(m.GetHistogram().GetSampleCount())
+		rows += m.GetHistogram().GetSampleSum()
+	})
+	return batches, rows, err
+}
+
+// Counter returns a counter of the layer, all its labels together.
+func (l *Layer) Counter(name string) (sum float64, err error) {
+	err = l.each(name, func(m *dto.Metric) { sum += m.GetCounter().GetValue() })
+	return sum, err
+}
+
+func (l *Layer) each(name string, visit func(*dto.Metric)) error {
 	families, err := l.Registry.Gather()
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
 	for _, f := range families {
-		if f.GetName() == "clipper_model_batch_rows" {
+		if f.GetName() == name {
 			for _, m := range f.GetMetric() {
-				batches += float64(m.GetHistogram().GetSampleCount())
-				rows += m.GetHistogram().GetSampleSum()
+				visit(m)
 			}
-			return batches, rows, nil
+			return nil
 		}
 	}
-	return 0, 0, fmt.Errorf("the layer has no metric of its batches")
+	return fmt.Errorf("the layer has no metric %s", name)
 }
