@@ -44,8 +44,10 @@ const (
 
 // Config says what is served.
 type Config struct {
-	// Containers has the command of each replica.
+	// Containers has the command of each replica that is started.
 	Containers [][]string
+	// Addresses are replicas that somebody else runs, in addition.
+	Addresses []string
 	// Environment is added to that of the containers.
 	Environment []string
 	// Batching is how queries are batched.
@@ -107,6 +109,9 @@ func Start(ctx context.Context, cfg Config) (_ *Layer, err error) {
 		}
 		l.Version.Connect(strconv.Itoa(i), "unix:"+l.socket(i))
 	}
+	for i, address := range cfg.Addresses {
+		l.Version.Connect("address "+strconv.Itoa(i), address)
+	}
 	return l, l.AwaitReady(ctx)
 }
 
@@ -166,25 +171,28 @@ func (l *Layer) AwaitReady(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		ready, message := 0, ""
-		for i, r := range l.Version.Replicas() {
+		for i := range l.cfg.Containers {
 			select {
 			case <-l.Container(i).Done():
 				return fmt.Errorf("the container of replica %d has ended:\n%s", i, l.Container(i).Output())
 			default:
 			}
+		}
+		for _, r := range l.Version.Replicas() {
 			if r.State == clipperv1.ReplicaState_REPLICA_STATE_READY {
 				ready++
 			} else {
 				message = r.Message
 			}
 		}
-		if ready == len(l.cfg.Containers) {
+		wanted := len(l.cfg.Containers) + len(l.cfg.Addresses)
+		if ready == wanted {
 			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%d of %d replicas are ready: %s: %w", ready, len(l.cfg.Containers), message, ctx.Err())
+			return fmt.Errorf("%d of %d replicas are ready: %s: %w", ready, wanted, message, ctx.Err())
 		}
 	}
 }

@@ -23,7 +23,7 @@ const (
 	// A window is long enough for some queries, within these limits.
 	windowQueries = 2000
 	minWindow     = time.Second
-	maxWindow     = 4 * time.Second
+	maxWindow     = 8 * time.Second
 	// A share this far from the target needs no second window.
 	surely, surelyNot = 0.996, 0.97
 	// A window in which the generator itself was late is measured again, up to so often: something

@@ -204,21 +204,32 @@ func StartClipper(b Binaries, three bool) (_ *Clipper, err error) {
 // Serve deploys a container that is started by a command, waits until it is ready, and creates an
 // application of the same name that asks it.
 func (c *Clipper) Serve(ctx context.Context, name string, version *clipperv1.ModelVersion, app *clipperv1.Application) error {
+	if err := c.Deploy(ctx, name, version); err != nil {
+		return err
+	}
+	app.Name = name
+	app.Models = []*clipperv1.ApplicationModel{{Model: name}}
+	return c.CreateApplication(ctx, app)
+}
+
+// Deploy deploys version "1" of a model and waits until it is ready.
+func (c *Clipper) Deploy(ctx context.Context, model string, version *clipperv1.ModelVersion) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	models := clipperv1.NewModelServiceClient(c.admin)
-	version.Model, version.Version = name, "1"
+	version.Model, version.Version = model, "1"
 	if _, err := models.DeployModel(ctx, &clipperv1.DeployModelRequest{Version: version}, grpc.WaitForReady(true)); err != nil {
 		return fmt.Errorf("deploy: %w\n%s", err, c.logs())
 	}
-	for tick := time.NewTicker(20 * time.Millisecond); ; {
-		got, err := models.GetModelVersion(ctx, &clipperv1.GetModelVersionRequest{Model: name, Version: "1"})
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		got, err := models.GetModelVersion(ctx, &clipperv1.GetModelVersionRequest{Model: model, Version: "1"})
 		if err != nil {
 			return fmt.Errorf("wait for the model: %w\n%s", err, c.logs())
 		}
 		if got.Version.State == clipperv1.ModelState_MODEL_STATE_READY {
-			tick.Stop()
-			break
+			return nil
 		}
 		select {
 		case <-tick.C:
@@ -226,8 +237,10 @@ func (c *Clipper) Serve(ctx context.Context, name string, version *clipperv1.Mod
 			return fmt.Errorf("the model is not ready: %s\n%s", got.Version.StateMessage, c.logs())
 		}
 	}
-	app.Name = name
-	app.Models = []*clipperv1.ApplicationModel{{Model: name}}
+}
+
+// CreateApplication creates an application.
+func (c *Clipper) CreateApplication(ctx context.Context, app *clipperv1.Application) error {
 	if _, err := clipperv1.NewApplicationServiceClient(c.admin).CreateApplication(ctx, &clipperv1.CreateApplicationRequest{Application: app}); err != nil {
 		return fmt.Errorf("create application: %w\n%s", err, c.logs())
 	}
