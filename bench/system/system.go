@@ -48,6 +48,15 @@ func Build(ctx context.Context, folder string, log io.Writer) (Binaries, error) 
 	return b, nil
 }
 
+// Root returns the folder of the workspace.
+func Root(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	if err != nil {
+		return "", fmt.Errorf("find the workspace: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
 // Process is a program that runs.
 type Process struct {
 	cmd    *exec.Cmd
