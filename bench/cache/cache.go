@@ -29,9 +29,6 @@ const (
 	hitWindow   = 2 * time.Second
 	// hot is the number of inputs that come again and again.
 	hot = 1024
-
-	missWindow = time.Second
-	missRounds = 9
 )
 
 // paperQPS is throughput over hit rate in %, Spark SVM with one replica; measured for the paper and not
@@ -40,8 +37,8 @@ var paperQPS = map[int]float64{0: 7800, 50: 14800, 80: 38000, 90: 80000}
 
 func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Result, error) {
 	r := &experiment.Result{
-		Load: fmt.Sprintf("beside the layer, 16 floats a query. Hit rates: %d queries always under way, spark_svm, slo, windows of %v. Misses: a container that does nothing, all inputs new, cache on and off in turn, %d rounds of %v, median of the rounds' ratios. Feedback: over gRPC to one process, %d batches of %d always under way, four models (rf, spark_svm, linear_svm, log_reg), exp4, each feedback names an input that was asked before",
-			outstanding, hitWindow, missRounds, missWindow, feedbackCallers, feedbackBatch),
+		Load: fmt.Sprintf("beside the layer, 16 floats a query. Hit rates: %d queries always under way, spark_svm, slo, windows of %v. Misses: a container that does nothing and inputs that are all new, cache off and on in turn, %d rounds of %v, medians; over gRPC to one process, %d callers on one connection, and beside the layer, %d queries always under way. Feedback: over gRPC to one process, %d batches of %d always under way, four models (rf, spark_svm, linear_svm, log_reg), exp4, each feedback names an input that was asked before",
+			outstanding, hitWindow, missRounds, missWindow, missCallers, outstanding, feedbackCallers, feedbackBatch),
 		Columns: []string{"measured", "per second", "of its base", "paper/s", "paper of its base"},
 		Plot:    &experiment.Plot{Title: "Throughput over hit rate", X: "hit rate %", Y: "times that without hits"},
 	}
@@ -62,11 +59,19 @@ func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Res
 	}
 	r.Plot.Series = []experiment.Series{ours, paper}
 
-	off, on, cost, err := misses(ctx, b, log)
+	whole, err := missesOutside(ctx, b, log)
 	if err != nil {
-		return nil, fmt.Errorf("misses: %w", err)
+		return nil, fmt.Errorf("misses over gRPC: %w", err)
 	}
-	r.Rows = append(r.Rows, []any{"no-op, cache off", off, 1.0, "-", "-"}, []any{"no-op, cache on, only misses", on, on / off, "-", "-"})
+	inside, err := missesInside(ctx, b, log)
+	if err != nil {
+		return nil, fmt.Errorf("misses beside the layer: %w", err)
+	}
+	r.Rows = append(r.Rows,
+		[]any{"no-op over gRPC, cache off", whole.off, 1.0, "-", "-"},
+		[]any{"no-op over gRPC, cache on, only misses", whole.on, whole.on / whole.off, "-", "-"},
+		[]any{"no-op beside the layer, cache off", inside.off, 1.0, "-", "-"},
+		[]any{"no-op beside the layer, cache on, only misses", inside.on, inside.on / inside.off, "-", "-"})
 
 	without, err := feedback(ctx, b, false)
 	if err != nil {
@@ -78,17 +83,17 @@ func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Res
 	}
 	r.Rows = append(r.Rows, []any{"feedback, cache off", without, 1.0, 6708.0, 1.0}, []any{"feedback, cache on", with, with / without, 10929.0, 10929.0 / 6708})
 	r.Bars = []experiment.Bar{
-		experiment.AtMost("throughput lost to the cache when nothing is in it", 100*cost, "%", 3),
+		experiment.AtMost("CPU of a query over gRPC that the cache adds when it never hits", 100*whole.cost, "%", 3),
 		experiment.AtLeast("feedback with the cache over that without", with/without, "x", 1.6),
 	}
 	return r, nil
 }
 
-// fresh returns an input that no other query has.
-func fresh(n int64) *tensor.Input {
+// freshTensors returns an input that differs from those of every other n and from the layer's rows.
+func freshTensors(n int64) []*clipperv1.Tensor {
 	data := make([]byte, 64)
-	binary.LittleEndian.PutUint64(data, uint64(n)+1<<32)
-	return tensor.FromTensors([]*clipperv1.Tensor{{DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{16}, Data: data}})
+	binary.LittleEndian.PutUint64(data, uint64(n)|1<<62) // Finite numbers.
+	return []*clipperv1.Tensor{{DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{16}, Data: data}}
 }
 
 // hits returns the throughput when so many in a hundred queries are answered from the cache.
@@ -108,43 +113,8 @@ func hits(ctx context.Context, b system.Binaries, percent int) (float64, error) 
 			if n*37%100 < int64(percent) {
 				return tensor.FromTensors(l.Rows[n%hot])
 			}
-			return fresh(n)
+			return tensor.FromTensors(freshTensors(n))
 		},
 	})
 	return rate, err
-}
-
-// misses returns the median throughputs with the cache off and on, when no query finds anything in it,
-// and the median of the shares that were lost to it.
-func misses(ctx context.Context, b system.Binaries, log io.Writer) (off, on, cost float64, err error) {
-	var layers [2]*layer.Layer
-	for i := range layers {
-		layers[i], err = layer.Start(ctx, layer.Config{Containers: [][]string{{b.Noop}}, Batching: layer.Policy("slo"), Cached: i == 1})
-		if err != nil {
-			return 0, 0, 0, err
-		}
-		defer layers[i].Stop()
-	}
-	var rates [2][]float64
-	var costs []float64
-	var asked int64
-	for round := range missRounds {
-		for i := range layers {
-			// Which one comes first changes, so that neither gains by the order.
-			i = (i + round) % 2
-			begin := asked
-			rate, answers, err := layers[i].Saturate(ctx, layer.Saturation{
-				Outstanding: outstanding, Warm: missWindow / 4, For: missWindow,
-				Input: func(n int64) *tensor.Input { return fresh(begin + n) },
-			})
-			if err != nil {
-				return 0, 0, 0, err
-			}
-			asked += 4*answers + outstanding // More than there were.
-			rates[i] = append(rates[i], rate)
-		}
-		costs = append(costs, 1-rates[1][round]/rates[0][round])
-		_, _ = fmt.Fprintf(log, "misses, round %d of %d: off %.0f/s, on %.0f/s\n", round+1, missRounds, rates[0][round], rates[1][round])
-	}
-	return experiment.Median(rates[0]), experiment.Median(rates[1]), experiment.Median(costs), nil
 }
