@@ -87,8 +87,11 @@ func fromOutside(ctx context.Context, b system.Binaries, batching *clipperv1.Bat
 		return nil, err
 	default:
 	}
-	if sendErr != nil || m.Failed > 0 || m.Lost > 0 {
-		return nil, fmt.Errorf("%d of %d queries failed, %d were lost, %v", m.Failed, m.Offered, m.Lost, sendErr)
+	switch {
+	case sendErr != nil:
+		return nil, sendErr
+	case m.Failed > 0 || m.Lost > 0:
+		return nil, fmt.Errorf("%d of %d queries failed, %d were lost", m.Failed, m.Offered, m.Lost)
 	}
 	return []any{
 		"linear_svm", fmt.Sprintf("slo, asked from outside at %d/s: %.2f %% in time", outsideRate, 100*m.Fraction()),

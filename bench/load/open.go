@@ -153,12 +153,12 @@ func (o *Open) measure() OpenMeasurement {
 		m.Offered++
 		end := o.ends[i].Load()
 		took := time.Duration(end>>outcomeBits) - due
-		switch outcome := Outcome(end & (1<<outcomeBits - 1)); {
-		case outcome == lost:
+		switch outcome := Outcome(end & (1<<outcomeBits - 1)); outcome {
+		case lost:
 			m.Lost++
-		case outcome == Failed:
+		case Failed:
 			m.Failed++
-		case outcome == Refused:
+		case Refused:
 			m.Refused++
 			_ = refused.RecordValue(int64(took))
 		default:

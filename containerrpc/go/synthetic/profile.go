@@ -46,7 +46,7 @@ type clock struct {
 	Noise float64
 	// StallChance is the share of batches that take Stall times as long.
 	StallChance, Stall float64
-	random      *rand.Rand
+	random             *rand.Rand
 }
 
 // next returns the duration of a batch.
