@@ -19,7 +19,7 @@ SIDE = 28
 
 MODELS = {
     "linear_svm": LinearSVC(),
-    "log_reg": LogisticRegression(max_iter=200),
+    "log_reg": LogisticRegression(max_iter=2000),
     # As in the paper: 50 trees of depth 16.
     "rf": RandomForestClassifier(n_estimators=50, max_depth=16, random_state=1),
     "kernel_svm": SVC(),

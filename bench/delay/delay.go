@@ -32,6 +32,8 @@ const (
 	offered = 20000
 	// callers wait for their answers, so that a small batch keeps most of them waiting.
 	callers = 64
+	// patience is the time that a caller gives a query: much longer than any of the batches takes.
+	patience = 250 * time.Millisecond
 	rounds  = 3
 	window  = 2 * time.Second
 )
@@ -63,8 +65,8 @@ type figures struct{ open, openP99, openRows, closed, closedP99, closedRows floa
 
 func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Result, error) {
 	r := &experiment.Result{
-		Load: fmt.Sprintf("beside the layer, 16 floats a query, one replica, slo; offered: Poisson arrivals, %d/s, those answered in %v count; callers: %d who ask again when they are answered; %d rounds of %v of every setting in turn, medians. The paper offered %d/s",
-			offered, layer.Objective, callers, rounds, window, offered),
+		Load: fmt.Sprintf("beside the layer, 16 floats a query, one replica, slo; offered: Poisson arrivals, %d/s, those answered in %v count; callers: %d who give a query %v and ask again when they are answered; %d rounds of %v of every setting in turn, medians. The paper offered %d/s",
+			offered, layer.Objective, callers, patience, rounds, window, offered),
 		Columns: []string{"profile", "delay", "offered: answered/s", "p99 ms", "rows/batch", "callers: answered/s", "p99 ms of callers", "rows/batch of callers", "callers over no delay", "paper/s", "paper over no delay"},
 		Plot:    &experiment.Plot{Title: "Throughput of callers who wait, over the delay", Y: "queries/s", Names: settings},
 	}
@@ -131,7 +133,7 @@ func measure(ctx context.Context, command []string, log io.Writer) ([]figures, e
 			a.openRows = append(a.openRows, rows)
 			var asked atomic.Int64
 			rows, err = rowsPerBatch(l, func() error {
-				m := load.Closed(ctx, callers, window, func(ctx context.Context) error { return l.Ask(ctx, int(asked.Add(1))) })
+				m := load.Closed(ctx, callers, window, func(ctx context.Context) error { return l.Ask(ctx, int(asked.Add(1)), patience) })
 				a.closed, a.closedP99 = append(a.closed, m.Throughput), append(a.closedP99, m.P99.Seconds()*1e3)
 				return m.FirstError
 			})

@@ -10,11 +10,11 @@ import (
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
-// Ask asks about row i, which wraps around, and waits for the answer, for a minute at most.
-func (l *Layer) Ask(ctx context.Context, i int) error {
+// Ask asks about row i, which wraps around, and waits for the answer, which has so long to come.
+func (l *Layer) Ask(ctx context.Context, i int, limit time.Duration) error {
 	w := make(waiter, 1)
 	l.Version.Submit(&prediction.Request{
-		Context: ctx, Input: tensor.FromTensors(l.Rows[i%len(l.Rows)]), Deadline: time.Now().Add(time.Minute), Receiver: w,
+		Context: ctx, Input: tensor.FromTensors(l.Rows[i%len(l.Rows)]), Deadline: time.Now().Add(limit), Receiver: w,
 	})
 	if r := <-w; r.Err != nil {
 		return r.Err

@@ -72,7 +72,7 @@ func TestOpen_failure(t *testing.T) {
 	m, err := l.Open(t.Context(), load.OpenConfig{Schedule: make([]time.Duration, 10), Objective: time.Minute})
 	require.ErrorContains(t, err, "no")
 	require.Equal(t, 10, m.Failed)
-	require.ErrorContains(t, l.Ask(t.Context(), 0), "no")
+	require.ErrorContains(t, l.Ask(t.Context(), 0, time.Minute), "no")
 	_, _, err = l.Saturate(t.Context(), layer.Saturation{
 		Outstanding: 4, For: 10 * time.Millisecond, Input: func(int64) *tensor.Input { return tensor.FromTensors(l.Rows[0]) },
 	})
@@ -83,7 +83,7 @@ func TestOpen_failure(t *testing.T) {
 func TestSaturate(t *testing.T) {
 	for _, cached := range []bool{false, true} {
 		l := start(t, scripted{}, cached)
-		require.NoError(t, l.Ask(t.Context(), 0))
+		require.NoError(t, l.Ask(t.Context(), 0, time.Minute))
 		began, ended := 0, 0
 		rate, answers, err := l.Saturate(t.Context(), layer.Saturation{
 			Outstanding: 16, Warm: 10 * time.Millisecond, For: 50 * time.Millisecond,
