@@ -34,8 +34,8 @@ const (
 	callers = 64
 	// patience is the time that a caller gives a query: much longer than any of the batches takes.
 	patience = 250 * time.Millisecond
-	rounds  = 3
-	window  = 2 * time.Second
+	rounds   = 3
+	window   = 2 * time.Second
 )
 
 var (
