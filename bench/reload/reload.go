@@ -86,7 +86,8 @@ func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Res
 		if err != nil { // A result, not the end.
 			_, _ = fmt.Fprintf(log, "change to version %s: %v\n", to, err)
 		}
-		total.Offered, total.InTime = total.Offered+m.Offered, total.InTime+m.InTime
+		total.Offered, total.Late, total.Refused = total.Offered+m.Offered, total.Late+m.Late, total.Refused+m.Refused
+		total.Failed, total.Lost = total.Failed+m.Failed, total.Lost+m.Lost
 		return m.P99.Seconds() * 1e3, float64(first.Load()-asked.Load()) / 1e6, nil
 	}
 	nothing := func(context.Context) error { return nil }
@@ -131,7 +132,8 @@ func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Res
 		Bars: []experiment.Bar{
 			experiment.AtMost("p99 while a new version is deployed and becomes current, over that of the same load without a change", med(switchRatios), "x", 1.1),
 			experiment.AtMost("p99 while the version before becomes current again, over the same", med(backRatios), "x", 1.1),
-			experiment.AtMost(fmt.Sprintf("of %d queries not answered by their deadline", total.Offered), float64(total.Offered-total.InTime), "", 0),
+			experiment.AtMost(fmt.Sprintf("of %d queries answered with an error, refused or lost", total.Offered), float64(total.Failed+total.Refused+total.Lost), "", 0),
+			experiment.AtMost(fmt.Sprintf("of %d queries not answered by their deadline", total.Offered), float64(total.Late), "", 0),
 		},
 	}, nil
 }
