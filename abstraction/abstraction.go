@@ -8,6 +8,10 @@
 // a version that is wanted gets a cache, a queue and replicas ([serving]), and each
 // replica a goroutine that starts it through a [launcher], connects it, and starts it
 // again when it ends. Queries read an immutable table that the loop replaces.
+//
+// Several instances may share a store. Then each version has a home among them, or several, which all
+// of them find alike from the leases of those that live; a query that reaches another instance is
+// passed on, once.
 package abstraction
 
 import (
@@ -16,20 +20,24 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
 	"github.com/clipper-serving/clipper/abstraction/cache"
 	"github.com/clipper-serving/clipper/abstraction/catalog"
 	"github.com/clipper-serving/clipper/abstraction/launcher"
 	"github.com/clipper-serving/clipper/abstraction/metrics"
+	"github.com/clipper-serving/clipper/abstraction/registry"
 	"github.com/clipper-serving/clipper/abstraction/serving"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/config"
+	"github.com/clipper-serving/clipper/internal/instances"
 	"github.com/clipper-serving/clipper/internal/store"
 )
 
@@ -49,10 +57,20 @@ type Deps struct {
 	// Launchers start replicas; of several that can start one, the first does. The caller
 	// closes them, after the service.
 	Launchers []launcher.Launcher
+	// Instance is this instance among several that share the store; nil when it is the only one.
+	Instance *Instance
 	// Logger gets what operators should know.
 	Logger *slog.Logger
 	// Registerer gets the measurements.
 	Registerer prometheus.Registerer
+}
+
+// Instance is what the instances that share a store need to know of each other.
+type Instance struct {
+	// Address is where the others reach the exchange of this one.
+	Address string
+	// Lease is how long the others wait for a sign of life before they take over; at least a second.
+	Lease time.Duration
 }
 
 // settleRetry is the time after which the loop tries again what the store refused.
@@ -64,9 +82,12 @@ type Service struct {
 	deps     Deps
 	log      *slog.Logger
 	catalog  *catalog.Catalog
+	registry *registry.Registry
+	group    *instances.Group // nil for the only instance
 	serving  serving.Deps
 	backoff  backoff
 	restarts *prometheus.CounterVec
+	passed   prometheus.Counter // predictions that were asked of another instance
 
 	table   atomic.Pointer[table] // what queries read
 	changed chan struct{}         // wakes the loop: a replica's state changed, or a version is gone
@@ -80,6 +101,8 @@ type Service struct {
 	closing  map[name]*version
 	unusable map[name]error // versions that cannot be run here
 	ending   sync.WaitGroup // those in closing
+	peers    map[string]*peer
+	passing  sync.WaitGroup // queries that other instances are asked
 }
 
 // name names a version.
@@ -87,18 +110,22 @@ type name struct{ model, version string }
 
 // table is what can be asked.
 type table struct {
-	synced bool
-	models map[string]servedModel
+	synced   bool
+	models   map[string]servedModel
+	replaced chan struct{} // closed when there is a newer one
 }
 
 type servedModel struct {
-	current  *version
-	versions map[string]*version
+	current  *route
+	versions map[string]*route
 }
 
 // New returns a service. It reads the documents from now on, and starts replicas when it
 // runs. The caller closes it.
 func New(cfg Config, deps Deps) (*Service, error) {
+	if i := deps.Instance; i != nil && i.Lease < instances.MinLease {
+		return nil, fmt.Errorf("set up the abstraction service: instance-lease is %v: want at least %v", i.Lease, instances.MinLease)
+	}
 	predictions, err := cache.New(int64(cfg.CacheSize))
 	if err != nil {
 		return nil, fmt.Errorf("set up the abstraction service: %w", err)
@@ -112,7 +139,11 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		Name: "clipper_cache_bytes",
 		Help: "Memory of the predictions that are remembered.",
 	}, func() float64 { return float64(predictions.Bytes()) })
-	if err := errors.Join(err, deps.Registerer.Register(restarts), deps.Registerer.Register(remembered)); err != nil {
+	passed := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "clipper_model_forwarded_predictions_total",
+		Help: "Predictions that were asked of another instance, the home of the model version.",
+	})
+	if err := errors.Join(err, deps.Registerer.Register(restarts), deps.Registerer.Register(remembered), deps.Registerer.Register(passed)); err != nil {
 		predictions.Close()
 		return nil, fmt.Errorf("set up the abstraction service: %w", err)
 	}
@@ -122,17 +153,30 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		deps:     deps,
 		log:      deps.Logger,
 		catalog:  catalog.Open(deps.Store, deps.Logger),
+		registry: registry.Open(deps.Store, deps.Logger),
 		serving:  serving.Deps{Cache: predictions, Metrics: measurements, Logger: deps.Logger},
 		backoff:  defaultBackoff,
 		restarts: restarts,
+		passed:   passed,
 		changed:  make(chan struct{}, 1),
 		patience: patience,
 		hurry:    hurry,
 		running:  map[name]*version{},
 		closing:  map[name]*version{},
 		unusable: map[name]error{},
+		peers:    map[string]*peer{},
 	}
-	s.table.Store(&table{})
+	s.table.Store(&table{replaced: make(chan struct{})})
+	if i := deps.Instance; i != nil {
+		s.group = instances.Join(deps.Store, i.Address, i.Lease, deps.Logger)
+		live := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "clipper_abstraction_instances",
+			Help: "Instances of the abstraction service that are alive, as this one sees it.",
+		}, func() float64 { return float64(len(s.group.Members().Instances)) })
+		if err := deps.Registerer.Register(live); err != nil {
+			return nil, errors.Join(fmt.Errorf("set up the abstraction service: %w", err), s.Close(context.Background()))
+		}
+	}
 	return s, nil
 }
 
@@ -152,11 +196,24 @@ func (s *Service) Ready(context.Context) error {
 // Run keeps what runs like the documents until ctx ends. What runs then goes on until
 // Close.
 func (s *Service) Run(ctx context.Context) error {
-	var saving sync.WaitGroup
-	saving.Go(func() { s.saveLearned(ctx) })
-	defer saving.Wait()
+	tasks, ctx := errgroup.WithContext(ctx)
+	if s.group != nil {
+		tasks.Go(func() error { return s.group.Run(ctx) })
+	}
+	tasks.Go(func() error {
+		s.saveLearned(ctx)
+		return nil
+	})
+	tasks.Go(func() error { return s.run(ctx) })
+	return tasks.Wait()
+}
+
+// run is the loop.
+func (s *Service) run(ctx context.Context) error {
 	failing := false
 	for {
+		// Taken before they are looked at, so that no change is missed.
+		registered, members := s.registry.View().Replaced(), s.membersReplaced()
 		view := s.apply()
 		err := s.settle(ctx, view)
 		if err != nil && !failing && ctx.Err() == nil {
@@ -171,10 +228,19 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-view.Replaced():
+		case <-registered:
+		case <-members:
 		case <-s.changed:
 		case <-retry:
 		}
 	}
+}
+
+func (s *Service) membersReplaced() <-chan struct{} {
+	if s.group == nil {
+		return nil
+	}
+	return s.group.Members().Replaced()
 }
 
 // wake makes the loop look again.
@@ -191,51 +257,63 @@ func (s *Service) apply() *catalog.View {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	view := s.catalog.View()
-	if s.closed || !view.Synced() {
+	o := s.look()
+	if s.closed || !view.Synced() || o == nil {
 		return view
 	}
+	s.meet(o)
 	wanted := map[name]bool{}
-	next := &table{synced: true, models: make(map[string]servedModel, len(view.Models))}
+	next := &table{synced: true, models: make(map[string]servedModel, len(view.Models)), replaced: make(chan struct{})}
 	for _, m := range view.Models {
-		served := servedModel{versions: make(map[string]*version, len(m.Versions))}
+		served := servedModel{versions: make(map[string]*route, len(m.Versions))}
 		for _, doc := range m.Versions {
 			if doc.Deleting {
 				continue
 			}
 			n := name{m.Name, doc.Spec.Version}
 			wanted[n] = true
-			if v := s.run(n, doc); v != nil {
-				served.versions[n.version] = v
+			p := o.place(doc, s.level(n, doc.UID))
+			if r := s.route(n, s.keep(n, doc, p), o, p); r != nil {
+				served.versions[n.version] = r
 			}
 		}
 		served.current = served.versions[m.Current()]
 		next.models[m.Name] = served
 	}
-	s.table.Store(next)
+	close(s.table.Swap(next).replaced)
 	for n, v := range s.running {
 		if !wanted[n] {
 			s.retire(v)
 		}
 	}
 	maps.DeleteFunc(s.unusable, func(n name, _ error) bool { return !wanted[n] })
+	s.part(o)
+	s.announce()
 	return view
 }
 
-// run returns the version, running as its document says; or nil while one of the same
-// name is still ending, and when it cannot be run.
-func (s *Service) run(n name, doc *catalog.Version) *version {
+// keep returns the version, running as its document and its placement say; or nil when it
+// does not run here: it is at home elsewhere, one of the same name is still ending, or it cannot be
+// run.
+func (s *Service) keep(n name, doc *catalog.Version, p placement) *version {
 	v := s.running[n]
 	switch {
-	case v != nil && v.uid == doc.UID:
-		v.update(doc.Spec)
+	case v != nil && v.uid != doc.UID:
+		s.retire(v)
+		return nil
+	case v != nil && p.here != nil:
+		v.leavesAt = time.Time{}
+		v.update(doc.Spec, *p.here)
 		return v
 	case v != nil:
-		s.retire(v)
+		return s.handOver(v, doc, p)
+	case p.here == nil:
+		delete(s.unusable, n)
 		return nil
 	case s.closing[n] != nil:
 		return nil
 	}
-	v, err := s.newVersion(n, doc)
+	v, err := s.newVersion(n, doc, *p.here)
 	if err != nil {
 		if s.unusable[n] == nil {
 			s.log.Error("version cannot be run", "model", n.model, "version", n.version, "error", err)
@@ -248,10 +326,10 @@ func (s *Service) run(n name, doc *catalog.Version) *version {
 	return v
 }
 
-// recentInputs returns inputs that the current version of a model was asked about lately.
+// recentInputs returns inputs that the current version of a model was asked about lately, here.
 func (s *Service) recentInputs(model string) [][]*clipperv1.Tensor {
-	if current := s.table.Load().models[model].current; current != nil {
-		return current.serving.Recent()
+	if current := s.table.Load().models[model].current; current != nil && current.local != nil {
+		return current.local.serving.Recent()
 	}
 	return nil
 }
@@ -267,6 +345,7 @@ func (s *Service) retire(v *version) {
 		s.restarts.DeleteLabelValues(v.name.model, v.name.version)
 		s.mu.Lock()
 		delete(s.closing, v.name)
+		s.announce()
 		s.mu.Unlock()
 		s.wake()
 	})
@@ -275,13 +354,18 @@ func (s *Service) retire(v *version) {
 // settle writes what follows from what runs: versions that have ended are removed, and
 // those that were to become current and are ready do.
 func (s *Service) settle(ctx context.Context, view *catalog.View) error {
+	o := s.look()
+	if o == nil {
+		return nil
+	}
 	var errs []error
 	for _, m := range view.Models {
 		for _, doc := range m.Versions {
 			if !doc.Deleting {
 				continue
 			}
-			if v, _ := s.version(name{m.Name, doc.Spec.Version}, doc.UID); v == nil {
+			v := s.version(name{m.Name, doc.Spec.Version}, doc.UID)
+			if v == nil && !o.elsewhere(doc.UID) && o.first(o.place(doc, instances.Absent)) {
 				errs = append(errs, s.catalog.Remove(ctx, doc))
 			}
 		}
@@ -289,7 +373,7 @@ func (s *Service) settle(ctx context.Context, view *catalog.View) error {
 		if pending == "" {
 			continue
 		}
-		if v, _ := s.version(name{m.Name, pending}, m.Version(pending).UID); v != nil && v.ready() {
+		if v := s.version(name{m.Name, pending}, m.Version(pending).UID); v != nil && v.ready() {
 			s.log.Info("version becomes current", "model", m.Name, "version", pending)
 			errs = append(errs, s.catalog.Promote(ctx, m.Name, pending))
 		}
@@ -297,16 +381,44 @@ func (s *Service) settle(ctx context.Context, view *catalog.View) error {
 	return errors.Join(append(errs, s.catalog.Settle(ctx, view))...)
 }
 
-// version returns a version that runs or ends, or nil and perhaps why it cannot be run.
-func (s *Service) version(n name, uid string) (*version, error) {
+// version returns a version that runs or ends here, or nil.
+func (s *Service) version(n name, uid string) *version {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, v := range []*version{s.running[n], s.closing[n]} {
 		if v != nil && v.uid == uid {
-			return v, nil
+			return v
 		}
 	}
-	return nil, s.unusable[n]
+	return nil
+}
+
+// Leave hands over to the other instances what is served here, and returns when they serve it, when
+// there is no other, or when ctx ends. Queries are answered meanwhile, and after it. Run must run.
+func (s *Service) Leave(ctx context.Context) {
+	if s.group == nil {
+		return
+	}
+	s.group.Leave()
+	for {
+		table, members := s.table.Load(), s.group.Members()
+		s.mu.Lock()
+		left := len(s.running)
+		s.mu.Unlock()
+		others := slices.ContainsFunc(members.Instances, func(i instances.Instance) bool {
+			return i.Address != s.group.Address() && !i.Leaving
+		})
+		if left == 0 || !others {
+			return
+		}
+		select {
+		case <-table.replaced:
+		case <-members.Replaced():
+		case <-ctx.Done():
+			s.log.Warn("versions are not handed over in time", "versions", left)
+			return
+		}
+	}
 }
 
 // Close answers what is under way and stops every replica: in good order until ctx ends,
@@ -314,6 +426,10 @@ func (s *Service) version(n name, uid string) (*version, error) {
 // this one ended.
 func (s *Service) Close(ctx context.Context) error {
 	s.catalog.Close()
+	s.registry.Close()
+	if s.group != nil {
+		s.group.Close()
+	}
 	s.mu.Lock()
 	s.closed = true
 	var all []*version
@@ -321,7 +437,8 @@ func (s *Service) Close(ctx context.Context) error {
 		all = append(all, v)
 	}
 	clear(s.running)
-	s.table.Store(&table{})
+	close(s.table.Swap(&table{replaced: make(chan struct{})}).replaced)
+	s.part(&outlook{})
 	s.mu.Unlock()
 
 	defer s.hurry()
@@ -332,6 +449,7 @@ func (s *Service) Close(ctx context.Context) error {
 	}
 	closing.Wait()
 	s.ending.Wait()
+	s.passing.Wait()
 	s.serving.Cache.Close()
 	return nil
 }

@@ -193,7 +193,7 @@ func start(t *testing.T, set settings) *fixture {
 	return f
 }
 
-func (f *fixture) deploy(t *testing.T, model, version string, c *clipperv1.Container, change ...func(*clipperv1.DeployModelRequest)) *clipperv1.ModelVersion {
+func (f *fixture) deploy(t testing.TB, model, version string, c *clipperv1.Container, change ...func(*clipperv1.DeployModelRequest)) *clipperv1.ModelVersion {
 	t.Helper()
 	req := &clipperv1.DeployModelRequest{Version: &clipperv1.ModelVersion{Model: model, Version: version, Container: c}}
 	for _, ch := range change {
@@ -204,7 +204,7 @@ func (f *fixture) deploy(t *testing.T, model, version string, c *clipperv1.Conta
 	return resp.Version
 }
 
-func (f *fixture) version(t *testing.T, model, version string) *clipperv1.ModelVersion {
+func (f *fixture) version(t testing.TB, model, version string) *clipperv1.ModelVersion {
 	t.Helper()
 	resp, err := f.GetModelVersion(t.Context(), &clipperv1.GetModelVersionRequest{Model: model, Version: version})
 	require.NoError(t, err)
@@ -212,7 +212,7 @@ func (f *fixture) version(t *testing.T, model, version string) *clipperv1.ModelV
 }
 
 // await waits until a version is as wanted and returns it.
-func (f *fixture) await(t *testing.T, model, version string, wanted func(*clipperv1.ModelVersion) bool) *clipperv1.ModelVersion {
+func (f *fixture) await(t testing.TB, model, version string, wanted func(*clipperv1.ModelVersion) bool) *clipperv1.ModelVersion {
 	t.Helper()
 	var v *clipperv1.ModelVersion
 	for end := time.Now().Add(time.Minute); ; {
@@ -227,7 +227,7 @@ func (f *fixture) await(t *testing.T, model, version string, wanted func(*clippe
 	}
 }
 
-func (f *fixture) awaitState(t *testing.T, model, version string, state clipperv1.ModelState) *clipperv1.ModelVersion {
+func (f *fixture) awaitState(t testing.TB, model, version string, state clipperv1.ModelState) *clipperv1.ModelVersion {
 	t.Helper()
 	return f.await(t, model, version, func(v *clipperv1.ModelVersion) bool { return v.State == state })
 }
@@ -246,7 +246,7 @@ func ref(model, version string) *internalv1.ModelReference {
 }
 
 // ask predicts with plenty of time.
-func (f *fixture) ask(t *testing.T, in *tensor.Input, models ...*internalv1.ModelReference) []*clipperv1.ModelPrediction {
+func (f *fixture) ask(t testing.TB, in *tensor.Input, models ...*internalv1.ModelReference) []*clipperv1.ModelPrediction {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -422,14 +422,14 @@ func TestVersionThatCannotServeDoesNotBecomeCurrent(t *testing.T) {
 		"it will never work": {"78", []string{"exited with code 78", "deploy it as a new version", "after 1h0m0s", "ValueError: the model is broken"}},
 		"it ends":            {"1", []string{"exited with code 1", "Look for the cause", "ValueError: the model is broken"}},
 		"it ends well":       {"0", []string{"exited with code 0", "must serve until it gets SIGTERM"}},
-		"it is never ready":  {"silent", []string{"was not ready to serve for 100ms", "container.start_timeout", "loading for ever"}},
+		"it is never ready":  {"silent", []string{"was not ready to serve for 1s", "container.start_timeout", "loading for ever"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := start(t, settings{})
 			f.deploy(t, "m", "v1", answering(t, 1))
 			c := replicaOf(t, envTrouble, tc.trouble)
 			if tc.trouble == "silent" {
-				c.StartTimeout = durationpb.New(100 * time.Millisecond)
+				c.StartTimeout = durationpb.New(time.Second)
 			}
 			f.deploy(t, "m", "v2", c)
 			v := f.awaitState(t, "m", "v2", failed)

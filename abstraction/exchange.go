@@ -15,11 +15,12 @@ import (
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
-// RegisterExchange registers the stream that selectors ask for predictions on. Closing draining
-// ends the streams after the last reply.
+// RegisterExchange registers the stream that selectors and other instances ask for predictions on.
+// Closing draining ends the streams after the last reply.
 func (s *Service) RegisterExchange(r grpc.ServiceRegistrar, draining <-chan struct{}) {
 	exchange.NewServer(map[internalv1.Method]exchange.Handler{
-		internalv1.Method_METHOD_PREDICT: s.servePredict,
+		internalv1.Method_METHOD_PREDICT:  s.servePredict,
+		internalv1.Method_METHOD_DESCRIBE: s.serveDescribe,
 	}, draining, s.log).Register(r)
 }
 
@@ -29,9 +30,21 @@ func (s *Service) servePredict(ctx context.Context, payload []byte) (proto.Messa
 	if err := proto.Unmarshal(payload, &call); err != nil {
 		return nil, fmt.Errorf("decode call: %w", err)
 	}
-	predictions, err := s.Predict(priority.With(ctx, call.Priority), call.Models, tensor.FromEncoded(call.Input))
+	ctx = priority.With(ctx, call.Priority)
+	if call.Forwarded {
+		return s.predictForwarded(ctx, call.Models, tensor.FromEncoded(call.Input)), nil
+	}
+	predictions, err := s.Predict(ctx, call.Models, tensor.FromEncoded(call.Input))
 	if err != nil {
 		return nil, err
 	}
 	return &internalv1.ModelPredictions{Predictions: predictions}, nil
+}
+
+func (s *Service) serveDescribe(_ context.Context, payload []byte) (proto.Message, error) {
+	var call internalv1.DescribeVersions
+	if err := proto.Unmarshal(payload, &call); err != nil {
+		return nil, fmt.Errorf("decode call: %w", err)
+	}
+	return &internalv1.VersionReports{Reports: s.reportHere(call.Uids, call.Batching)}, nil
 }

@@ -11,9 +11,11 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/clipper-serving/clipper/abstraction/catalog"
 	"github.com/clipper-serving/clipper/abstraction/launcher"
+	"github.com/clipper-serving/clipper/abstraction/registry"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
 )
@@ -55,7 +57,7 @@ func (m modelService) GetModel(ctx context.Context, req *clipperv1.GetModelReque
 	if err != nil {
 		return nil, err
 	}
-	return &clipperv1.GetModelResponse{Model: m.service.describeModel(model)}, nil
+	return &clipperv1.GetModelResponse{Model: m.service.describeModel(ctx, model)}, nil
 }
 
 // ListModels implements clipperv1.ModelServiceServer.
@@ -79,13 +81,11 @@ func (m modelService) ListModels(ctx context.Context, req *clipperv1.ListModelsR
 		return len(model.Versions) == 0 || strings.Compare(model.Name, string(after)) <= 0
 	})
 	resp := &clipperv1.ListModelsResponse{}
-	for i, model := range models {
-		if i == size {
-			resp.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(models[i-1].Name))
-			break
-		}
-		resp.Models = append(resp.Models, m.service.describeModel(model))
+	if len(models) > size {
+		models = models[:size]
+		resp.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(models[size-1].Name))
 	}
+	resp.Models = m.service.describeModels(ctx, models)
 	return resp, nil
 }
 
@@ -106,6 +106,9 @@ func (m modelService) UpdateModelVersion(ctx context.Context, req *clipperv1.Upd
 	if err := catalog.CheckReplicas("replicas", req.Replicas); err != nil {
 		return nil, err
 	}
+	if err := catalog.CheckHomes("homes", req.GetHomes()); err != nil {
+		return nil, err
+	}
 	batching, err := catalog.NormalizeBatching("batching", req.GetBatching())
 	if err != nil {
 		return nil, err
@@ -120,6 +123,9 @@ func (m modelService) UpdateModelVersion(ctx context.Context, req *clipperv1.Upd
 		}
 		if req.Cache != nil {
 			v.Cache = req.Cache
+		}
+		if req.Homes != nil {
+			v.Homes = max(*req.Homes, 1)
 		}
 		changed = v
 	})
@@ -146,7 +152,7 @@ func (m modelService) SetCurrentVersion(ctx context.Context, req *clipperv1.SetC
 	if model == nil { // removed meanwhile
 		return &clipperv1.SetCurrentVersionResponse{Model: &clipperv1.Model{Name: req.Model, CurrentVersion: req.Version}}, nil
 	}
-	return &clipperv1.SetCurrentVersionResponse{Model: m.service.describeModel(model)}, nil
+	return &clipperv1.SetCurrentVersionResponse{Model: m.service.describeModel(ctx, model)}, nil
 }
 
 // DeleteModelVersion implements clipperv1.ModelServiceServer.
@@ -194,12 +200,35 @@ func (m modelService) GetBatching(ctx context.Context, req *clipperv1.GetBatchin
 	if doc == nil {
 		return nil, catalog.VersionNotFound(req.Model, req.Version)
 	}
-	v, _ := m.service.version(name{req.Model, req.Version}, doc.UID)
-	if v == nil {
+	explained := m.service.explain(ctx, doc)
+	if explained == nil {
 		return nil, apierror.New(codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_UNAVAILABLE, "",
-			"version %q of model %q is not running here: try again when it is, its state says why", req.Version, req.Model)
+			"version %q of model %q is not running: try again when it is, its state says why", req.Version, req.Model)
 	}
-	return v.serving.Batching(), nil
+	return explained, nil
+}
+
+// RegisterReplica implements clipperv1.ModelServiceServer.
+func (m modelService) RegisterReplica(ctx context.Context, req *clipperv1.RegisterReplicaRequest) (*clipperv1.RegisterReplicaResponse, error) {
+	lease, err := registry.Check(req)
+	if err != nil {
+		return nil, err
+	}
+	of := registry.Name{Model: req.Model, Version: req.Version}
+	if lease == 0 {
+		err = m.service.registry.Remove(ctx, of, req.Replica)
+	} else {
+		err = m.service.registry.Register(ctx, of, req.Replica, req.Address, lease)
+	}
+	if err != nil {
+		return nil, err
+	}
+	resp := &clipperv1.RegisterReplicaResponse{Lease: durationpb.New(lease)}
+	if model := m.service.catalog.View().Model(req.Model); model != nil {
+		doc := model.Version(req.Version)
+		resp.Deployed = doc != nil && !doc.Deleting
+	}
+	return resp, nil
 }
 
 func checkNames(model, version string) error {
@@ -222,7 +251,7 @@ func (s *Service) launcherFor(c *clipperv1.Container) (launcher.Launcher, error)
 // checkContainer refuses a container that cannot be started here, as far as that is known
 // without starting it.
 func (s *Service) checkContainer(c *clipperv1.Container) error {
-	if c.GetAddress() != nil {
+	if !isLaunched(c) {
 		return nil
 	}
 	l, err := s.launcherFor(c)
@@ -269,7 +298,7 @@ func (s *Service) afterChange(ctx context.Context, model, version string) *clipp
 	}
 	if m := view.Model(model); m != nil {
 		if v := m.Version(version); v != nil {
-			return s.describe(m, v)
+			return s.describe(m, v, s.report(ctx, []*catalog.Version{v}))
 		}
 	}
 	return nil
@@ -323,34 +352,39 @@ func (s *Service) readVersion(ctx context.Context, model, version string) (*clip
 	if v == nil {
 		return nil, catalog.VersionNotFound(model, version)
 	}
-	return s.describe(m, v), nil
+	return s.describe(m, v, s.report(ctx, []*catalog.Version{v})), nil
 }
 
-func (s *Service) describeModel(m *catalog.Model) *clipperv1.Model {
-	model := &clipperv1.Model{Name: m.Name, CurrentVersion: m.Current()}
-	for _, v := range m.Versions {
-		spec := s.describe(m, v)
-		if spec.WarmUp != nil {
-			spec.WarmUp.Samples = nil // They are large, and many versions make one message.
-		}
-		model.Versions = append(model.Versions, spec)
+func (s *Service) describeModel(ctx context.Context, m *catalog.Model) *clipperv1.Model {
+	return s.describeModels(ctx, []*catalog.Model{m})[0]
+}
+
+func (s *Service) describeModels(ctx context.Context, models []*catalog.Model) []*clipperv1.Model {
+	var versions []*catalog.Version
+	for _, m := range models {
+		versions = append(versions, m.Versions...)
 	}
-	return model
+	known := s.report(ctx, versions)
+	described := make([]*clipperv1.Model, len(models))
+	for i, m := range models {
+		described[i] = &clipperv1.Model{Name: m.Name, CurrentVersion: m.Current()}
+		for _, v := range m.Versions {
+			spec := s.describe(m, v, known)
+			if spec.WarmUp != nil {
+				spec.WarmUp.Samples = nil // They are large, and many versions make one message.
+			}
+			described[i].Versions = append(described[i].Versions, spec)
+		}
+	}
+	return described
 }
 
-// describe returns a version with what the server knows about it.
-func (s *Service) describe(m *catalog.Model, doc *catalog.Version) *clipperv1.ModelVersion {
+// describe returns a version with what is known about it.
+func (s *Service) describe(m *catalog.Model, doc *catalog.Version, known reports) *clipperv1.ModelVersion {
 	spec := proto.CloneOf(doc.Spec)
 	spec.Current = m.Current() == spec.Version
-	v, err := s.version(name{spec.Model, spec.Version}, doc.UID)
-	switch {
-	case v != nil:
-		v.describe(spec)
-	case err != nil:
-		spec.State, spec.StateMessage = clipperv1.ModelState_MODEL_STATE_FAILED, "the version cannot be run by this server: "+err.Error()
-	default:
-		spec.State, spec.StateMessage = clipperv1.ModelState_MODEL_STATE_STARTING, "the version is not running yet"
-	}
+	spec.Homes = max(spec.Homes, 1) // A document from before there were several is without.
+	known.of(doc.UID).describe(spec)
 	if doc.Deleting {
 		spec.State, spec.StateMessage = clipperv1.ModelState_MODEL_STATE_DELETING, "the version answers what it has and is being removed"
 	}

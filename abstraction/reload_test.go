@@ -13,7 +13,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/clipper-serving/clipper/abstraction/prediction"
 	"github.com/clipper-serving/clipper/containerrpc/containertest"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
@@ -99,11 +98,10 @@ func TestQueryThatMissesTheSwitch(t *testing.T) {
 		{ref("m", ""), "v2", clipperv1.PredictionStatus_PREDICTION_STATUS_OK},
 		{ref("m", "v1"), "v1", clipperv1.PredictionStatus_PREDICTION_STATUS_NO_REPLICA},
 	} {
-		c := &call{service: f.service, asked: make([]asked, 1), left: 1}
+		c := &call{service: f.service, ctx: t.Context(), at: time.Now().Add(time.Minute), input: fresh(), asked: make([]asked, 1), left: 1}
 		a := &c.asked[0]
-		a.ref, a.version, a.prediction.Version = tc.ref, gone, "v1"
-		a.request = prediction.Request{Context: t.Context(), Input: fresh(), Deadline: time.Now().Add(time.Minute), Receiver: c}
-		gone.serving.Submit(&a.request)
+		a.ref, a.route, a.prediction.Version = tc.ref, gone, "v1"
+		c.submit(0, gone)
 		got := c.wait(t.Context())[0]
 		require.Equal(t, tc.status, got.Status, got.Message)
 		require.Equal(t, tc.version, got.Version)

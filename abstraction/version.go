@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -30,25 +31,33 @@ type version struct {
 	log      *slog.Logger
 	memory
 
+	// leavesAt is when it ends, after it has been handed over to other instances; zero while it has
+	// not. Guarded by Service.mu.
+	leavesAt time.Time
+
 	mu       sync.Mutex
 	closed   bool
 	spec     *clipperv1.ModelVersion // as last applied
+	share    share                   // the part of the replicas that is here
 	replicas []*replica              // sorted by id; those that are leaving included
+	enrolled map[string]*enrolled    // replicas that have registered, by id; those that are leaving included
 	leaving  sync.WaitGroup
 }
 
 // newVersion runs a version.
-func (s *Service) newVersion(n name, doc *catalog.Version) (*version, error) {
+func (s *Service) newVersion(n name, doc *catalog.Version, here share) (*version, error) {
 	v := &version{
-		name:    n,
-		uid:     doc.UID,
-		backoff: s.backoff,
-		service: s,
-		log:     s.log.With("model", n.model, "version", n.version),
-		spec:    doc.Spec,
+		name:     n,
+		uid:      doc.UID,
+		backoff:  s.backoff,
+		service:  s,
+		log:      s.log.With("model", n.model, "version", n.version),
+		spec:     doc.Spec,
+		share:    here,
+		enrolled: map[string]*enrolled{},
 	}
 	var err error
-	if doc.Spec.Container.GetAddress() == nil {
+	if isLaunched(doc.Spec.Container) {
 		if v.launcher, err = s.launcherFor(doc.Spec.Container); err != nil {
 			return nil, err
 		}
@@ -68,45 +77,67 @@ func (s *Service) newVersion(n name, doc *catalog.Version) (*version, error) {
 		return nil, fmt.Errorf("serve version: %w", err)
 	}
 	v.mu.Lock()
-	defer v.mu.Unlock()
 	v.scale()
+	v.mu.Unlock()
+	v.enroll()
 	return v, nil
 }
 
-// update makes the version run as the document says now.
-func (v *version) update(spec *clipperv1.ModelVersion) {
+// isLaunched reports whether somebody here starts the replicas.
+func isLaunched(c *clipperv1.Container) bool {
+	return c.GetAddress() == nil && c.GetRegistered() == nil
+}
+
+// update makes the version run as the document says now, with the given part of the replicas.
+func (v *version) update(spec *clipperv1.ModelVersion, here share) {
+	if v.change(spec, here) {
+		v.enroll()
+	}
+}
+
+// change is update but for registered replicas. It reports whether there was something to do.
+func (v *version) change(spec *clipperv1.ModelVersion, here share) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	before := v.spec
-	if v.closed || before == spec {
-		return
+	if v.closed || before == spec && v.share.equal(here) {
+		return false
 	}
-	v.spec = spec
+	v.spec, v.share = spec, here
 	if !proto.Equal(before.Batching, spec.Batching) || !proto.Equal(before.Cache, spec.Cache) {
 		if err := v.serving.Update(spec.Batching, spec.Cache); err != nil {
 			v.log.Error("version runs on as before", "error", err)
 		}
 	}
 	v.scale()
+	return true
 }
 
 // scale starts replicas that are missing and lets those go that are too many. It holds
 // v.mu.
 func (v *version) scale() {
-	var staying []*replica
+	var staying, foreign []*replica
 	for _, r := range v.replicas {
-		if !r.isLeaving() {
+		switch {
+		case r.isLeaving():
+		case v.share.has(r.number):
 			staying = append(staying, r)
+		default:
+			foreign = append(foreign, r)
 		}
 	}
-	wanted := int(v.spec.GetReplicas())
+	wanted := v.share.count(launchedReplicas(v.spec))
 	for len(staying) < wanted {
 		r := v.startReplica(v.freeID())
 		staying = append(staying, r)
 		v.replicas = append(v.replicas, r)
 		slices.SortFunc(v.replicas, func(a, b *replica) int { return a.number - b.number })
 	}
-	for _, r := range staying[wanted:] {
+	unwanted := staying[wanted:]
+	if !v.share.keep {
+		unwanted = append(unwanted, foreign...)
+	}
+	for _, r := range unwanted {
 		r.leave()
 		v.leaving.Go(func() {
 			ctx, cancel := context.WithTimeout(v.service.patience, v.service.cfg.DrainTimeout)
@@ -120,9 +151,9 @@ func (v *version) scale() {
 	}
 }
 
-// freeID returns the least number that no replica has.
+// freeID returns the least number of this instance's share that no replica has.
 func (v *version) freeID() int {
-	for n := 0; ; n++ {
+	for n := v.share.index; ; n += v.share.of {
 		if !slices.ContainsFunc(v.replicas, func(r *replica) bool { return r.number == n }) {
 			return n
 		}
@@ -148,6 +179,9 @@ func (v *version) close(ctx context.Context) {
 	for _, r := range replicas {
 		r.leave()
 	}
+	for _, e := range v.enrolled {
+		e.leaving = true
+	}
 	v.mu.Unlock()
 
 	v.serving.Close(ctx)
@@ -171,18 +205,13 @@ func (v *version) ready() bool {
 func (v *version) status() []replicaStatus {
 	v.mu.Lock()
 	replicas := slices.Clone(v.replicas)
+	registered := v.enrolledStatus()
 	v.mu.Unlock()
-	statuses := make([]replicaStatus, len(replicas))
+	statuses := make([]replicaStatus, len(replicas), len(replicas)+len(registered))
 	for i, r := range replicas {
 		statuses[i] = r.status()
 	}
-	return statuses
-}
-
-// describe fills in what the server knows about a version that runs here.
-func (v *version) describe(spec *clipperv1.ModelVersion) {
-	spec.Signature = v.serving.Signature()
-	spec.State, spec.StateMessage, spec.ReplicaStatus = summarize(int(spec.GetReplicas()), v.status(), spec.Container)
+	return append(statuses, registered...)
 }
 
 // summarize says what a version is doing, given what its replicas do.
@@ -201,7 +230,7 @@ func summarize(wanted int, statuses []replicaStatus, c *clipperv1.Container) (cl
 			if cause == "" {
 				cause = "replica " + r.Id + ": " + r.Message
 			}
-		case c.GetAddress() != nil && r.Message != "" && cause == "":
+		case (c.GetAddress() != nil || r.Registered) && r.Message != "" && cause == "":
 			// Nobody here starts it, so that it cannot be reached yet is worth knowing.
 			cause = "replica " + r.Id + ": " + r.Message
 		}
@@ -214,6 +243,8 @@ func summarize(wanted int, statuses []replicaStatus, c *clipperv1.Container) (cl
 		return clipperv1.ModelState_MODEL_STATE_READY, count, replicas
 	case ready > 0:
 		return clipperv1.ModelState_MODEL_STATE_DEGRADED, sentence(count, cause), replicas
+	case c.GetRegistered() != nil && len(replicas) == 0:
+		return clipperv1.ModelState_MODEL_STATE_STARTING, count + "; none has registered", replicas
 	case failed >= wanted:
 		return clipperv1.ModelState_MODEL_STATE_FAILED, sentence(count, cause), replicas
 	}

@@ -10,8 +10,16 @@ import (
 	"os"
 	"os/signal"
 
+	"github.com/clipper-serving/clipper/bench/batching"
+	"github.com/clipper-serving/clipper/bench/cache"
+	"github.com/clipper-serving/clipper/bench/cost"
+	"github.com/clipper-serving/clipper/bench/delay"
 	"github.com/clipper-serving/clipper/bench/edge"
 	"github.com/clipper-serving/clipper/bench/experiment"
+	"github.com/clipper-serving/clipper/bench/kill"
+	"github.com/clipper-serving/clipper/bench/overload"
+	"github.com/clipper-serving/clipper/bench/reload"
+	"github.com/clipper-serving/clipper/bench/replicas"
 )
 
 func main() {
@@ -23,7 +31,9 @@ func main() {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr, edge.Experiment)
+	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr,
+		edge.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
+		cache.Experiment, reload.Experiment, kill.Experiment, cost.Experiment)
 	stop()
 	os.Exit(code)
 }

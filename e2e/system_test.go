@@ -173,7 +173,8 @@ func (s *system) end(t *testing.T) {
 func (s *system) start(t *testing.T, name service) {
 	t.Helper()
 	require.Nil(t, s.running[name], "%s runs already", name)
-	p := startProcess(t, string(name), programs.clipper, append([]string{string(name)}, s.settings[name]...)...)
+	command, _, _ := strings.Cut(string(name), " ")
+	p := startProcess(t, string(name), programs.clipper, append([]string{command}, s.settings[name]...)...)
 	s.running[name] = p
 	s.logs = append(s.logs, p)
 }

@@ -144,3 +144,7 @@ func (m modelServer) DeleteModel(ctx context.Context, req *clipperv1.DeleteModel
 func (m modelServer) GetBatching(ctx context.Context, req *clipperv1.GetBatchingRequest) (*clipperv1.GetBatchingResponse, error) {
 	return forward(ctx, abstractionName, m.s.deps.Models.GetBatching, req)
 }
+
+func (m modelServer) RegisterReplica(ctx context.Context, req *clipperv1.RegisterReplicaRequest) (*clipperv1.RegisterReplicaResponse, error) {
+	return forward(ctx, abstractionName, m.s.deps.Models.RegisterReplica, req)
+}

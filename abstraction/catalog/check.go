@@ -23,6 +23,7 @@ import (
 // The limits and defaults of the API; see model_service.proto.
 const (
 	maxReplicas      = 256
+	maxHomes         = 16
 	maxBatchRows     = 65536
 	maxQueueRows     = 16 << 20
 	maxLabels        = 64
@@ -90,6 +91,9 @@ func Normalize(v *clipperv1.ModelVersion) (*clipperv1.ModelVersion, error) {
 	if err := CheckReplicas("version.replicas", v.Replicas); err != nil {
 		return nil, err
 	}
+	if err := CheckHomes("version.homes", v.Homes); err != nil {
+		return nil, err
+	}
 	if err := checkLabels(v.Labels); err != nil {
 		return nil, err
 	}
@@ -106,6 +110,7 @@ func Normalize(v *clipperv1.ModelVersion) (*clipperv1.ModelVersion, error) {
 		Replicas:  v.Replicas,
 		Cache:     v.Cache,
 		WarmUp:    proto.CloneOf(v.WarmUp),
+		Homes:     max(v.Homes, 1),
 	}
 	if n.Container.StartTimeout == nil {
 		n.Container.StartTimeout = durationpb.New(defaultTimeout)
@@ -129,6 +134,14 @@ func Normalize(v *clipperv1.ModelVersion) (*clipperv1.ModelVersion, error) {
 func CheckReplicas(field string, n *uint32) error {
 	if n != nil && *n > maxReplicas {
 		return invalid(field, "want 0 to %d replicas, not %d", maxReplicas, *n)
+	}
+	return nil
+}
+
+// CheckHomes refuses a number of homes that is out of range; 0 is the default.
+func CheckHomes(field string, n uint32) error {
+	if n > maxHomes {
+		return invalid(field, "want 1 to %d homes, not %d", maxHomes, n)
 	}
 	return nil
 }
@@ -323,14 +336,13 @@ func checkSource(field string, c *clipperv1.Container) error {
 		return nil
 	case *clipperv1.Container_Address:
 		at := field + ".address.address"
-		if err := checkText(at, `give "host:port" or "unix:/path"`, s.Address.GetAddress()); err != nil {
-			return err
-		}
-		return checkAddress(at, s.Address.GetAddress())
+		return CheckAddress(at, s.Address.GetAddress())
+	case *clipperv1.Container_Registered:
+		return nil
 	case *clipperv1.Container_Image:
 		return checkText(field+".image.reference", "give the image's reference", s.Image.GetReference())
 	}
-	return missing(field, "give one of adapter, command, address and image")
+	return missing(field, "give one of adapter, command, address, image and registered")
 }
 
 func checkText(field, want, text string) error {
@@ -350,7 +362,11 @@ func checkAbsolute(field, path string) error {
 	return nil
 }
 
-func checkAddress(field, address string) error {
+// CheckAddress refuses what is no address of a container.
+func CheckAddress(field, address string) error {
+	if err := checkText(field, `give "host:port" or "unix:/path"`, address); err != nil {
+		return err
+	}
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		return checkAbsolute(field, path)
 	}

@@ -51,6 +51,7 @@ func TestNormalizeFillsInTheDefaults(t *testing.T) {
 		Batching: &clipperv1.Batching{Policy: "slo", MaxBatchRows: 4096, MaxInFlight: 2, MaxQueueRows: 65536},
 		Cache:    &clipperv1.Cache{},
 		WarmUp:   &clipperv1.WarmUp{TimeLimit: durationpb.New(10 * time.Second)},
+		Homes:    1,
 	}
 	want.Container.StartTimeout = durationpb.New(2 * time.Minute)
 	require.True(t, proto.Equal(want, got), got)
@@ -69,6 +70,7 @@ func TestNormalizeKeepsWhatIsGiven(t *testing.T) {
 			{Name: "a", DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{0, 3}},
 			{Name: "b", DataType: clipperv1.DataType_DATA_TYPE_STRING, Strings: []string{"x"}},
 		}}}},
+		Homes: 16,
 	}
 	in.Container.StartTimeout = durationpb.New(time.Second)
 	in.Container.Environment = map[string]string{"OMP_NUM_THREADS": "1"}
@@ -121,6 +123,7 @@ func TestNormalizeRefuses(t *testing.T) {
 		"dot first":          {good(func(v *clipperv1.ModelVersion) { v.Version = ".." }), "version.version", invalidField},
 		"no version":         {good(func(v *clipperv1.ModelVersion) { v.Version = "" }), "version.version", missingField},
 		"replicas":           {good(func(v *clipperv1.ModelVersion) { v.Replicas = proto.Uint32(257) }), "version.replicas", invalidField},
+		"homes":              {good(func(v *clipperv1.ModelVersion) { v.Homes = 17 }), "version.homes", invalidField},
 		"no container":       {with(nil), "version.container", missingField},
 		"no source":          {with(&clipperv1.Container{}), "version.container", missingField},
 		"empty source":       {with(&clipperv1.Container{Source: &clipperv1.Container_Adapter{}}), "version.container.adapter.framework", missingField},
@@ -179,8 +182,14 @@ func TestNormalizeRefuses(t *testing.T) {
 	}
 }
 
+func TestNormalizeTakesRegisteredReplicas(t *testing.T) {
+	got, err := Normalize(&clipperv1.ModelVersion{Model: "m", Version: "v1", Container: &clipperv1.Container{Source: &clipperv1.Container_Registered{}}})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, got.GetReplicas())
+}
+
 func TestAddressesThatAreAllowed(t *testing.T) {
 	for _, a := range []string{"localhost:80", "10.0.0.1:65535", "[::1]:8000", "unix:/run/m.sock"} {
-		require.NoError(t, checkAddress("a", a), a)
+		require.NoError(t, CheckAddress("a", a), a)
 	}
 }

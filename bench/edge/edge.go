@@ -241,7 +241,7 @@ func (s *side) median(figure func(load.Measurement) float64) float64 {
 	for i, m := range s.runs {
 		figures[i] = figure(m)
 	}
-	return median(figures)
+	return experiment.Median(figures)
 }
 
 // ratio is the median over the rounds of a's throughput over b's in the same round.
@@ -250,7 +250,7 @@ func ratio(a, b *side) float64 {
 	for i := range ratios {
 		ratios[i] = a.runs[i].Throughput / b.runs[i].Throughput
 	}
-	return median(ratios)
+	return experiment.Median(ratios)
 }
 
 // added is the median over the rounds of what a's p50 is above b's in the same round, in ms.
@@ -259,10 +259,5 @@ func added(a, b *side) float64 {
 	for i := range figures {
 		figures[i] = p50(a.runs[i]) - p50(b.runs[i])
 	}
-	return median(figures)
-}
-
-func median(figures []float64) float64 {
-	sorted := slices.Sorted(slices.Values(figures))
-	return sorted[len(sorted)/2]
+	return experiment.Median(figures)
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package load generates load and measures latency.
+// Package load generates load and measures latency: closed loops of callers who wait, and open
+// loops of queries that come when they come.
 package load
 
 import (

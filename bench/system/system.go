@@ -29,14 +29,17 @@ const module = "github.com/clipper-serving/clipper"
 
 // Binaries are the programs that experiments run.
 type Binaries struct {
-	// Clipper is the product, Noop the container that does nothing.
-	Clipper, Noop string
+	// Clipper is the product, Noop the container that does nothing, Synthetic the one that only takes
+	// time.
+	Clipper, Noop, Synthetic string
 }
 
 // Build builds the programs from the workspace into a folder.
 func Build(ctx context.Context, folder string, log io.Writer) (Binaries, error) {
-	b := Binaries{Clipper: filepath.Join(folder, "clipper"), Noop: filepath.Join(folder, "noop")}
-	for target, pkg := range map[string]string{b.Clipper: module + "/cmd/clipper", b.Noop: module + "/containerrpc/go/noop"} {
+	b := Binaries{Clipper: filepath.Join(folder, "clipper"), Noop: filepath.Join(folder, "noop"), Synthetic: filepath.Join(folder, "synthetic")}
+	for target, pkg := range map[string]string{
+		b.Clipper: module + "/cmd/clipper", b.Noop: module + "/containerrpc/go/noop", b.Synthetic: module + "/containerrpc/go/synthetic",
+	} {
 		_, _ = fmt.Fprintf(log, "building %s\n", pkg)
 		if out, err := exec.CommandContext(ctx, "go", "build", "-o", target, pkg).CombinedOutput(); err != nil {
 			return b, fmt.Errorf("build %s: %w\n%s", pkg, err, out)
@@ -45,18 +48,33 @@ func Build(ctx context.Context, folder string, log io.Writer) (Binaries, error) 
 	return b, nil
 }
 
+// Root returns the folder of the workspace.
+func Root(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	if err != nil {
+		return "", fmt.Errorf("find the workspace: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
 // Process is a program that runs.
 type Process struct {
 	cmd    *exec.Cmd
+	stdin  io.Closer
 	output bytes.Buffer
 	done   chan struct{}
 }
 
-// Start runs a program with these additional environment variables.
+// Start runs a program with these additional environment variables. Its standard input ends when
+// this process does.
 func Start(env []string, program string, args ...string) (*Process, error) {
 	p := &Process{cmd: exec.Command(program, args...), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
+	var err error
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -65,6 +83,18 @@ func Start(env []string, program string, args ...string) (*Process, error) {
 		close(p.done)
 	}()
 	return p, nil
+}
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Output returns what the process has written. It is to be called when the process has ended.
+func (p *Process) Output() string { return p.output.String() }
+
+// Kill ends the process at once, as kill -9 does, and waits.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
 }
 
 // Stop asks the process to end and waits; after a while it kills it.
@@ -183,21 +213,32 @@ func StartClipper(b Binaries, three bool) (_ *Clipper, err error) {
 // Serve deploys a container that is started by a command, waits until it is ready, and creates an
 // application of the same name that asks it.
 func (c *Clipper) Serve(ctx context.Context, name string, version *clipperv1.ModelVersion, app *clipperv1.Application) error {
+	if err := c.Deploy(ctx, name, version); err != nil {
+		return err
+	}
+	app.Name = name
+	app.Models = []*clipperv1.ApplicationModel{{Model: name}}
+	return c.CreateApplication(ctx, app)
+}
+
+// Deploy deploys version "1" of a model and waits until it is ready.
+func (c *Clipper) Deploy(ctx context.Context, model string, version *clipperv1.ModelVersion) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	models := clipperv1.NewModelServiceClient(c.admin)
-	version.Model, version.Version = name, "1"
+	version.Model, version.Version = model, "1"
 	if _, err := models.DeployModel(ctx, &clipperv1.DeployModelRequest{Version: version}, grpc.WaitForReady(true)); err != nil {
 		return fmt.Errorf("deploy: %w\n%s", err, c.logs())
 	}
-	for tick := time.NewTicker(20 * time.Millisecond); ; {
-		got, err := models.GetModelVersion(ctx, &clipperv1.GetModelVersionRequest{Model: name, Version: "1"})
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		got, err := models.GetModelVersion(ctx, &clipperv1.GetModelVersionRequest{Model: model, Version: "1"})
 		if err != nil {
 			return fmt.Errorf("wait for the model: %w\n%s", err, c.logs())
 		}
 		if got.Version.State == clipperv1.ModelState_MODEL_STATE_READY {
-			tick.Stop()
-			break
+			return nil
 		}
 		select {
 		case <-tick.C:
@@ -205,8 +246,10 @@ func (c *Clipper) Serve(ctx context.Context, name string, version *clipperv1.Mod
 			return fmt.Errorf("the model is not ready: %s\n%s", got.Version.StateMessage, c.logs())
 		}
 	}
-	app.Name = name
-	app.Models = []*clipperv1.ApplicationModel{{Model: name}}
+}
+
+// CreateApplication creates an application.
+func (c *Clipper) CreateApplication(ctx context.Context, app *clipperv1.Application) error {
 	if _, err := clipperv1.NewApplicationServiceClient(c.admin).CreateApplication(ctx, &clipperv1.CreateApplicationRequest{Application: app}); err != nil {
 		return fmt.Errorf("create application: %w\n%s", err, c.logs())
 	}

@@ -88,6 +88,12 @@ type Config struct {
 	Address string
 	// Model and Version are given by the launcher and fill what the model's description leaves empty.
 	Model, Version string
+	// RegisterAddress is the gRPC address of Clipper's administration (of a frontend, or of an instance
+	// of the abstraction service). If it is set, the container registers there as a replica, and leaves
+	// when it stops; for containers that no launcher has started.
+	RegisterAddress string
+	// AdvertiseAddress is where Clipper reaches the container, if that is not Address.
+	AdvertiseAddress string
 	// ExitWithParent is a pipe whose end means that the one who started the container is gone: the
 	// container stops then. May be nil.
 	ExitWithParent io.Reader
@@ -96,12 +102,16 @@ type Config struct {
 }
 
 // ConfigFromEnvironment reads the variables that a launcher sets: CLIPPER_CONTAINER_ADDRESS,
-// CLIPPER_MODEL_NAME, CLIPPER_MODEL_VERSION and CLIPPER_EXIT_WITH_PARENT.
+// CLIPPER_MODEL_NAME, CLIPPER_MODEL_VERSION and CLIPPER_EXIT_WITH_PARENT; and those of a container
+// that registers by itself: CLIPPER_REGISTER_ADDRESS and CLIPPER_ADVERTISE_ADDRESS.
 func ConfigFromEnvironment() Config {
 	cfg := Config{
 		Address: os.Getenv("CLIPPER_CONTAINER_ADDRESS"),
 		Model:   os.Getenv("CLIPPER_MODEL_NAME"),
 		Version: os.Getenv("CLIPPER_MODEL_VERSION"),
+
+		RegisterAddress:  os.Getenv("CLIPPER_REGISTER_ADDRESS"),
+		AdvertiseAddress: os.Getenv("CLIPPER_ADVERTISE_ADDRESS"),
 	}
 	if os.Getenv("CLIPPER_EXIT_WITH_PARENT") == "1" {
 		cfg.ExitWithParent = os.Stdin
@@ -140,6 +150,29 @@ func Serve(ctx context.Context, cfg Config, l net.Listener, m Model) error {
 		}()
 	}
 	s := newServer(cfg, m)
+	if cfg.RegisterAddress == "" {
+		return s.serve(ctx, cfg, l)
+	}
+	r, err := newRegistration(cfg, s.description, l)
+	if err != nil {
+		_ = l.Close()
+		return fmt.Errorf("container: %w", err)
+	}
+	defer r.close()
+	// It leaves first, and then stops serving.
+	serving, drain := context.WithCancel(context.WithoutCancel(ctx))
+	registered := make(chan error, 1)
+	go func() {
+		defer drain()
+		registered <- r.keep(ctx)
+	}()
+	err = s.serve(serving, cfg, l)
+	stop()
+	return errors.Join(err, <-registered)
+}
+
+// serve serves until ctx ends, and then what is under way. It closes the listener.
+func (s *server) serve(ctx context.Context, cfg Config, l net.Listener) error {
 	maxBytes := defaultMessageBytes
 	if n := s.description.MaxMessageBytes; n > 0 {
 		maxBytes = int(min(n, math.MaxInt32))

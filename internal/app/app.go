@@ -49,18 +49,20 @@
 //
 // # Stop
 //
-// Stopping has four phases. Within each, parts are stopped one after another, in
+// Stopping has five phases. Within each, parts are stopped one after another, in
 // the reverse of the order in which they were added.
 //
 //  1. The app says that it is not ready, and waits for the configured delay, so
 //     that load balancers can notice.
-//  2. Each server's Draining channel is closed, which long-lived streams watch to
+//  2. What is served is handed over to other processes, while the servers still
+//     answer.
+//  3. Each server's Draining channel is closed, which long-lived streams watch to
 //     end in good order; it accepts no more calls and finishes those in flight.
 //     What is still in flight when the grace period is over is cancelled.
-//  3. Each loop's context is cancelled and its end awaited.
-//  4. What was deferred is closed.
+//  4. Each loop's context is cancelled and its end awaited.
+//  5. What was deferred is closed.
 //
-// Phases 2, 3 and 4 have the grace period each. A part that takes longer is left
+// Phases 2 to 5 have the grace period each. A part that takes longer is left
 // behind and reported; no part can keep the process from ending. Thus a part may
 // use the parts added before it until its own end, and a call in flight may use
 // everything.
@@ -106,6 +108,7 @@ type App struct {
 	shutdown  ShutdownConfig
 	readiness *readiness
 	servers   []server
+	leavers   []func(context.Context)
 	loops     []*loop
 	closers   []closer
 
@@ -173,6 +176,12 @@ func (a *App) Defer(name string, closing func() error) {
 	a.closers = append(a.closers, closer{name, closing})
 }
 
+// Leave adds what is done before the servers stop, and while everything still runs.
+// It must return when its context ends.
+func (a *App) Leave(leave func(context.Context)) {
+	a.leavers = append(a.leavers, leave)
+}
+
 // Ready adds a condition of readiness. The check returns nil when it is met, and
 // otherwise says what is missing. It must return when its context ends.
 func (a *App) Ready(name string, check func(context.Context) error) {
@@ -215,6 +224,11 @@ func (a *App) run(ctx context.Context) {
 func (a *App) stop() {
 	a.readiness.drain(a.servers)
 	time.Sleep(a.shutdown.Delay)
+	a.phase(func(ctx context.Context) {
+		for _, leave := range slices.Backward(a.leavers) {
+			leave(ctx)
+		}
+	})
 	a.phase(func(ctx context.Context) {
 		for _, s := range slices.Backward(a.servers) {
 			a.fail(s.stop(ctx))

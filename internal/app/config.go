@@ -45,7 +45,7 @@ type HTTPConfig struct {
 // ShutdownConfig says how long stopping may take.
 type ShutdownConfig struct {
 	Delay time.Duration `default:"0s" help:"Time between saying that the process is not ready and refusing calls, for load balancers to notice."`
-	Grace time.Duration `default:"10s" help:"Time that calls in flight have to finish; then again for background work to stop, and again for what is open to close."`
+	Grace time.Duration `default:"10s" help:"Time that calls in flight have to finish; then again for background work to stop, and again for what is open to close. An instance that hands over to others has it once more, before."`
 }
 
 func (c GRPCConfig) validate() error {

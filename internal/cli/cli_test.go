@@ -62,6 +62,10 @@ func TestGolden(t *testing.T) {
 		name  string
 		steps []string // A command line, split at spaces; "<<" separates standard input.
 	}{
+		{"instances", []string{
+			"model deploy spread --version 1 --no-wait -- /bin/serve",
+			"model show spread",
+		}},
 		{"model", []string{
 			"model list",
 			"model deploy digits --version 1 --framework sklearn --path /m/digits.joblib --no-cache",

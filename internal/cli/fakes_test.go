@@ -100,6 +100,11 @@ func (s *server) DeployModel(_ context.Context, req *clipperv1.DeployModelReques
 	v.Current = m.CurrentVersion == v.GetVersion()
 	v.State = clipperv1.ModelState_MODEL_STATE_STARTING
 	v.Batching = &clipperv1.Batching{Policy: "slo", MaxBatchRows: 4096}
+	if v.GetModel() == "spread" { // Over two instances, one replica of which nobody here has started.
+		there := replica("10.0.0.9-9000", clipperv1.ReplicaState_REPLICA_STATE_READY, "")
+		v.Homes, v.ReplicaStatus = 2, []*clipperv1.Replica{replica("0", clipperv1.ReplicaState_REPLICA_STATE_READY, ""), there}
+		v.ReplicaStatus[0].Instance, there.Instance, there.Registered = "10.0.0.1:1367", "10.0.0.2:1367", true
+	}
 	m.Versions = append(m.Versions, v)
 	return &clipperv1.DeployModelResponse{Version: v}, nil
 }

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -104,6 +105,8 @@ func source(c *clipperv1.Container) string {
 		return "at " + s.Address.GetAddress()
 	case *clipperv1.Container_Image:
 		return "image " + s.Image.GetReference()
+	case *clipperv1.Container_Registered:
+		return "registered"
 	}
 	return ""
 }
@@ -146,6 +149,9 @@ func (c *client) showVersion(v *clipperv1.ModelVersion) error {
 	facts.add("  outputs", specs(v.GetSignature().GetOutputs()))
 	facts.add("  batching", batching(v.GetBatching()))
 	facts.add("  cache", map[bool]string{false: "on", true: "off"}[v.GetCache().GetDisabled()])
+	if v.GetHomes() > 1 {
+		facts.add("  homes", strconv.Itoa(int(v.GetHomes())))
+	}
 	if v.GetStateMessage() != "" {
 		facts.add("  message", indent(v.GetStateMessage(), "  "))
 	}
@@ -157,8 +163,20 @@ func (c *client) showVersion(v *clipperv1.ModelVersion) error {
 	}
 	c.blankLine()
 	t := &table{header: []string{"  REPLICA", "STATE", "SINCE", "RESTARTS", "ADDRESS"}, state: 1}
+	several := slices.ContainsFunc(v.GetReplicaStatus(), func(r *clipperv1.Replica) bool { return r.GetInstance() != "" })
+	if several {
+		t.header = append(t.header, "INSTANCE")
+	}
 	for _, r := range v.GetReplicaStatus() {
-		t.add("  "+r.GetId(), enum(r.GetState(), "REPLICA_STATE_"), age(r.GetStateTime()), strconv.Itoa(int(r.GetRestarts())), r.GetAddress())
+		restarts := strconv.Itoa(int(r.GetRestarts()))
+		if r.GetRegistered() {
+			restarts = "" // Nobody here starts it.
+		}
+		row := []string{"  " + r.GetId(), enum(r.GetState(), "REPLICA_STATE_"), age(r.GetStateTime()), restarts, r.GetAddress()}
+		if several {
+			row = append(row, r.GetInstance())
+		}
+		t.add(row...)
 	}
 	if err := c.writeTable(t); err != nil {
 		return err

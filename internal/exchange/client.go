@@ -51,6 +51,7 @@ type call struct {
 	deadline   time.Time // Zero: none.
 	payload    []byte
 	repeatable bool
+	impatient  bool  // Fails when there is no stream.
 	link       *link // The stream that it was written to; guarded by Client.mu.
 	done       chan reply
 }
@@ -85,14 +86,24 @@ func NewClient(name string, conn grpc.ClientConnInterface, log *slog.Logger) *Cl
 // ctx is done. When the stream breaks, a repeatable call is sent again on the next one; any other
 // fails with UNAVAILABLE, and may or may not have been carried out. Errors are status errors.
 func (c *Client) Call(ctx context.Context, method internalv1.Method, argument proto.Message, repeatable bool) ([]byte, error) {
+	return c.call(ctx, &call{method: method, repeatable: repeatable}, argument)
+}
+
+// Try is Call for those who can ask somebody else: it fails with UNAVAILABLE at once when there is no
+// stream, and when the stream breaks.
+func (c *Client) Try(ctx context.Context, method internalv1.Method, argument proto.Message) ([]byte, error) {
+	return c.call(ctx, &call{method: method, impatient: true}, argument)
+}
+
+func (c *Client) call(ctx context.Context, w *call, argument proto.Message) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, apierror.From(err)
 	}
-	payload, err := proto.Marshal(argument)
-	if err != nil {
+	var err error
+	if w.payload, err = proto.Marshal(argument); err != nil {
 		return nil, apierror.From(err)
 	}
-	w := &call{method: method, payload: payload, repeatable: repeatable, done: make(chan reply, 1)}
+	w.done = make(chan reply, 1)
 	w.deadline, _ = ctx.Deadline()
 
 	c.mu.Lock()
@@ -100,6 +111,9 @@ func (c *Client) Call(ctx context.Context, method internalv1.Method, argument pr
 	case c.closed:
 		c.mu.Unlock()
 		return nil, c.unavailable("this side is shutting down")
+	case w.impatient && c.current == nil:
+		c.mu.Unlock()
+		return nil, c.unavailable("there is no connection")
 	case len(c.pending) >= maxPending:
 		c.mu.Unlock()
 		return nil, apierror.Overloaded(time.Second, "too many calls wait for the %s", c.name)
@@ -212,6 +226,12 @@ func (c *Client) retire(l *link) {
 	defer c.mu.Unlock()
 	if c.current == l {
 		c.current = nil
+	}
+	for id, w := range c.pending {
+		if w.impatient && w.link == nil { // It would have to wait for the next stream.
+			delete(c.pending, id)
+			w.done <- reply{err: c.unavailable("the connection broke")}
+		}
 	}
 }
 

@@ -322,3 +322,33 @@ func BenchmarkCall(b *testing.B) {
 		})
 	})
 }
+
+// Try must not wait: its callers have somebody else to ask.
+func TestTry(t *testing.T) {
+	var stuck atomic.Int64
+	block := make(chan struct{})
+	handlers := map[internalv1.Method]Handler{echo: echoHandler, special: func(ctx context.Context, p []byte) (proto.Message, error) {
+		stuck.Add(1)
+		<-block
+		return echoHandler(ctx, p)
+	}}
+	s := startServer(t, handlers)
+	t.Cleanup(sync.OnceFunc(func() { close(block) })) // Before the server's end, which waits for it.
+	c := startClient(t, s.address)
+	require.NoError(t, callEcho(t, c, "up"))
+	_, err := c.Try(t.Context(), echo, text("x"))
+	require.NoError(t, err)
+
+	broken := make(chan error, 1)
+	go func() {
+		_, err := c.Try(context.Background(), special, text("x"))
+		broken <- err
+	}()
+	require.Eventually(t, func() bool { return stuck.Load() == 1 }, 10*time.Second, time.Millisecond)
+	go s.grpc.Stop()
+	require.Equal(t, codes.Unavailable, status.Code(<-broken))
+	require.Eventually(t, func() bool { return !c.Connected() }, 10*time.Second, time.Millisecond)
+	_, err = c.Try(context.Background(), echo, text("x"))
+	require.Equal(t, codes.Unavailable, status.Code(err))
+	require.ErrorContains(t, err, "no connection")
+}

@@ -3,11 +3,15 @@
 package services
 
 import (
+	"context"
+	"time"
+
 	"github.com/clipper-serving/clipper/abstraction"
 	"github.com/clipper-serving/clipper/abstraction/launcher/process"
 	"github.com/clipper-serving/clipper/frontend"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/app"
+	"github.com/clipper-serving/clipper/internal/instances"
 	"github.com/clipper-serving/clipper/selector"
 )
 
@@ -43,14 +47,18 @@ type Up struct {
 // Run runs the command.
 func (c *Up) Run(p *Process) error {
 	return c.run(p, "clipper", func(a *app.App) error {
-		models, err := c.Abstraction.add(p.ctx, a, &c.StoreConfig, c.Shutdown.Grace)
+		models, err := c.Abstraction.add(p.ctx, a, &c.StoreConfig, c.Shutdown.Grace, nil)
 		if err != nil {
 			return err
 		}
 		modelAdmin := inProcess(a)
 		models.Register(modelAdmin)
 
-		applications, err := c.Selector.add(p.ctx, a, &c.StoreConfig, models, clipperv1.NewModelServiceClient(modelAdmin))
+		state, err := c.open(p.ctx, a, "selector")
+		if err != nil {
+			return err
+		}
+		applications, err := c.Selector.add(a, state, models, clipperv1.NewModelServiceClient(modelAdmin))
 		if err != nil {
 			return err
 		}
@@ -64,18 +72,18 @@ func (c *Up) Run(p *Process) error {
 type Frontend struct {
 	Common
 	FrontendConfig
-	Selector    string `default:"127.0.0.1:1357" help:"Address of the selector (gRPC)."`
-	Abstraction string `default:"127.0.0.1:1367" help:"Address of the abstraction service (gRPC), for administration."`
+	Selector    []string `default:"127.0.0.1:1357" help:"Address of the selector (gRPC); of several, those that are alive are used."`
+	Abstraction []string `default:"127.0.0.1:1367" help:"Address of the abstraction service (gRPC), for administration; of several instances, one that is alive is used."`
 }
 
 // Run runs the command.
 func (c *Frontend) Run(p *Process) error {
 	return c.run(p, "frontend", func(a *app.App) error {
-		applicationAdmin, err := dial(a, "selector", c.Selector)
+		applicationAdmin, _, err := dial(a, "selector", c.Selector)
 		if err != nil {
 			return err
 		}
-		modelAdmin, err := dial(a, "abstraction service", c.Abstraction)
+		modelAdmin, _, err := dial(a, "abstraction service", c.Abstraction)
 		if err != nil {
 			return err
 		}
@@ -93,24 +101,38 @@ type Selector struct {
 	SelectorConfig
 	GRPC        app.GRPCConfig `embed:"" prefix:"grpc-" set:"listen=127.0.0.1:1357"`
 	Ops         app.HTTPConfig `embed:"" prefix:"ops-" set:"listen=127.0.0.1:1358"`
-	Abstraction string         `default:"127.0.0.1:1367" help:"Address of the abstraction service (gRPC)."`
+	Abstraction []string       `default:"127.0.0.1:1367" help:"Address of the abstraction service (gRPC). With a store that instances share, those that it names are used as well."`
 }
 
 // Run runs the command.
 func (c *Selector) Run(p *Process) error {
 	return c.run(p, "selector", func(a *app.App) error {
-		conn, err := dial(a, "abstraction service", c.Abstraction)
+		state, err := c.open(p.ctx, a, "selector")
 		if err != nil {
 			return err
+		}
+		conn, also, err := dial(a, "abstraction service", c.Abstraction)
+		if err != nil {
+			return err
+		}
+		if c.shared() {
+			a.Go("discovery", func(ctx context.Context) error {
+				return instances.Watch(ctx, state.Documents(), a.Log, also)
+			})
 		}
 		remote := selector.NewRemoteModels(conn, a.Log)
 		a.Go("link to the abstraction service", remote.Run)
 		a.Ready("abstraction", remote.Reachable)
-		s, err := c.add(p.ctx, a, &c.StoreConfig, remote, clipperv1.NewModelServiceClient(conn))
+		s, err := c.add(a, state, remote, clipperv1.NewModelServiceClient(conn))
 		if err != nil {
 			return err
 		}
-		return serve(a, "selector", c.GRPC, c.Ops, s)
+		server, err := listen(a, "selector", c.GRPC, c.Ops)
+		if err != nil {
+			return err
+		}
+		register(server, s)
+		return nil
 	})
 }
 
@@ -121,15 +143,27 @@ type Abstraction struct {
 	AbstractionConfig
 	GRPC app.GRPCConfig `embed:"" prefix:"grpc-" set:"listen=127.0.0.1:1367"`
 	Ops  app.HTTPConfig `embed:"" prefix:"ops-" set:"listen=127.0.0.1:1368"`
+
+	Advertise     string        `placeholder:"ADDRESS" help:"Address at which the other instances and the selectors reach this one (gRPC), for a store that instances share. Default: where it listens; if that is every address, the machine's host name."`
+	InstanceLease time.Duration `default:"3s" help:"Time without a sign of life after which the other instances take over the models of this one, for a store that instances share."`
 }
 
 // Run runs the command.
 func (c *Abstraction) Run(p *Process) error {
 	return c.run(p, "abstraction", func(a *app.App) error {
-		s, err := c.add(p.ctx, a, &c.StoreConfig, c.Shutdown.Grace)
+		server, err := listen(a, "abstraction", c.GRPC, c.Ops)
 		if err != nil {
 			return err
 		}
-		return serve(a, "abstraction", c.GRPC, c.Ops, s)
+		instance, err := c.instance(server.Address())
+		if err != nil {
+			return err
+		}
+		s, err := c.add(p.ctx, a, &c.StoreConfig, c.Shutdown.Grace, instance)
+		if err != nil {
+			return err
+		}
+		register(server, s)
+		return nil
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/clipper-serving/clipper/internal/app"
 	"github.com/clipper-serving/clipper/internal/exchange"
 	"github.com/clipper-serving/clipper/internal/inprocess"
+	"github.com/clipper-serving/clipper/internal/store"
 	"github.com/clipper-serving/clipper/selector"
 )
 
@@ -31,22 +32,22 @@ type service interface {
 	RegisterExchange(r grpc.ServiceRegistrar, draining <-chan struct{})
 }
 
-// serve opens the internal listener and the listener for operators.
-func serve(a *app.App, name string, cfg app.GRPCConfig, ops app.HTTPConfig, s service) error {
+// listen opens the internal listener and the listener for operators.
+func listen(a *app.App, name string, cfg app.GRPCConfig, ops app.HTTPConfig) (*app.GRPCServer, error) {
 	if _, err := a.HTTP("operations", ops, a.Ops()); err != nil {
-		return err
+		return nil, err
 	}
-	server, err := a.GRPC(name, cfg, grpc.MaxRecvMsgSize(exchange.MaxReceiveBytes), grpc.MaxSendMsgSize(exchange.MaxReceiveBytes))
-	if err != nil {
-		return err
-	}
-	s.Register(server)
-	s.RegisterExchange(server, server.Draining())
-	return nil
+	return a.GRPC(name, cfg, grpc.MaxRecvMsgSize(exchange.MaxReceiveBytes), grpc.MaxSendMsgSize(exchange.MaxReceiveBytes))
 }
 
-// add adds the abstraction service to the app.
-func (c *AbstractionConfig) add(ctx context.Context, a *app.App, where *StoreConfig, grace time.Duration) (*abstraction.Service, error) {
+// register serves a service on the internal listener.
+func register(server *app.GRPCServer, s service) {
+	s.Register(server)
+	s.RegisterExchange(server, server.Draining())
+}
+
+// add adds the abstraction service to the app; instance is nil when it is the only one.
+func (c *AbstractionConfig) add(ctx context.Context, a *app.App, where *StoreConfig, grace time.Duration, instance *abstraction.Instance) (*abstraction.Service, error) {
 	state, err := where.open(ctx, a, "abstraction")
 	if err != nil {
 		return nil, err
@@ -59,6 +60,7 @@ func (c *AbstractionConfig) add(ctx context.Context, a *app.App, where *StoreCon
 	s, err := abstraction.New(c.Service, abstraction.Deps{
 		Store:      state.Documents(),
 		Launchers:  []launcher.Launcher{processes},
+		Instance:   instance,
 		Logger:     a.Log,
 		Registerer: a.Registry,
 	})
@@ -72,16 +74,13 @@ func (c *AbstractionConfig) add(ctx context.Context, a *app.App, where *StoreCon
 		return s.Close(ctx)
 	})
 	a.Go("abstraction", s.Run)
+	a.Leave(s.Leave)
 	a.Ready("models", s.Ready)
 	return s, nil
 }
 
 // add adds the selector to the app.
-func (c *SelectorConfig) add(ctx context.Context, a *app.App, where *StoreConfig, models selector.Models, modelService clipperv1.ModelServiceClient) (*selector.Service, error) {
-	state, err := where.open(ctx, a, "selector")
-	if err != nil {
-		return nil, err
-	}
+func (c *SelectorConfig) add(a *app.App, state store.Store, models selector.Models, modelService clipperv1.ModelServiceClient) (*selector.Service, error) {
 	s, err := selector.New(c.Service, selector.Deps{
 		Documents:    state.Documents(),
 		Sums:         state.Sums(),

@@ -9,14 +9,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/alecthomas/kong"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
 	"github.com/clipper-serving/clipper/internal/app"
 	"github.com/clipper-serving/clipper/internal/config"
-	"github.com/clipper-serving/clipper/internal/exchange"
 	"github.com/clipper-serving/clipper/internal/store"
 	"github.com/clipper-serving/clipper/internal/store/storeopen"
 	"github.com/clipper-serving/clipper/internal/telemetry"
@@ -72,6 +69,9 @@ type StoreConfig struct {
 	DataDir string `config:"global" default:"${data_dir}" help:"Directory of the embedded stores."`
 }
 
+// shared reports whether instances on several machines can have this store in common.
+func (c *StoreConfig) shared() bool { return c.Store != "" && !strings.HasPrefix(c.Store, "file:") }
+
 // open opens the store of the service called name and closes it with the app.
 func (c *StoreConfig) open(ctx context.Context, a *app.App, name string) (store.Store, error) {
 	address := c.Store
@@ -98,14 +98,4 @@ func dataDir() string {
 		return filepath.Join(home, ".local", "share", "clipper")
 	}
 	return filepath.Join(os.TempDir(), "clipper")
-}
-
-// dial returns a connection to another service, which need not be there yet.
-func dial(a *app.App, name, address string) (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient(address, append(exchange.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
-	if err != nil {
-		return nil, fmt.Errorf("address of the %s: %w", name, err)
-	}
-	a.Defer("connection to the "+name, conn.Close)
-	return conn, nil
 }

@@ -140,7 +140,9 @@ func TestHoldLease_outlivesAnOutage(t *testing.T) {
 		docs := &flaky{err: store.ErrUnavailable}
 		ctx, cancel := context.WithCancel(t.Context())
 		result := make(chan error, 1)
-		go func() { result <- store.HoldLease(ctx, docs, "k", nil, 9*time.Second, nil) }()
+		go func() {
+			result <- store.HoldLease(ctx, docs, "k", func() []byte { return nil }, nil, 9*time.Second, nil)
+		}()
 		time.Sleep(10 * time.Second)
 		require.Empty(t, docs.leases)
 		docs.set(nil, store.Document{Key: "k"})

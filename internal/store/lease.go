@@ -15,10 +15,11 @@ import (
 const releaseTimeout = time.Second
 
 // HoldLease keeps a lease alive until ctx ends, then deletes it and returns nil.
-// This is how an instance says where it is. It renews three times in each ttl
-// and goes on trying while the store is unavailable; any other error ends it. A nil
-// log is allowed.
-func HoldLease(ctx context.Context, docs Documents, key string, value []byte, ttl time.Duration, log *slog.Logger) error {
+// This is how an instance says where it is. It renews three times in each ttl, and
+// at every signal on changed, each time with what value returns. It goes on trying
+// while the store is unavailable; any other error ends it. A nil changed and a nil
+// log are allowed.
+func HoldLease(ctx context.Context, docs Documents, key string, value func() []byte, changed <-chan struct{}, ttl time.Duration, log *slog.Logger) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -28,9 +29,7 @@ func HoldLease(ctx context.Context, docs Documents, key string, value []byte, tt
 	var held Revision
 	failing := false
 	for ctx.Err() == nil {
-		attempt, cancel := context.WithTimeout(ctx, max(period, retryAfter))
-		revision, err := docs.PutLease(attempt, key, value, ttl)
-		cancel()
+		revision, err := putLease(ctx, docs, key, value(), ttl)
 		switch {
 		case err == nil:
 			if failing {
@@ -39,12 +38,13 @@ func HoldLease(ctx context.Context, docs Documents, key string, value []byte, tt
 			held = revision
 		case !errors.Is(err, ErrUnavailable):
 			return fmt.Errorf("hold lease %q: %w", key, err)
-		case ctx.Err() == nil && !failing:
+		case !failing:
 			log.Warn("lease cannot be renewed, still trying", "key", key, "error", err)
 		}
 		failing = err != nil
 		select {
 		case <-ctx.Done():
+		case <-changed:
 		case <-ticker.C:
 		}
 	}
@@ -58,4 +58,13 @@ func HoldLease(ctx context.Context, docs Documents, key string, value []byte, tt
 		log.Warn("lease left to expire", "key", key, "error", err)
 	}
 	return nil
+}
+
+// putLease renews a lease. It does not stop at the end of ctx, but soon after: a lease
+// whose revision is not known could not be given back.
+func putLease(ctx context.Context, docs Documents, key string, value []byte, ttl time.Duration) (Revision, error) {
+	attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(ttl/3, retryAfter))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(releaseTimeout, cancel) })()
+	return docs.PutLease(attempt, key, value, ttl)
 }

@@ -31,6 +31,9 @@ type PredictModels struct {
 	Models []*ModelReference `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
 	// An encoded Input.
 	Input []byte `protobuf:"bytes,2,opt,name=input,proto3" json:"input,omitempty"`
+	// True when another abstraction instance passes the query on to the one that serves the models.
+	// That one never passes it on again. Every model then has a version.
+	Forwarded bool `protobuf:"varint,3,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
 	// As in clipper.v1.QueryRequest.
 	Priority      uint32 `protobuf:"varint,8,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -79,6 +82,13 @@ func (x *PredictModels) GetInput() []byte {
 		return x.Input
 	}
 	return nil
+}
+
+func (x *PredictModels) GetForwarded() bool {
+	if x != nil {
+		return x.Forwarded
+	}
+	return false
 }
 
 func (x *PredictModels) GetPriority() uint32 {
@@ -147,7 +157,10 @@ func (x *ModelReference) GetVersion() string {
 type ModelPredictions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One entry for each model asked, in the order of the request.
-	Predictions   []*v1.ModelPrediction `protobuf:"bytes,1,rep,name=predictions,proto3" json:"predictions,omitempty"`
+	Predictions []*v1.ModelPrediction `protobuf:"bytes,1,rep,name=predictions,proto3" json:"predictions,omitempty"`
+	// Positions in `predictions`, from 0: of a forwarded query, the models that are not served here, or
+	// not any more. The caller asks elsewhere, or again.
+	Elsewhere     []uint32 `protobuf:"varint,2,rep,packed,name=elsewhere,proto3" json:"elsewhere,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -189,20 +202,292 @@ func (x *ModelPredictions) GetPredictions() []*v1.ModelPrediction {
 	return nil
 }
 
+func (x *ModelPredictions) GetElsewhere() []uint32 {
+	if x != nil {
+		return x.Elsewhere
+	}
+	return nil
+}
+
+// DescribeVersions is the argument of METHOD_DESCRIBE: what do these versions do at this instance?
+type DescribeVersions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The UIDs of the versions, as many as fit a message; those that have nothing to do with this
+	// instance are left out of the answer.
+	Uids []string `protobuf:"bytes,1,rep,name=uids,proto3" json:"uids,omitempty"`
+	// True: how their queries are batched is asked as well.
+	Batching      bool `protobuf:"varint,2,opt,name=batching,proto3" json:"batching,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeVersions) Reset() {
+	*x = DescribeVersions{}
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeVersions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeVersions) ProtoMessage() {}
+
+func (x *DescribeVersions) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeVersions.ProtoReflect.Descriptor instead.
+func (*DescribeVersions) Descriptor() ([]byte, []int) {
+	return file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DescribeVersions) GetUids() []string {
+	if x != nil {
+		return x.Uids
+	}
+	return nil
+}
+
+func (x *DescribeVersions) GetBatching() bool {
+	if x != nil {
+		return x.Batching
+	}
+	return false
+}
+
+// VersionReports answers DescribeVersions.
+type VersionReports struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One entry for each version that runs at this instance, or should and cannot.
+	Reports       []*VersionReport `protobuf:"bytes,1,rep,name=reports,proto3" json:"reports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VersionReports) Reset() {
+	*x = VersionReports{}
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VersionReports) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VersionReports) ProtoMessage() {}
+
+func (x *VersionReports) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VersionReports.ProtoReflect.Descriptor instead.
+func (*VersionReports) Descriptor() ([]byte, []int) {
+	return file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *VersionReports) GetReports() []*VersionReport {
+	if x != nil {
+		return x.Reports
+	}
+	return nil
+}
+
+// VersionReport is what a version does at one instance.
+type VersionReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version's UID.
+	Uid string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// What it takes and gives; absent when that is not known.
+	Signature *v1.Signature `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	// Its replicas at this instance.
+	Replicas []*ReplicaReport `protobuf:"bytes,3,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// Why it cannot be run, in words; empty when it runs.
+	Failure string `protobuf:"bytes,4,opt,name=failure,proto3" json:"failure,omitempty"`
+	// How its queries are batched at this instance, when that was asked.
+	Batching      *v1.GetBatchingResponse `protobuf:"bytes,5,opt,name=batching,proto3" json:"batching,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VersionReport) Reset() {
+	*x = VersionReport{}
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VersionReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VersionReport) ProtoMessage() {}
+
+func (x *VersionReport) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VersionReport.ProtoReflect.Descriptor instead.
+func (*VersionReport) Descriptor() ([]byte, []int) {
+	return file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *VersionReport) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *VersionReport) GetSignature() *v1.Signature {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *VersionReport) GetReplicas() []*ReplicaReport {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *VersionReport) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+func (x *VersionReport) GetBatching() *v1.GetBatchingResponse {
+	if x != nil {
+		return x.Batching
+	}
+	return nil
+}
+
+// ReplicaReport is a replica with what its version's state depends on.
+type ReplicaReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The replica.
+	Replica *v1.Replica `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	// True when it is not wanted any more.
+	Leaving bool `protobuf:"varint,2,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	// True when it has failed and not been ready since.
+	Failing       bool `protobuf:"varint,3,opt,name=failing,proto3" json:"failing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaReport) Reset() {
+	*x = ReplicaReport{}
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaReport) ProtoMessage() {}
+
+func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaReport.ProtoReflect.Descriptor instead.
+func (*ReplicaReport) Descriptor() ([]byte, []int) {
+	return file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ReplicaReport) GetReplica() *v1.Replica {
+	if x != nil {
+		return x.Replica
+	}
+	return nil
+}
+
+func (x *ReplicaReport) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
+}
+
+func (x *ReplicaReport) GetFailing() bool {
+	if x != nil {
+		return x.Failing
+	}
+	return false
+}
+
 var File_clipper_internal_v1_abstraction_service_proto protoreflect.FileDescriptor
 
 const file_clipper_internal_v1_abstraction_service_proto_rawDesc = "" +
 	"\n" +
-	"-clipper/internal/v1/abstraction_service.proto\x12\x13clipper.internal.v1\x1a\x1eclipper/v1/query_service.proto\"~\n" +
+	"-clipper/internal/v1/abstraction_service.proto\x12\x13clipper.internal.v1\x1a\x1eclipper/v1/model_service.proto\x1a\x1eclipper/v1/query_service.proto\x1a\x17clipper/v1/tensor.proto\"\x9c\x01\n" +
 	"\rPredictModels\x12;\n" +
 	"\x06models\x18\x01 \x03(\v2#.clipper.internal.v1.ModelReferenceR\x06models\x12\x14\n" +
-	"\x05input\x18\x02 \x01(\fR\x05input\x12\x1a\n" +
+	"\x05input\x18\x02 \x01(\fR\x05input\x12\x1c\n" +
+	"\tforwarded\x18\x03 \x01(\bR\tforwarded\x12\x1a\n" +
 	"\bpriority\x18\b \x01(\rR\bpriority\"@\n" +
 	"\x0eModelReference\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\"Q\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"o\n" +
 	"\x10ModelPredictions\x12=\n" +
-	"\vpredictions\x18\x01 \x03(\v2\x1b.clipper.v1.ModelPredictionR\vpredictionsB\xe7\x01\n" +
+	"\vpredictions\x18\x01 \x03(\v2\x1b.clipper.v1.ModelPredictionR\vpredictions\x12\x1c\n" +
+	"\telsewhere\x18\x02 \x03(\rR\telsewhere\"B\n" +
+	"\x10DescribeVersions\x12\x12\n" +
+	"\x04uids\x18\x01 \x03(\tR\x04uids\x12\x1a\n" +
+	"\bbatching\x18\x02 \x01(\bR\bbatching\"N\n" +
+	"\x0eVersionReports\x12<\n" +
+	"\areports\x18\x01 \x03(\v2\".clipper.internal.v1.VersionReportR\areports\"\xed\x01\n" +
+	"\rVersionReport\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x123\n" +
+	"\tsignature\x18\x02 \x01(\v2\x15.clipper.v1.SignatureR\tsignature\x12>\n" +
+	"\breplicas\x18\x03 \x03(\v2\".clipper.internal.v1.ReplicaReportR\breplicas\x12\x18\n" +
+	"\afailure\x18\x04 \x01(\tR\afailure\x12;\n" +
+	"\bbatching\x18\x05 \x01(\v2\x1f.clipper.v1.GetBatchingResponseR\bbatching\"r\n" +
+	"\rReplicaReport\x12-\n" +
+	"\areplica\x18\x01 \x01(\v2\x13.clipper.v1.ReplicaR\areplica\x12\x18\n" +
+	"\aleaving\x18\x02 \x01(\bR\aleaving\x12\x18\n" +
+	"\afailing\x18\x03 \x01(\bR\afailingB\xe7\x01\n" +
 	"\x17com.clipper.internal.v1B\x17AbstractionServiceProtoP\x01ZEgithub.com/clipper-serving/clipper/internal/gen/internalv1;internalv1\xa2\x02\x03CIX\xaa\x02\x13Clipper.Internal.V1\xca\x02\x13Clipper\\Internal\\V1\xe2\x02\x1fClipper\\Internal\\V1\\GPBMetadata\xea\x02\x15Clipper::Internal::V1b\x06proto3"
 
 var (
@@ -217,21 +502,33 @@ func file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP() []byte {
 	return file_clipper_internal_v1_abstraction_service_proto_rawDescData
 }
 
-var file_clipper_internal_v1_abstraction_service_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_clipper_internal_v1_abstraction_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_clipper_internal_v1_abstraction_service_proto_goTypes = []any{
-	(*PredictModels)(nil),      // 0: clipper.internal.v1.PredictModels
-	(*ModelReference)(nil),     // 1: clipper.internal.v1.ModelReference
-	(*ModelPredictions)(nil),   // 2: clipper.internal.v1.ModelPredictions
-	(*v1.ModelPrediction)(nil), // 3: clipper.v1.ModelPrediction
+	(*PredictModels)(nil),          // 0: clipper.internal.v1.PredictModels
+	(*ModelReference)(nil),         // 1: clipper.internal.v1.ModelReference
+	(*ModelPredictions)(nil),       // 2: clipper.internal.v1.ModelPredictions
+	(*DescribeVersions)(nil),       // 3: clipper.internal.v1.DescribeVersions
+	(*VersionReports)(nil),         // 4: clipper.internal.v1.VersionReports
+	(*VersionReport)(nil),          // 5: clipper.internal.v1.VersionReport
+	(*ReplicaReport)(nil),          // 6: clipper.internal.v1.ReplicaReport
+	(*v1.ModelPrediction)(nil),     // 7: clipper.v1.ModelPrediction
+	(*v1.Signature)(nil),           // 8: clipper.v1.Signature
+	(*v1.GetBatchingResponse)(nil), // 9: clipper.v1.GetBatchingResponse
+	(*v1.Replica)(nil),             // 10: clipper.v1.Replica
 }
 var file_clipper_internal_v1_abstraction_service_proto_depIdxs = []int32{
-	1, // 0: clipper.internal.v1.PredictModels.models:type_name -> clipper.internal.v1.ModelReference
-	3, // 1: clipper.internal.v1.ModelPredictions.predictions:type_name -> clipper.v1.ModelPrediction
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	1,  // 0: clipper.internal.v1.PredictModels.models:type_name -> clipper.internal.v1.ModelReference
+	7,  // 1: clipper.internal.v1.ModelPredictions.predictions:type_name -> clipper.v1.ModelPrediction
+	5,  // 2: clipper.internal.v1.VersionReports.reports:type_name -> clipper.internal.v1.VersionReport
+	8,  // 3: clipper.internal.v1.VersionReport.signature:type_name -> clipper.v1.Signature
+	6,  // 4: clipper.internal.v1.VersionReport.replicas:type_name -> clipper.internal.v1.ReplicaReport
+	9,  // 5: clipper.internal.v1.VersionReport.batching:type_name -> clipper.v1.GetBatchingResponse
+	10, // 6: clipper.internal.v1.ReplicaReport.replica:type_name -> clipper.v1.Replica
+	7,  // [7:7] is the sub-list for method output_type
+	7,  // [7:7] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_clipper_internal_v1_abstraction_service_proto_init() }
@@ -245,7 +542,7 @@ func file_clipper_internal_v1_abstraction_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clipper_internal_v1_abstraction_service_proto_rawDesc), len(file_clipper_internal_v1_abstraction_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

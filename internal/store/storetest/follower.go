@@ -149,7 +149,10 @@ func holdLease(t *testing.T, open Opener) {
 	held, release := context.WithCancel(t.Context())
 	result := make(chan error, 1)
 	const ttl = 1500 * time.Millisecond
-	go func() { result <- store.HoldLease(held, one.Documents(), "lease/a", []byte("1"), ttl, nil) }()
+	var number atomic.Int64
+	value := func() []byte { return strconv.AppendInt(nil, number.Load(), 10) }
+	changed := make(chan struct{}, 1)
+	go func() { result <- store.HoldLease(held, one.Documents(), "lease/a", value, changed, ttl, nil) }()
 
 	s := until(t, f, func(s *store.Snapshot[int]) bool { return s.Len() == 1 })
 	// A lease made now and not renewed ends after the held one would have.
@@ -164,6 +167,13 @@ func holdLease(t *testing.T, open Opener) {
 	before, _ := s.Get("lease/a")
 	require.Equal(t, before.Revision, entry.Revision, "the lease ended and was made again")
 
+	number.Store(7)
+	changed <- struct{}{}
+	until(t, f, func(s *store.Snapshot[int]) bool {
+		entry, _ := s.Get("lease/a")
+		return entry.Value == 7
+	})
+
 	release()
 	require.NoError(t, <-result)
 	_, err = one.Documents().Get(t.Context(), "lease/a")
@@ -171,5 +181,5 @@ func holdLease(t *testing.T, open Opener) {
 
 	_, err = one.Documents().Put(t.Context(), "lease/taken", []byte("1"), 0)
 	require.NoError(t, err)
-	require.ErrorIs(t, store.HoldLease(t.Context(), one.Documents(), "lease/taken", []byte("1"), ttl, nil), store.ErrConflict)
+	require.ErrorIs(t, store.HoldLease(t.Context(), one.Documents(), "lease/taken", func() []byte { return nil }, nil, ttl, nil), store.ErrConflict)
 }

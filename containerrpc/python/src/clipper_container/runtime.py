@@ -16,7 +16,7 @@ from typing import NoReturn, Optional
 
 from clipper_proto.v1 import tensor_pb2
 
-from clipper_container import logs
+from clipper_container import logs, registration
 from clipper_container.errors import ModelError, describe
 from clipper_container.model import Container, Options, load
 from clipper_container.server import Server
@@ -75,6 +75,7 @@ def _run(container: Container, options: Options, settings: argparse.Namespace) -
             settings.model_name,
             settings.model_version,
             settings.max_message_bytes,
+            registration.Settings(settings.register_address, settings.advertise_address) if settings.register_address else None,
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -139,6 +140,8 @@ def _parser() -> argparse.ArgumentParser:
     setting("--model-name", "CLIPPER_MODEL_NAME", "", "name of the model")
     setting("--model-version", "CLIPPER_MODEL_VERSION", "", "version of the model")
     setting("--model-path", "CLIPPER_MODEL_PATH", "", "file or folder of the saved model")
+    setting("--register-address", "CLIPPER_REGISTER_ADDRESS", "", "gRPC address of Clipper's administration, to register there as a replica")
+    setting("--advertise-address", "CLIPPER_ADVERTISE_ADDRESS", "", "where Clipper reaches this container, if not at --address")
     setting("--max-message-bytes", "CLIPPER_MAX_MESSAGE_BYTES", str(64 << 20), "largest request message", int)
     setting("--log-level", "CLIPPER_LOG_LEVEL", "info", "debug, info, warning or error", level)
     parser.add_argument(

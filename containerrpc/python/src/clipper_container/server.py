@@ -21,6 +21,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from clipper_container import tensors
 from clipper_container.errors import BatchError, describe, to_message
 from clipper_container.model import Model
+from clipper_container.registration import Registration, Settings
 from clipper_container.worker import Batch, Workers
 
 log = logging.getLogger("clipper_container")
@@ -35,7 +36,9 @@ class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc
     """Serves one model. All methods run on one event loop; the model has threads of its own, so
     that health checks are answered while it works."""
 
-    def __init__(self, load: Callable[[], Model], name: str, version: str, max_message_bytes: int) -> None:
+    def __init__(self, load: Callable[[], Model], name: str, version: str, max_message_bytes: int, register: Optional[Settings] = None) -> None:
+        self._register = register
+        self._registration: Optional[Registration] = None
         self._name, self._version, self._max_message_bytes = name, version, max_message_bytes
         self._model: Optional[Model] = None
         self._readers: set[asyncio.Task[None]] = set()
@@ -76,9 +79,14 @@ class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc
         except RuntimeError as e:
             raise OSError(f"cannot serve on {address}: {e}") from e
         await server.start()
-        log.info("listening", extra={"address": address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"})
+        serving = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+        log.info("listening", extra={"address": serving})
+        if self._register is not None:
+            self._registration = Registration(self._register, self._name, self._version, serving)
         self._workers.start()
         await self._stop.wait()
+        if self._registration is not None:
+            await self._registration.leave()
         log.info("draining", extra={"streams": self._streams})
         await self._health.enter_graceful_shutdown()
         for reader in self._readers:
@@ -91,6 +99,8 @@ class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc
     def _ready(self, model: Model) -> None:
         self._model = model
         asyncio.ensure_future(self._set_health(health_pb2.HealthCheckResponse.SERVING))
+        if self._registration is not None:
+            self._registration.keep(self._failed)
         log.info("serving", extra={"model": self._name, "version": self._version, **model.properties()})
 
     def _failed(self, error: BaseException) -> None:

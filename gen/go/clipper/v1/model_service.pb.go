@@ -250,7 +250,11 @@ type ModelVersion struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// How a replica is warmed up before it takes queries. The samples are left out where a model is
 	// returned with all its versions.
-	WarmUp        *WarmUp `protobuf:"bytes,14,opt,name=warm_up,json=warmUp,proto3" json:"warm_up,omitempty"`
+	WarmUp *WarmUp `protobuf:"bytes,14,opt,name=warm_up,json=warmUp,proto3" json:"warm_up,omitempty"`
+	// How many abstraction instances serve the version at the same time, 1 to 16. Its replicas are
+	// spread over them, and its queries by their input, so that each remembers predictions of its own.
+	// More than there are instances, or replicas, is as many as there are. Default 1.
+	Homes         uint32 `protobuf:"varint,16,opt,name=homes,proto3" json:"homes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -383,6 +387,13 @@ func (x *ModelVersion) GetWarmUp() *WarmUp {
 	return nil
 }
 
+func (x *ModelVersion) GetHomes() uint32 {
+	if x != nil {
+		return x.Homes
+	}
+	return 0
+}
+
 // WarmUp says how a replica is warmed up before it takes queries: it gets batches of 1, 2, 4, ...
 // sample inputs, whose predictions are thrown away. Without samples, recent inputs of the model's
 // current version are taken, else zeros when the signature leaves no type or dimension open; a
@@ -509,6 +520,7 @@ type Container struct {
 	//	*Container_Command
 	//	*Container_Address
 	//	*Container_Image
+	//	*Container_Registered
 	Source isContainer_Source `protobuf_oneof:"source"`
 	// Further environment variables of the replica; none may start with "CLIPPER_".
 	Environment map[string]string `protobuf:"bytes,5,rep,name=environment,proto3" json:"environment,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -591,6 +603,15 @@ func (x *Container) GetImage() *Image {
 	return nil
 }
 
+func (x *Container) GetRegistered() *Registered {
+	if x != nil {
+		if x, ok := x.Source.(*Container_Registered); ok {
+			return x.Registered
+		}
+	}
+	return nil
+}
+
 func (x *Container) GetEnvironment() map[string]string {
 	if x != nil {
 		return x.Environment
@@ -629,6 +650,11 @@ type Container_Image struct {
 	Image *Image `protobuf:"bytes,4,opt,name=image,proto3,oneof"`
 }
 
+type Container_Registered struct {
+	// Nothing is started: the replicas are those that register (see RegisterReplica).
+	Registered *Registered `protobuf:"bytes,7,opt,name=registered,proto3,oneof"`
+}
+
 func (*Container_Adapter) isContainer_Source() {}
 
 func (*Container_Command) isContainer_Source() {}
@@ -636,6 +662,8 @@ func (*Container_Command) isContainer_Source() {}
 func (*Container_Address) isContainer_Source() {}
 
 func (*Container_Image) isContainer_Source() {}
+
+func (*Container_Registered) isContainer_Source() {}
 
 // Adapter is a framework's adapter with a saved model.
 type Adapter struct {
@@ -840,6 +868,44 @@ func (x *Image) GetReference() string {
 	return ""
 }
 
+// Registered is for versions whose replicas all register. `ModelVersion.replicas` is then how many
+// are expected; more may come. With 0, none is used.
+type Registered struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Registered) Reset() {
+	*x = Registered{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Registered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Registered) ProtoMessage() {}
+
+func (x *Registered) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Registered.ProtoReflect.Descriptor instead.
+func (*Registered) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{9}
+}
+
 // Batching says how queries are gathered into batches.
 type Batching struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -869,7 +935,7 @@ type Batching struct {
 
 func (x *Batching) Reset() {
 	*x = Batching{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -881,7 +947,7 @@ func (x *Batching) String() string {
 func (*Batching) ProtoMessage() {}
 
 func (x *Batching) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -894,7 +960,7 @@ func (x *Batching) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batching.ProtoReflect.Descriptor instead.
 func (*Batching) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{9}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Batching) GetPolicy() string {
@@ -957,7 +1023,7 @@ type Cache struct {
 
 func (x *Cache) Reset() {
 	*x = Cache{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -969,7 +1035,7 @@ func (x *Cache) String() string {
 func (*Cache) ProtoMessage() {}
 
 func (x *Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,7 +1048,7 @@ func (x *Cache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cache.ProtoReflect.Descriptor instead.
 func (*Cache) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{10}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Cache) GetDisabled() bool {
@@ -1007,14 +1073,18 @@ type Replica struct {
 	// How often it was started again.
 	Restarts uint32 `protobuf:"varint,5,opt,name=restarts,proto3" json:"restarts,omitempty"`
 	// Since when it is in this state.
-	StateTime     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	StateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	// The address of the abstraction instance that uses it; empty when there is only one instance.
+	Instance string `protobuf:"bytes,10,opt,name=instance,proto3" json:"instance,omitempty"`
+	// True for a replica that registered. Nobody here starts it again.
+	Registered    bool `protobuf:"varint,11,opt,name=registered,proto3" json:"registered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1096,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1109,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{11}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Replica) GetId() string {
@@ -1084,6 +1154,20 @@ func (x *Replica) GetStateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Replica) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *Replica) GetRegistered() bool {
+	if x != nil {
+		return x.Registered
+	}
+	return false
+}
+
 // DeployModelRequest holds the version to deploy.
 type DeployModelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1097,7 +1181,7 @@ type DeployModelRequest struct {
 
 func (x *DeployModelRequest) Reset() {
 	*x = DeployModelRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1193,7 @@ func (x *DeployModelRequest) String() string {
 func (*DeployModelRequest) ProtoMessage() {}
 
 func (x *DeployModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1206,7 @@ func (x *DeployModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployModelRequest.ProtoReflect.Descriptor instead.
 func (*DeployModelRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{12}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeployModelRequest) GetVersion() *ModelVersion {
@@ -1150,7 +1234,7 @@ type DeployModelResponse struct {
 
 func (x *DeployModelResponse) Reset() {
 	*x = DeployModelResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1246,7 @@ func (x *DeployModelResponse) String() string {
 func (*DeployModelResponse) ProtoMessage() {}
 
 func (x *DeployModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1259,7 @@ func (x *DeployModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployModelResponse.ProtoReflect.Descriptor instead.
 func (*DeployModelResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{13}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeployModelResponse) GetVersion() *ModelVersion {
@@ -1196,7 +1280,7 @@ type GetModelRequest struct {
 
 func (x *GetModelRequest) Reset() {
 	*x = GetModelRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1292,7 @@ func (x *GetModelRequest) String() string {
 func (*GetModelRequest) ProtoMessage() {}
 
 func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1305,7 @@ func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelRequest.ProtoReflect.Descriptor instead.
 func (*GetModelRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{14}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetModelRequest) GetModel() string {
@@ -1242,7 +1326,7 @@ type GetModelResponse struct {
 
 func (x *GetModelResponse) Reset() {
 	*x = GetModelResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1338,7 @@ func (x *GetModelResponse) String() string {
 func (*GetModelResponse) ProtoMessage() {}
 
 func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1351,7 @@ func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelResponse.ProtoReflect.Descriptor instead.
 func (*GetModelResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{15}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetModelResponse) GetModel() *Model {
@@ -1290,7 +1374,7 @@ type ListModelsRequest struct {
 
 func (x *ListModelsRequest) Reset() {
 	*x = ListModelsRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +1386,7 @@ func (x *ListModelsRequest) String() string {
 func (*ListModelsRequest) ProtoMessage() {}
 
 func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,7 +1399,7 @@ func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
 func (*ListModelsRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{16}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListModelsRequest) GetPageSize() uint32 {
@@ -1345,7 +1429,7 @@ type ListModelsResponse struct {
 
 func (x *ListModelsResponse) Reset() {
 	*x = ListModelsResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1441,7 @@ func (x *ListModelsResponse) String() string {
 func (*ListModelsResponse) ProtoMessage() {}
 
 func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1454,7 @@ func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
 func (*ListModelsResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{17}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListModelsResponse) GetModels() []*Model {
@@ -1400,7 +1484,7 @@ type GetModelVersionRequest struct {
 
 func (x *GetModelVersionRequest) Reset() {
 	*x = GetModelVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1496,7 @@ func (x *GetModelVersionRequest) String() string {
 func (*GetModelVersionRequest) ProtoMessage() {}
 
 func (x *GetModelVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1509,7 @@ func (x *GetModelVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelVersionRequest.ProtoReflect.Descriptor instead.
 func (*GetModelVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{18}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetModelVersionRequest) GetModel() string {
@@ -1453,7 +1537,7 @@ type GetModelVersionResponse struct {
 
 func (x *GetModelVersionResponse) Reset() {
 	*x = GetModelVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1549,7 @@ func (x *GetModelVersionResponse) String() string {
 func (*GetModelVersionResponse) ProtoMessage() {}
 
 func (x *GetModelVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1562,7 @@ func (x *GetModelVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelVersionResponse.ProtoReflect.Descriptor instead.
 func (*GetModelVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{19}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetModelVersionResponse) GetVersion() *ModelVersion {
@@ -1500,14 +1584,16 @@ type UpdateModelVersionRequest struct {
 	// How queries are batched.
 	Batching *Batching `protobuf:"bytes,4,opt,name=batching,proto3" json:"batching,omitempty"`
 	// Whether predictions are remembered.
-	Cache         *Cache `protobuf:"bytes,5,opt,name=cache,proto3" json:"cache,omitempty"`
+	Cache *Cache `protobuf:"bytes,5,opt,name=cache,proto3" json:"cache,omitempty"`
+	// How many instances serve the version, 1 to 16.
+	Homes         *uint32 `protobuf:"varint,7,opt,name=homes,proto3,oneof" json:"homes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateModelVersionRequest) Reset() {
 	*x = UpdateModelVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1519,7 +1605,7 @@ func (x *UpdateModelVersionRequest) String() string {
 func (*UpdateModelVersionRequest) ProtoMessage() {}
 
 func (x *UpdateModelVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1532,7 +1618,7 @@ func (x *UpdateModelVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateModelVersionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateModelVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{20}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateModelVersionRequest) GetModel() string {
@@ -1570,6 +1656,13 @@ func (x *UpdateModelVersionRequest) GetCache() *Cache {
 	return nil
 }
 
+func (x *UpdateModelVersionRequest) GetHomes() uint32 {
+	if x != nil && x.Homes != nil {
+		return *x.Homes
+	}
+	return 0
+}
+
 // UpdateModelVersionResponse holds the version as changed.
 type UpdateModelVersionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1581,7 +1674,7 @@ type UpdateModelVersionResponse struct {
 
 func (x *UpdateModelVersionResponse) Reset() {
 	*x = UpdateModelVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1686,7 @@ func (x *UpdateModelVersionResponse) String() string {
 func (*UpdateModelVersionResponse) ProtoMessage() {}
 
 func (x *UpdateModelVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1699,7 @@ func (x *UpdateModelVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateModelVersionResponse.ProtoReflect.Descriptor instead.
 func (*UpdateModelVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{21}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UpdateModelVersionResponse) GetVersion() *ModelVersion {
@@ -1629,7 +1722,7 @@ type SetCurrentVersionRequest struct {
 
 func (x *SetCurrentVersionRequest) Reset() {
 	*x = SetCurrentVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +1734,7 @@ func (x *SetCurrentVersionRequest) String() string {
 func (*SetCurrentVersionRequest) ProtoMessage() {}
 
 func (x *SetCurrentVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +1747,7 @@ func (x *SetCurrentVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCurrentVersionRequest.ProtoReflect.Descriptor instead.
 func (*SetCurrentVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{22}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SetCurrentVersionRequest) GetModel() string {
@@ -1682,7 +1775,7 @@ type SetCurrentVersionResponse struct {
 
 func (x *SetCurrentVersionResponse) Reset() {
 	*x = SetCurrentVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1787,7 @@ func (x *SetCurrentVersionResponse) String() string {
 func (*SetCurrentVersionResponse) ProtoMessage() {}
 
 func (x *SetCurrentVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1800,7 @@ func (x *SetCurrentVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCurrentVersionResponse.ProtoReflect.Descriptor instead.
 func (*SetCurrentVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{23}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SetCurrentVersionResponse) GetModel() *Model {
@@ -1730,7 +1823,7 @@ type DeleteModelVersionRequest struct {
 
 func (x *DeleteModelVersionRequest) Reset() {
 	*x = DeleteModelVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +1835,7 @@ func (x *DeleteModelVersionRequest) String() string {
 func (*DeleteModelVersionRequest) ProtoMessage() {}
 
 func (x *DeleteModelVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +1848,7 @@ func (x *DeleteModelVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelVersionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteModelVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{24}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteModelVersionRequest) GetModel() string {
@@ -1781,7 +1874,7 @@ type DeleteModelVersionResponse struct {
 
 func (x *DeleteModelVersionResponse) Reset() {
 	*x = DeleteModelVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1793,7 +1886,7 @@ func (x *DeleteModelVersionResponse) String() string {
 func (*DeleteModelVersionResponse) ProtoMessage() {}
 
 func (x *DeleteModelVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1806,7 +1899,7 @@ func (x *DeleteModelVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelVersionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteModelVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{25}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{26}
 }
 
 // DeleteModelRequest names a model.
@@ -1820,7 +1913,7 @@ type DeleteModelRequest struct {
 
 func (x *DeleteModelRequest) Reset() {
 	*x = DeleteModelRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +1925,7 @@ func (x *DeleteModelRequest) String() string {
 func (*DeleteModelRequest) ProtoMessage() {}
 
 func (x *DeleteModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +1938,7 @@ func (x *DeleteModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelRequest.ProtoReflect.Descriptor instead.
 func (*DeleteModelRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{26}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeleteModelRequest) GetModel() string {
@@ -1864,7 +1957,7 @@ type DeleteModelResponse struct {
 
 func (x *DeleteModelResponse) Reset() {
 	*x = DeleteModelResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +1969,7 @@ func (x *DeleteModelResponse) String() string {
 func (*DeleteModelResponse) ProtoMessage() {}
 
 func (x *DeleteModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +1982,7 @@ func (x *DeleteModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelResponse.ProtoReflect.Descriptor instead.
 func (*DeleteModelResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{27}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{28}
 }
 
 // GetBatchingRequest names a version.
@@ -1905,7 +1998,7 @@ type GetBatchingRequest struct {
 
 func (x *GetBatchingRequest) Reset() {
 	*x = GetBatchingRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[28]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1917,7 +2010,7 @@ func (x *GetBatchingRequest) String() string {
 func (*GetBatchingRequest) ProtoMessage() {}
 
 func (x *GetBatchingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[28]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1930,7 +2023,7 @@ func (x *GetBatchingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBatchingRequest.ProtoReflect.Descriptor instead.
 func (*GetBatchingRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{28}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetBatchingRequest) GetModel() string {
@@ -1966,7 +2059,7 @@ type GetBatchingResponse struct {
 
 func (x *GetBatchingResponse) Reset() {
 	*x = GetBatchingResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[29]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1978,7 +2071,7 @@ func (x *GetBatchingResponse) String() string {
 func (*GetBatchingResponse) ProtoMessage() {}
 
 func (x *GetBatchingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[29]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1991,7 +2084,7 @@ func (x *GetBatchingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBatchingResponse.ProtoReflect.Descriptor instead.
 func (*GetBatchingResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{29}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetBatchingResponse) GetModel() string {
@@ -2029,7 +2122,7 @@ func (x *GetBatchingResponse) GetReplicas() []*ReplicaBatching {
 	return nil
 }
 
-// QueueStatus is the state of a version's queue.
+// QueueStatus is the state of a version's queue; with several homes, of their queues together.
 type QueueStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The rows that wait.
@@ -2054,7 +2147,7 @@ type QueueStatus struct {
 
 func (x *QueueStatus) Reset() {
 	*x = QueueStatus{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[30]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2159,7 @@ func (x *QueueStatus) String() string {
 func (*QueueStatus) ProtoMessage() {}
 
 func (x *QueueStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[30]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2172,7 @@ func (x *QueueStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueStatus.ProtoReflect.Descriptor instead.
 func (*QueueStatus) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{30}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *QueueStatus) GetRows() uint32 {
@@ -2153,14 +2246,16 @@ type ReplicaBatching struct {
 	// What was seen and what is expected, by size.
 	Latencies []*LatencyPoint `protobuf:"bytes,11,rep,name=latencies,proto3" json:"latencies,omitempty"`
 	// The last decisions, newest first; at most 20.
-	Decisions     []*BatchDecision `protobuf:"bytes,12,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	Decisions []*BatchDecision `protobuf:"bytes,12,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	// The abstraction instance that the replica belongs to, as in Replica; empty when there is one only.
+	Instance      string `protobuf:"bytes,13,opt,name=instance,proto3" json:"instance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplicaBatching) Reset() {
 	*x = ReplicaBatching{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[31]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2172,7 +2267,7 @@ func (x *ReplicaBatching) String() string {
 func (*ReplicaBatching) ProtoMessage() {}
 
 func (x *ReplicaBatching) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[31]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2185,7 +2280,7 @@ func (x *ReplicaBatching) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaBatching.ProtoReflect.Descriptor instead.
 func (*ReplicaBatching) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{31}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReplicaBatching) GetReplica() string {
@@ -2272,6 +2367,13 @@ func (x *ReplicaBatching) GetDecisions() []*BatchDecision {
 	return nil
 }
 
+func (x *ReplicaBatching) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
 // LatencyPoint is the time of batches of about one size: from a power of two to below the next.
 type LatencyPoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2291,7 +2393,7 @@ type LatencyPoint struct {
 
 func (x *LatencyPoint) Reset() {
 	*x = LatencyPoint{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[32]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2303,7 +2405,7 @@ func (x *LatencyPoint) String() string {
 func (*LatencyPoint) ProtoMessage() {}
 
 func (x *LatencyPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[32]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2316,7 +2418,7 @@ func (x *LatencyPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyPoint.ProtoReflect.Descriptor instead.
 func (*LatencyPoint) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{32}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LatencyPoint) GetRows() uint32 {
@@ -2379,7 +2481,7 @@ type BatchDecision struct {
 
 func (x *BatchDecision) Reset() {
 	*x = BatchDecision{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +2493,7 @@ func (x *BatchDecision) String() string {
 func (*BatchDecision) ProtoMessage() {}
 
 func (x *BatchDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +2506,7 @@ func (x *BatchDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchDecision.ProtoReflect.Descriptor instead.
 func (*BatchDecision) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{33}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *BatchDecision) GetTime() *timestamppb.Timestamp {
@@ -2463,6 +2565,146 @@ func (x *BatchDecision) GetWhy() string {
 	return ""
 }
 
+// RegisterReplicaRequest says where a replica is, and until when.
+type RegisterReplicaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The model's name.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// The version.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The replica's id, unique among those of the version: of the form of a name, and not a number,
+	// since numbers are replicas that Clipper starts. To register it again renews it, and may move it.
+	Replica string `protobuf:"bytes,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	// Where every abstraction instance reaches it: "host:port", or "unix:/path".
+	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	// From now on, the time after which the replica is removed unless it is registered again: 1 s to
+	// 1 h. Zero removes it. Default 15 s.
+	Lease         *durationpb.Duration `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterReplicaRequest) Reset() {
+	*x = RegisterReplicaRequest{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterReplicaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterReplicaRequest) ProtoMessage() {}
+
+func (x *RegisterReplicaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterReplicaRequest.ProtoReflect.Descriptor instead.
+func (*RegisterReplicaRequest) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *RegisterReplicaRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *RegisterReplicaRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *RegisterReplicaRequest) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *RegisterReplicaRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *RegisterReplicaRequest) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+// RegisterReplicaResponse says what was granted.
+type RegisterReplicaResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lease, zero when the replica was removed. Renew it after a third of it, so that two calls
+	// may fail.
+	Lease *durationpb.Duration `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Whether the version is deployed; if not, the replica is held until it is.
+	Deployed      bool `protobuf:"varint,2,opt,name=deployed,proto3" json:"deployed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterReplicaResponse) Reset() {
+	*x = RegisterReplicaResponse{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterReplicaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterReplicaResponse) ProtoMessage() {}
+
+func (x *RegisterReplicaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterReplicaResponse.ProtoReflect.Descriptor instead.
+func (*RegisterReplicaResponse) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *RegisterReplicaResponse) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *RegisterReplicaResponse) GetDeployed() bool {
+	if x != nil {
+		return x.Deployed
+	}
+	return false
+}
+
 var File_clipper_v1_model_service_proto protoreflect.FileDescriptor
 
 const file_clipper_v1_model_service_proto_rawDesc = "" +
@@ -2472,7 +2714,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
 	"\x0fcurrent_version\x18\x02 \x01(\tR\x0ecurrentVersion\x124\n" +
-	"\bversions\x18\x03 \x03(\v2\x18.clipper.v1.ModelVersionR\bversions\"\xbd\x05\n" +
+	"\bversions\x18\x03 \x03(\v2\x18.clipper.v1.ModelVersionR\bversions\"\xd3\x05\n" +
 	"\fModelVersion\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x123\n" +
@@ -2489,7 +2731,8 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x0ereplica_status\x18\f \x03(\v2\x13.clipper.v1.ReplicaR\rreplicaStatus\x12;\n" +
 	"\vcreate_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12+\n" +
-	"\awarm_up\x18\x0e \x01(\v2\x12.clipper.v1.WarmUpR\x06warmUp\x1a9\n" +
+	"\awarm_up\x18\x0e \x01(\v2\x12.clipper.v1.WarmUpR\x06warmUp\x12\x14\n" +
+	"\x05homes\x18\x10 \x01(\rR\x05homes\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
@@ -2500,12 +2743,15 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"time_limit\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\ttimeLimit\x12\x1a\n" +
 	"\bdisabled\x18\x03 \x01(\bR\bdisabled\"<\n" +
 	"\fWarmUpSample\x12,\n" +
-	"\atensors\x18\x01 \x03(\v2\x12.clipper.v1.TensorR\atensors\"\x9d\x03\n" +
+	"\atensors\x18\x01 \x03(\v2\x12.clipper.v1.TensorR\atensors\"\xd7\x03\n" +
 	"\tContainer\x12/\n" +
 	"\aadapter\x18\x01 \x01(\v2\x13.clipper.v1.AdapterH\x00R\aadapter\x12/\n" +
 	"\acommand\x18\x02 \x01(\v2\x13.clipper.v1.CommandH\x00R\acommand\x12/\n" +
 	"\aaddress\x18\x03 \x01(\v2\x13.clipper.v1.AddressH\x00R\aaddress\x12)\n" +
-	"\x05image\x18\x04 \x01(\v2\x11.clipper.v1.ImageH\x00R\x05image\x12H\n" +
+	"\x05image\x18\x04 \x01(\v2\x11.clipper.v1.ImageH\x00R\x05image\x128\n" +
+	"\n" +
+	"registered\x18\a \x01(\v2\x16.clipper.v1.RegisteredH\x00R\n" +
+	"registered\x12H\n" +
 	"\venvironment\x18\x05 \x03(\v2&.clipper.v1.Container.EnvironmentEntryR\venvironment\x12>\n" +
 	"\rstart_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fstartTimeout\x1a>\n" +
 	"\x10EnvironmentEntry\x12\x10\n" +
@@ -2522,7 +2768,9 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\aAddress\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"%\n" +
 	"\x05Image\x12\x1c\n" +
-	"\treference\x18\x01 \x01(\tR\treference\"\xb1\x02\n" +
+	"\treference\x18\x01 \x01(\tR\treference\"\f\n" +
+	"\n" +
+	"Registered\"\xb1\x02\n" +
 	"\bBatching\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12$\n" +
 	"\x0emax_batch_rows\x18\x02 \x01(\rR\fmaxBatchRows\x12F\n" +
@@ -2533,7 +2781,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\n" +
 	"auto_delay\x18\a \x01(\bR\tautoDelay\"#\n" +
 	"\x05Cache\x12\x1a\n" +
-	"\bdisabled\x18\x01 \x01(\bR\bdisabled\"\xd4\x01\n" +
+	"\bdisabled\x18\x01 \x01(\bR\bdisabled\"\x90\x02\n" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x18.clipper.v1.ReplicaStateR\x05state\x12\x18\n" +
@@ -2541,7 +2789,12 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1a\n" +
 	"\brestarts\x18\x05 \x01(\rR\brestarts\x129\n" +
 	"\n" +
-	"state_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstateTime\"k\n" +
+	"state_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstateTime\x12\x1a\n" +
+	"\binstance\x18\n" +
+	" \x01(\tR\binstance\x12\x1e\n" +
+	"\n" +
+	"registered\x18\v \x01(\bR\n" +
+	"registered\"k\n" +
 	"\x12DeployModelRequest\x122\n" +
 	"\aversion\x18\x01 \x01(\v2\x18.clipper.v1.ModelVersionR\aversion\x12!\n" +
 	"\fkeep_current\x18\x02 \x01(\bR\vkeepCurrent\"I\n" +
@@ -2562,14 +2815,16 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"M\n" +
 	"\x17GetModelVersionResponse\x122\n" +
-	"\aversion\x18\x01 \x01(\v2\x18.clipper.v1.ModelVersionR\aversion\"\xd4\x01\n" +
+	"\aversion\x18\x01 \x01(\v2\x18.clipper.v1.ModelVersionR\aversion\"\xf9\x01\n" +
 	"\x19UpdateModelVersionRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1f\n" +
 	"\breplicas\x18\x03 \x01(\rH\x00R\breplicas\x88\x01\x01\x120\n" +
 	"\bbatching\x18\x04 \x01(\v2\x14.clipper.v1.BatchingR\bbatching\x12'\n" +
-	"\x05cache\x18\x05 \x01(\v2\x11.clipper.v1.CacheR\x05cacheB\v\n" +
-	"\t_replicas\"P\n" +
+	"\x05cache\x18\x05 \x01(\v2\x11.clipper.v1.CacheR\x05cache\x12\x19\n" +
+	"\x05homes\x18\a \x01(\rH\x01R\x05homes\x88\x01\x01B\v\n" +
+	"\t_replicasB\b\n" +
+	"\x06_homes\"P\n" +
 	"\x1aUpdateModelVersionResponse\x122\n" +
 	"\aversion\x18\x01 \x01(\v2\x18.clipper.v1.ModelVersionR\aversion\"J\n" +
 	"\x18SetCurrentVersionRequest\x12\x14\n" +
@@ -2605,7 +2860,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\adropped\x18\x06 \x03(\v2$.clipper.v1.QueueStatus.DroppedEntryR\adropped\x1a:\n" +
 	"\fDroppedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xd8\x03\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xf4\x03\n" +
 	"\x0fReplicaBatching\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\tR\areplica\x12!\n" +
 	"\ffixed_micros\x18\x02 \x01(\x01R\vfixedMicros\x12\x1d\n" +
@@ -2623,7 +2878,8 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x0ein_flight_rows\x18\n" +
 	" \x01(\rR\finFlightRows\x126\n" +
 	"\tlatencies\x18\v \x03(\v2\x18.clipper.v1.LatencyPointR\tlatencies\x127\n" +
-	"\tdecisions\x18\f \x03(\v2\x19.clipper.v1.BatchDecisionR\tdecisions\"\xb9\x01\n" +
+	"\tdecisions\x18\f \x03(\v2\x19.clipper.v1.BatchDecisionR\tdecisions\x12\x1a\n" +
+	"\binstance\x18\r \x01(\tR\binstance\"\xb9\x01\n" +
 	"\fLatencyPoint\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\"\n" +
 	"\fobservations\x18\x02 \x01(\x01R\fobservations\x12'\n" +
@@ -2639,7 +2895,16 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x0fexpected_micros\x18\x05 \x01(\x01R\x0eexpectedMicros\x12\x12\n" +
 	"\x04shed\x18\x06 \x01(\rR\x04shed\x12\x14\n" +
 	"\x05ahead\x18\a \x01(\bR\x05ahead\x12\x10\n" +
-	"\x03why\x18\b \x01(\tR\x03why*\xbf\x01\n" +
+	"\x03why\x18\b \x01(\tR\x03why\"\xad\x01\n" +
+	"\x16RegisterReplicaRequest\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
+	"\areplica\x18\x03 \x01(\tR\areplica\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12/\n" +
+	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"f\n" +
+	"\x17RegisterReplicaResponse\x12/\n" +
+	"\x05lease\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x1a\n" +
+	"\bdeployed\x18\x02 \x01(\bR\bdeployed*\xbf\x01\n" +
 	"\n" +
 	"ModelState\x12\x1b\n" +
 	"\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -2654,7 +2919,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x16REPLICA_STATE_STARTING\x10\x01\x12\x17\n" +
 	"\x13REPLICA_STATE_READY\x10\x02\x12\x1a\n" +
 	"\x16REPLICA_STATE_DRAINING\x10\x03\x12\x18\n" +
-	"\x14REPLICA_STATE_FAILED\x10\x042\x9a\x06\n" +
+	"\x14REPLICA_STATE_FAILED\x10\x042\xf6\x06\n" +
 	"\fModelService\x12N\n" +
 	"\vDeployModel\x12\x1e.clipper.v1.DeployModelRequest\x1a\x1f.clipper.v1.DeployModelResponse\x12E\n" +
 	"\bGetModel\x12\x1b.clipper.v1.GetModelRequest\x1a\x1c.clipper.v1.GetModelResponse\x12K\n" +
@@ -2665,7 +2930,8 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x11SetCurrentVersion\x12$.clipper.v1.SetCurrentVersionRequest\x1a%.clipper.v1.SetCurrentVersionResponse\x12c\n" +
 	"\x12DeleteModelVersion\x12%.clipper.v1.DeleteModelVersionRequest\x1a&.clipper.v1.DeleteModelVersionResponse\x12N\n" +
 	"\vDeleteModel\x12\x1e.clipper.v1.DeleteModelRequest\x1a\x1f.clipper.v1.DeleteModelResponse\x12N\n" +
-	"\vGetBatching\x12\x1e.clipper.v1.GetBatchingRequest\x1a\x1f.clipper.v1.GetBatchingResponseB\xac\x01\n" +
+	"\vGetBatching\x12\x1e.clipper.v1.GetBatchingRequest\x1a\x1f.clipper.v1.GetBatchingResponse\x12Z\n" +
+	"\x0fRegisterReplica\x12\".clipper.v1.RegisterReplicaRequest\x1a#.clipper.v1.RegisterReplicaResponseB\xac\x01\n" +
 	"\x0ecom.clipper.v1B\x11ModelServiceProtoP\x01Z>github.com/clipper-serving/clipper/gen/go/clipper/v1;clipperv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Clipper.V1\xca\x02\n" +
 	"Clipper\\V1\xe2\x02\x16Clipper\\V1\\GPBMetadata\xea\x02\vClipper::V1b\x06proto3"
@@ -2683,7 +2949,7 @@ func file_clipper_v1_model_service_proto_rawDescGZIP() []byte {
 }
 
 var file_clipper_v1_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_clipper_v1_model_service_proto_goTypes = []any{
 	(ModelState)(0),                    // 0: clipper.v1.ModelState
 	(ReplicaState)(0),                  // 1: clipper.v1.ReplicaState
@@ -2696,104 +2962,112 @@ var file_clipper_v1_model_service_proto_goTypes = []any{
 	(*Command)(nil),                    // 8: clipper.v1.Command
 	(*Address)(nil),                    // 9: clipper.v1.Address
 	(*Image)(nil),                      // 10: clipper.v1.Image
-	(*Batching)(nil),                   // 11: clipper.v1.Batching
-	(*Cache)(nil),                      // 12: clipper.v1.Cache
-	(*Replica)(nil),                    // 13: clipper.v1.Replica
-	(*DeployModelRequest)(nil),         // 14: clipper.v1.DeployModelRequest
-	(*DeployModelResponse)(nil),        // 15: clipper.v1.DeployModelResponse
-	(*GetModelRequest)(nil),            // 16: clipper.v1.GetModelRequest
-	(*GetModelResponse)(nil),           // 17: clipper.v1.GetModelResponse
-	(*ListModelsRequest)(nil),          // 18: clipper.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),         // 19: clipper.v1.ListModelsResponse
-	(*GetModelVersionRequest)(nil),     // 20: clipper.v1.GetModelVersionRequest
-	(*GetModelVersionResponse)(nil),    // 21: clipper.v1.GetModelVersionResponse
-	(*UpdateModelVersionRequest)(nil),  // 22: clipper.v1.UpdateModelVersionRequest
-	(*UpdateModelVersionResponse)(nil), // 23: clipper.v1.UpdateModelVersionResponse
-	(*SetCurrentVersionRequest)(nil),   // 24: clipper.v1.SetCurrentVersionRequest
-	(*SetCurrentVersionResponse)(nil),  // 25: clipper.v1.SetCurrentVersionResponse
-	(*DeleteModelVersionRequest)(nil),  // 26: clipper.v1.DeleteModelVersionRequest
-	(*DeleteModelVersionResponse)(nil), // 27: clipper.v1.DeleteModelVersionResponse
-	(*DeleteModelRequest)(nil),         // 28: clipper.v1.DeleteModelRequest
-	(*DeleteModelResponse)(nil),        // 29: clipper.v1.DeleteModelResponse
-	(*GetBatchingRequest)(nil),         // 30: clipper.v1.GetBatchingRequest
-	(*GetBatchingResponse)(nil),        // 31: clipper.v1.GetBatchingResponse
-	(*QueueStatus)(nil),                // 32: clipper.v1.QueueStatus
-	(*ReplicaBatching)(nil),            // 33: clipper.v1.ReplicaBatching
-	(*LatencyPoint)(nil),               // 34: clipper.v1.LatencyPoint
-	(*BatchDecision)(nil),              // 35: clipper.v1.BatchDecision
-	nil,                                // 36: clipper.v1.ModelVersion.LabelsEntry
-	nil,                                // 37: clipper.v1.Container.EnvironmentEntry
-	nil,                                // 38: clipper.v1.QueueStatus.DroppedEntry
-	(*Signature)(nil),                  // 39: clipper.v1.Signature
-	(*timestamppb.Timestamp)(nil),      // 40: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 41: google.protobuf.Duration
-	(*Tensor)(nil),                     // 42: clipper.v1.Tensor
+	(*Registered)(nil),                 // 11: clipper.v1.Registered
+	(*Batching)(nil),                   // 12: clipper.v1.Batching
+	(*Cache)(nil),                      // 13: clipper.v1.Cache
+	(*Replica)(nil),                    // 14: clipper.v1.Replica
+	(*DeployModelRequest)(nil),         // 15: clipper.v1.DeployModelRequest
+	(*DeployModelResponse)(nil),        // 16: clipper.v1.DeployModelResponse
+	(*GetModelRequest)(nil),            // 17: clipper.v1.GetModelRequest
+	(*GetModelResponse)(nil),           // 18: clipper.v1.GetModelResponse
+	(*ListModelsRequest)(nil),          // 19: clipper.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),         // 20: clipper.v1.ListModelsResponse
+	(*GetModelVersionRequest)(nil),     // 21: clipper.v1.GetModelVersionRequest
+	(*GetModelVersionResponse)(nil),    // 22: clipper.v1.GetModelVersionResponse
+	(*UpdateModelVersionRequest)(nil),  // 23: clipper.v1.UpdateModelVersionRequest
+	(*UpdateModelVersionResponse)(nil), // 24: clipper.v1.UpdateModelVersionResponse
+	(*SetCurrentVersionRequest)(nil),   // 25: clipper.v1.SetCurrentVersionRequest
+	(*SetCurrentVersionResponse)(nil),  // 26: clipper.v1.SetCurrentVersionResponse
+	(*DeleteModelVersionRequest)(nil),  // 27: clipper.v1.DeleteModelVersionRequest
+	(*DeleteModelVersionResponse)(nil), // 28: clipper.v1.DeleteModelVersionResponse
+	(*DeleteModelRequest)(nil),         // 29: clipper.v1.DeleteModelRequest
+	(*DeleteModelResponse)(nil),        // 30: clipper.v1.DeleteModelResponse
+	(*GetBatchingRequest)(nil),         // 31: clipper.v1.GetBatchingRequest
+	(*GetBatchingResponse)(nil),        // 32: clipper.v1.GetBatchingResponse
+	(*QueueStatus)(nil),                // 33: clipper.v1.QueueStatus
+	(*ReplicaBatching)(nil),            // 34: clipper.v1.ReplicaBatching
+	(*LatencyPoint)(nil),               // 35: clipper.v1.LatencyPoint
+	(*BatchDecision)(nil),              // 36: clipper.v1.BatchDecision
+	(*RegisterReplicaRequest)(nil),     // 37: clipper.v1.RegisterReplicaRequest
+	(*RegisterReplicaResponse)(nil),    // 38: clipper.v1.RegisterReplicaResponse
+	nil,                                // 39: clipper.v1.ModelVersion.LabelsEntry
+	nil,                                // 40: clipper.v1.Container.EnvironmentEntry
+	nil,                                // 41: clipper.v1.QueueStatus.DroppedEntry
+	(*Signature)(nil),                  // 42: clipper.v1.Signature
+	(*timestamppb.Timestamp)(nil),      // 43: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 44: google.protobuf.Duration
+	(*Tensor)(nil),                     // 45: clipper.v1.Tensor
 }
 var file_clipper_v1_model_service_proto_depIdxs = []int32{
 	3,  // 0: clipper.v1.Model.versions:type_name -> clipper.v1.ModelVersion
-	39, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
+	42, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
 	6,  // 2: clipper.v1.ModelVersion.container:type_name -> clipper.v1.Container
-	11, // 3: clipper.v1.ModelVersion.batching:type_name -> clipper.v1.Batching
-	12, // 4: clipper.v1.ModelVersion.cache:type_name -> clipper.v1.Cache
-	36, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
+	12, // 3: clipper.v1.ModelVersion.batching:type_name -> clipper.v1.Batching
+	13, // 4: clipper.v1.ModelVersion.cache:type_name -> clipper.v1.Cache
+	39, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
 	0,  // 6: clipper.v1.ModelVersion.state:type_name -> clipper.v1.ModelState
-	13, // 7: clipper.v1.ModelVersion.replica_status:type_name -> clipper.v1.Replica
-	40, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
+	14, // 7: clipper.v1.ModelVersion.replica_status:type_name -> clipper.v1.Replica
+	43, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
 	4,  // 9: clipper.v1.ModelVersion.warm_up:type_name -> clipper.v1.WarmUp
 	5,  // 10: clipper.v1.WarmUp.samples:type_name -> clipper.v1.WarmUpSample
-	41, // 11: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
-	42, // 12: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
+	44, // 11: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
+	45, // 12: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
 	7,  // 13: clipper.v1.Container.adapter:type_name -> clipper.v1.Adapter
 	8,  // 14: clipper.v1.Container.command:type_name -> clipper.v1.Command
 	9,  // 15: clipper.v1.Container.address:type_name -> clipper.v1.Address
 	10, // 16: clipper.v1.Container.image:type_name -> clipper.v1.Image
-	37, // 17: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
-	41, // 18: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
-	41, // 19: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
-	41, // 20: clipper.v1.Batching.max_delay:type_name -> google.protobuf.Duration
-	1,  // 21: clipper.v1.Replica.state:type_name -> clipper.v1.ReplicaState
-	40, // 22: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
-	3,  // 23: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
-	3,  // 24: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
-	2,  // 25: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
-	2,  // 26: clipper.v1.ListModelsResponse.models:type_name -> clipper.v1.Model
-	3,  // 27: clipper.v1.GetModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
-	11, // 28: clipper.v1.UpdateModelVersionRequest.batching:type_name -> clipper.v1.Batching
-	12, // 29: clipper.v1.UpdateModelVersionRequest.cache:type_name -> clipper.v1.Cache
-	3,  // 30: clipper.v1.UpdateModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
-	2,  // 31: clipper.v1.SetCurrentVersionResponse.model:type_name -> clipper.v1.Model
-	11, // 32: clipper.v1.GetBatchingResponse.batching:type_name -> clipper.v1.Batching
-	32, // 33: clipper.v1.GetBatchingResponse.queue:type_name -> clipper.v1.QueueStatus
-	33, // 34: clipper.v1.GetBatchingResponse.replicas:type_name -> clipper.v1.ReplicaBatching
-	41, // 35: clipper.v1.QueueStatus.delay:type_name -> google.protobuf.Duration
-	38, // 36: clipper.v1.QueueStatus.dropped:type_name -> clipper.v1.QueueStatus.DroppedEntry
-	34, // 37: clipper.v1.ReplicaBatching.latencies:type_name -> clipper.v1.LatencyPoint
-	35, // 38: clipper.v1.ReplicaBatching.decisions:type_name -> clipper.v1.BatchDecision
-	40, // 39: clipper.v1.BatchDecision.time:type_name -> google.protobuf.Timestamp
-	41, // 40: clipper.v1.BatchDecision.slack:type_name -> google.protobuf.Duration
-	14, // 41: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
-	16, // 42: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
-	18, // 43: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
-	20, // 44: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
-	22, // 45: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
-	24, // 46: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
-	26, // 47: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
-	28, // 48: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
-	30, // 49: clipper.v1.ModelService.GetBatching:input_type -> clipper.v1.GetBatchingRequest
-	15, // 50: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
-	17, // 51: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
-	19, // 52: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
-	21, // 53: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
-	23, // 54: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
-	25, // 55: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
-	27, // 56: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
-	29, // 57: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
-	31, // 58: clipper.v1.ModelService.GetBatching:output_type -> clipper.v1.GetBatchingResponse
-	50, // [50:59] is the sub-list for method output_type
-	41, // [41:50] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	11, // 17: clipper.v1.Container.registered:type_name -> clipper.v1.Registered
+	40, // 18: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
+	44, // 19: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
+	44, // 20: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
+	44, // 21: clipper.v1.Batching.max_delay:type_name -> google.protobuf.Duration
+	1,  // 22: clipper.v1.Replica.state:type_name -> clipper.v1.ReplicaState
+	43, // 23: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
+	3,  // 24: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
+	3,  // 25: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
+	2,  // 26: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
+	2,  // 27: clipper.v1.ListModelsResponse.models:type_name -> clipper.v1.Model
+	3,  // 28: clipper.v1.GetModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
+	12, // 29: clipper.v1.UpdateModelVersionRequest.batching:type_name -> clipper.v1.Batching
+	13, // 30: clipper.v1.UpdateModelVersionRequest.cache:type_name -> clipper.v1.Cache
+	3,  // 31: clipper.v1.UpdateModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
+	2,  // 32: clipper.v1.SetCurrentVersionResponse.model:type_name -> clipper.v1.Model
+	12, // 33: clipper.v1.GetBatchingResponse.batching:type_name -> clipper.v1.Batching
+	33, // 34: clipper.v1.GetBatchingResponse.queue:type_name -> clipper.v1.QueueStatus
+	34, // 35: clipper.v1.GetBatchingResponse.replicas:type_name -> clipper.v1.ReplicaBatching
+	44, // 36: clipper.v1.QueueStatus.delay:type_name -> google.protobuf.Duration
+	41, // 37: clipper.v1.QueueStatus.dropped:type_name -> clipper.v1.QueueStatus.DroppedEntry
+	35, // 38: clipper.v1.ReplicaBatching.latencies:type_name -> clipper.v1.LatencyPoint
+	36, // 39: clipper.v1.ReplicaBatching.decisions:type_name -> clipper.v1.BatchDecision
+	43, // 40: clipper.v1.BatchDecision.time:type_name -> google.protobuf.Timestamp
+	44, // 41: clipper.v1.BatchDecision.slack:type_name -> google.protobuf.Duration
+	44, // 42: clipper.v1.RegisterReplicaRequest.lease:type_name -> google.protobuf.Duration
+	44, // 43: clipper.v1.RegisterReplicaResponse.lease:type_name -> google.protobuf.Duration
+	15, // 44: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
+	17, // 45: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
+	19, // 46: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
+	21, // 47: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
+	23, // 48: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
+	25, // 49: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
+	27, // 50: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
+	29, // 51: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
+	31, // 52: clipper.v1.ModelService.GetBatching:input_type -> clipper.v1.GetBatchingRequest
+	37, // 53: clipper.v1.ModelService.RegisterReplica:input_type -> clipper.v1.RegisterReplicaRequest
+	16, // 54: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
+	18, // 55: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
+	20, // 56: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
+	22, // 57: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
+	24, // 58: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
+	26, // 59: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
+	28, // 60: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
+	30, // 61: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
+	32, // 62: clipper.v1.ModelService.GetBatching:output_type -> clipper.v1.GetBatchingResponse
+	38, // 63: clipper.v1.ModelService.RegisterReplica:output_type -> clipper.v1.RegisterReplicaResponse
+	54, // [54:64] is the sub-list for method output_type
+	44, // [44:54] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_clipper_v1_model_service_proto_init() }
@@ -2808,15 +3082,16 @@ func file_clipper_v1_model_service_proto_init() {
 		(*Container_Command)(nil),
 		(*Container_Address)(nil),
 		(*Container_Image)(nil),
+		(*Container_Registered)(nil),
 	}
-	file_clipper_v1_model_service_proto_msgTypes[20].OneofWrappers = []any{}
+	file_clipper_v1_model_service_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clipper_v1_model_service_proto_rawDesc), len(file_clipper_v1_model_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   37,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

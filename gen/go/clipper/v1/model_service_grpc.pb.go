@@ -30,6 +30,7 @@ const (
 	ModelService_DeleteModelVersion_FullMethodName = "/clipper.v1.ModelService/DeleteModelVersion"
 	ModelService_DeleteModel_FullMethodName        = "/clipper.v1.ModelService/DeleteModel"
 	ModelService_GetBatching_FullMethodName        = "/clipper.v1.ModelService/GetBatching"
+	ModelService_RegisterReplica_FullMethodName    = "/clipper.v1.ModelService/RegisterReplica"
 )
 
 // ModelServiceClient is the client API for ModelService service.
@@ -52,7 +53,7 @@ type ModelServiceClient interface {
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
 	// GetModelVersion returns one version with its replicas. NOT_FOUND: no such model or version.
 	GetModelVersion(ctx context.Context, in *GetModelVersionRequest, opts ...grpc.CallOption) (*GetModelVersionResponse, error)
-	// UpdateModelVersion changes how a version runs: replicas, batching, cache.
+	// UpdateModelVersion changes how a version runs: replicas, batching, cache, homes.
 	//
 	// INVALID_ARGUMENT: a field is not allowed. NOT_FOUND: no such model or version.
 	UpdateModelVersion(ctx context.Context, in *UpdateModelVersionRequest, opts ...grpc.CallOption) (*UpdateModelVersionResponse, error)
@@ -69,6 +70,14 @@ type ModelServiceClient interface {
 	// waits, and the last decisions with their reasons. NOT_FOUND: no such model or version.
 	// UNAVAILABLE: the version does not run yet.
 	GetBatching(ctx context.Context, in *GetBatchingRequest, opts ...grpc.CallOption) (*GetBatchingResponse, error)
+	// RegisterReplica lends Clipper a container that somebody else runs, as a replica of a version,
+	// until the lease ends; the same call renews it, and a lease of zero gives it up. Then the replica
+	// gets nothing new, finishes what it has and is left alone. The version need not be deployed yet:
+	// the replica is held, within its lease, and joins when it is.
+	//
+	// INVALID_ARGUMENT: a field is not allowed. RESOURCE_EXHAUSTED: the version, or the installation,
+	// has as many registered replicas as it may have.
+	RegisterReplica(ctx context.Context, in *RegisterReplicaRequest, opts ...grpc.CallOption) (*RegisterReplicaResponse, error)
 }
 
 type modelServiceClient struct {
@@ -169,6 +178,16 @@ func (c *modelServiceClient) GetBatching(ctx context.Context, in *GetBatchingReq
 	return out, nil
 }
 
+func (c *modelServiceClient) RegisterReplica(ctx context.Context, in *RegisterReplicaRequest, opts ...grpc.CallOption) (*RegisterReplicaResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RegisterReplicaResponse)
+	err := c.cc.Invoke(ctx, ModelService_RegisterReplica_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ModelServiceServer is the server API for ModelService service.
 // All implementations must embed UnimplementedModelServiceServer
 // for forward compatibility.
@@ -189,7 +208,7 @@ type ModelServiceServer interface {
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
 	// GetModelVersion returns one version with its replicas. NOT_FOUND: no such model or version.
 	GetModelVersion(context.Context, *GetModelVersionRequest) (*GetModelVersionResponse, error)
-	// UpdateModelVersion changes how a version runs: replicas, batching, cache.
+	// UpdateModelVersion changes how a version runs: replicas, batching, cache, homes.
 	//
 	// INVALID_ARGUMENT: a field is not allowed. NOT_FOUND: no such model or version.
 	UpdateModelVersion(context.Context, *UpdateModelVersionRequest) (*UpdateModelVersionResponse, error)
@@ -206,6 +225,14 @@ type ModelServiceServer interface {
 	// waits, and the last decisions with their reasons. NOT_FOUND: no such model or version.
 	// UNAVAILABLE: the version does not run yet.
 	GetBatching(context.Context, *GetBatchingRequest) (*GetBatchingResponse, error)
+	// RegisterReplica lends Clipper a container that somebody else runs, as a replica of a version,
+	// until the lease ends; the same call renews it, and a lease of zero gives it up. Then the replica
+	// gets nothing new, finishes what it has and is left alone. The version need not be deployed yet:
+	// the replica is held, within its lease, and joins when it is.
+	//
+	// INVALID_ARGUMENT: a field is not allowed. RESOURCE_EXHAUSTED: the version, or the installation,
+	// has as many registered replicas as it may have.
+	RegisterReplica(context.Context, *RegisterReplicaRequest) (*RegisterReplicaResponse, error)
 	mustEmbedUnimplementedModelServiceServer()
 }
 
@@ -242,6 +269,9 @@ func (UnimplementedModelServiceServer) DeleteModel(context.Context, *DeleteModel
 }
 func (UnimplementedModelServiceServer) GetBatching(context.Context, *GetBatchingRequest) (*GetBatchingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetBatching not implemented")
+}
+func (UnimplementedModelServiceServer) RegisterReplica(context.Context, *RegisterReplicaRequest) (*RegisterReplicaResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RegisterReplica not implemented")
 }
 func (UnimplementedModelServiceServer) mustEmbedUnimplementedModelServiceServer() {}
 func (UnimplementedModelServiceServer) testEmbeddedByValue()                      {}
@@ -426,6 +456,24 @@ func _ModelService_GetBatching_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ModelService_RegisterReplica_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RegisterReplicaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModelServiceServer).RegisterReplica(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModelService_RegisterReplica_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModelServiceServer).RegisterReplica(ctx, req.(*RegisterReplicaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ModelService_ServiceDesc is the grpc.ServiceDesc for ModelService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -468,6 +516,10 @@ var ModelService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetBatching",
 			Handler:    _ModelService_GetBatching_Handler,
+		},
+		{
+			MethodName: "RegisterReplica",
+			Handler:    _ModelService_RegisterReplica_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

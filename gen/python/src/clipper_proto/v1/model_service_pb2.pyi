@@ -50,7 +50,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., current_version: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("model", "version", "signature", "container", "replicas", "batching", "cache", "labels", "current", "state", "state_message", "replica_status", "create_time", "warm_up")
+    __slots__ = ("model", "version", "signature", "container", "replicas", "batching", "cache", "labels", "current", "state", "state_message", "replica_status", "create_time", "warm_up", "homes")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +72,7 @@ class ModelVersion(_message.Message):
     REPLICA_STATUS_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     WARM_UP_FIELD_NUMBER: _ClassVar[int]
+    HOMES_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     signature: _tensor_pb2.Signature
@@ -86,7 +87,8 @@ class ModelVersion(_message.Message):
     replica_status: _containers.RepeatedCompositeFieldContainer[Replica]
     create_time: _timestamp_pb2.Timestamp
     warm_up: WarmUp
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., signature: _Optional[_Union[_tensor_pb2.Signature, _Mapping]] = ..., container: _Optional[_Union[Container, _Mapping]] = ..., replicas: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., cache: _Optional[_Union[Cache, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., current: bool = ..., state: _Optional[_Union[ModelState, str]] = ..., state_message: _Optional[str] = ..., replica_status: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., warm_up: _Optional[_Union[WarmUp, _Mapping]] = ...) -> None: ...
+    homes: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., signature: _Optional[_Union[_tensor_pb2.Signature, _Mapping]] = ..., container: _Optional[_Union[Container, _Mapping]] = ..., replicas: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., cache: _Optional[_Union[Cache, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., current: bool = ..., state: _Optional[_Union[ModelState, str]] = ..., state_message: _Optional[str] = ..., replica_status: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., warm_up: _Optional[_Union[WarmUp, _Mapping]] = ..., homes: _Optional[int] = ...) -> None: ...
 
 class WarmUp(_message.Message):
     __slots__ = ("samples", "time_limit", "disabled")
@@ -105,7 +107,7 @@ class WarmUpSample(_message.Message):
     def __init__(self, tensors: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ...) -> None: ...
 
 class Container(_message.Message):
-    __slots__ = ("adapter", "command", "address", "image", "environment", "start_timeout")
+    __slots__ = ("adapter", "command", "address", "image", "registered", "environment", "start_timeout")
     class EnvironmentEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -117,15 +119,17 @@ class Container(_message.Message):
     COMMAND_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
+    REGISTERED_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     START_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     adapter: Adapter
     command: Command
     address: Address
     image: Image
+    registered: Registered
     environment: _containers.ScalarMap[str, str]
     start_timeout: _duration_pb2.Duration
-    def __init__(self, adapter: _Optional[_Union[Adapter, _Mapping]] = ..., command: _Optional[_Union[Command, _Mapping]] = ..., address: _Optional[_Union[Address, _Mapping]] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., environment: _Optional[_Mapping[str, str]] = ..., start_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    def __init__(self, adapter: _Optional[_Union[Adapter, _Mapping]] = ..., command: _Optional[_Union[Command, _Mapping]] = ..., address: _Optional[_Union[Address, _Mapping]] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., registered: _Optional[_Union[Registered, _Mapping]] = ..., environment: _Optional[_Mapping[str, str]] = ..., start_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Adapter(_message.Message):
     __slots__ = ("framework", "model_path")
@@ -155,6 +159,10 @@ class Image(_message.Message):
     reference: str
     def __init__(self, reference: _Optional[str] = ...) -> None: ...
 
+class Registered(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class Batching(_message.Message):
     __slots__ = ("policy", "max_batch_rows", "latency_objective", "max_in_flight", "max_queue_rows", "max_delay", "auto_delay")
     POLICY_FIELD_NUMBER: _ClassVar[int]
@@ -180,20 +188,24 @@ class Cache(_message.Message):
     def __init__(self, disabled: bool = ...) -> None: ...
 
 class Replica(_message.Message):
-    __slots__ = ("id", "state", "address", "message", "restarts", "state_time")
+    __slots__ = ("id", "state", "address", "message", "restarts", "state_time", "instance", "registered")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     RESTARTS_FIELD_NUMBER: _ClassVar[int]
     STATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    REGISTERED_FIELD_NUMBER: _ClassVar[int]
     id: str
     state: ReplicaState
     address: str
     message: str
     restarts: int
     state_time: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[ReplicaState, str]] = ..., address: _Optional[str] = ..., message: _Optional[str] = ..., restarts: _Optional[int] = ..., state_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    instance: str
+    registered: bool
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[ReplicaState, str]] = ..., address: _Optional[str] = ..., message: _Optional[str] = ..., restarts: _Optional[int] = ..., state_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., instance: _Optional[str] = ..., registered: bool = ...) -> None: ...
 
 class DeployModelRequest(_message.Message):
     __slots__ = ("version", "keep_current")
@@ -252,18 +264,20 @@ class GetModelVersionResponse(_message.Message):
     def __init__(self, version: _Optional[_Union[ModelVersion, _Mapping]] = ...) -> None: ...
 
 class UpdateModelVersionRequest(_message.Message):
-    __slots__ = ("model", "version", "replicas", "batching", "cache")
+    __slots__ = ("model", "version", "replicas", "batching", "cache", "homes")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     BATCHING_FIELD_NUMBER: _ClassVar[int]
     CACHE_FIELD_NUMBER: _ClassVar[int]
+    HOMES_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     replicas: int
     batching: Batching
     cache: Cache
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., replicas: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., cache: _Optional[_Union[Cache, _Mapping]] = ...) -> None: ...
+    homes: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., replicas: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., cache: _Optional[_Union[Cache, _Mapping]] = ..., homes: _Optional[int] = ...) -> None: ...
 
 class UpdateModelVersionResponse(_message.Message):
     __slots__ = ("version",)
@@ -353,7 +367,7 @@ class QueueStatus(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., in_flight_rows: _Optional[int] = ..., delay: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., drain_rate: _Optional[float] = ..., overloaded: bool = ..., dropped: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class ReplicaBatching(_message.Message):
-    __slots__ = ("replica", "fixed_micros", "row_micros", "tail_micros", "hop_micros", "observations", "largest_rows", "target_rows", "in_flight_batches", "in_flight_rows", "latencies", "decisions")
+    __slots__ = ("replica", "fixed_micros", "row_micros", "tail_micros", "hop_micros", "observations", "largest_rows", "target_rows", "in_flight_batches", "in_flight_rows", "latencies", "decisions", "instance")
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     FIXED_MICROS_FIELD_NUMBER: _ClassVar[int]
     ROW_MICROS_FIELD_NUMBER: _ClassVar[int]
@@ -366,6 +380,7 @@ class ReplicaBatching(_message.Message):
     IN_FLIGHT_ROWS_FIELD_NUMBER: _ClassVar[int]
     LATENCIES_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
     replica: str
     fixed_micros: float
     row_micros: float
@@ -378,7 +393,8 @@ class ReplicaBatching(_message.Message):
     in_flight_rows: int
     latencies: _containers.RepeatedCompositeFieldContainer[LatencyPoint]
     decisions: _containers.RepeatedCompositeFieldContainer[BatchDecision]
-    def __init__(self, replica: _Optional[str] = ..., fixed_micros: _Optional[float] = ..., row_micros: _Optional[float] = ..., tail_micros: _Optional[float] = ..., hop_micros: _Optional[float] = ..., observations: _Optional[int] = ..., largest_rows: _Optional[int] = ..., target_rows: _Optional[int] = ..., in_flight_batches: _Optional[int] = ..., in_flight_rows: _Optional[int] = ..., latencies: _Optional[_Iterable[_Union[LatencyPoint, _Mapping]]] = ..., decisions: _Optional[_Iterable[_Union[BatchDecision, _Mapping]]] = ...) -> None: ...
+    instance: str
+    def __init__(self, replica: _Optional[str] = ..., fixed_micros: _Optional[float] = ..., row_micros: _Optional[float] = ..., tail_micros: _Optional[float] = ..., hop_micros: _Optional[float] = ..., observations: _Optional[int] = ..., largest_rows: _Optional[int] = ..., target_rows: _Optional[int] = ..., in_flight_batches: _Optional[int] = ..., in_flight_rows: _Optional[int] = ..., latencies: _Optional[_Iterable[_Union[LatencyPoint, _Mapping]]] = ..., decisions: _Optional[_Iterable[_Union[BatchDecision, _Mapping]]] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class LatencyPoint(_message.Message):
     __slots__ = ("rows", "observations", "observed_micros", "expected_micros", "tail_micros")
@@ -413,3 +429,25 @@ class BatchDecision(_message.Message):
     ahead: bool
     why: str
     def __init__(self, time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., rows: _Optional[int] = ..., waiting: _Optional[int] = ..., slack: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., expected_micros: _Optional[float] = ..., shed: _Optional[int] = ..., ahead: bool = ..., why: _Optional[str] = ...) -> None: ...
+
+class RegisterReplicaRequest(_message.Message):
+    __slots__ = ("model", "version", "replica", "address", "lease")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    replica: str
+    address: str
+    lease: _duration_pb2.Duration
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., replica: _Optional[str] = ..., address: _Optional[str] = ..., lease: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class RegisterReplicaResponse(_message.Message):
+    __slots__ = ("lease", "deployed")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    DEPLOYED_FIELD_NUMBER: _ClassVar[int]
+    lease: _duration_pb2.Duration
+    deployed: bool
+    def __init__(self, lease: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., deployed: bool = ...) -> None: ...

@@ -82,6 +82,11 @@ class ModelServiceStub(object):
                 request_serializer=clipper_dot_v1_dot_model__service__pb2.GetBatchingRequest.SerializeToString,
                 response_deserializer=clipper_dot_v1_dot_model__service__pb2.GetBatchingResponse.FromString,
                 _registered_method=True)
+        self.RegisterReplica = channel.unary_unary(
+                '/clipper.v1.ModelService/RegisterReplica',
+                request_serializer=clipper_dot_v1_dot_model__service__pb2.RegisterReplicaRequest.SerializeToString,
+                response_deserializer=clipper_dot_v1_dot_model__service__pb2.RegisterReplicaResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer(object):
@@ -123,7 +128,7 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateModelVersion(self, request, context):
-        """UpdateModelVersion changes how a version runs: replicas, batching, cache.
+        """UpdateModelVersion changes how a version runs: replicas, batching, cache, homes.
 
         INVALID_ARGUMENT: a field is not allowed. NOT_FOUND: no such model or version.
         """
@@ -159,6 +164,19 @@ class ModelServiceServicer(object):
         """GetBatching explains how a version's queries are batched: what was learned of each replica, what
         waits, and the last decisions with their reasons. NOT_FOUND: no such model or version.
         UNAVAILABLE: the version does not run yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegisterReplica(self, request, context):
+        """RegisterReplica lends Clipper a container that somebody else runs, as a replica of a version,
+        until the lease ends; the same call renews it, and a lease of zero gives it up. Then the replica
+        gets nothing new, finishes what it has and is left alone. The version need not be deployed yet:
+        the replica is held, within its lease, and joins when it is.
+
+        INVALID_ARGUMENT: a field is not allowed. RESOURCE_EXHAUSTED: the version, or the installation,
+        has as many registered replicas as it may have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,6 +229,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetBatching,
                     request_deserializer=clipper_dot_v1_dot_model__service__pb2.GetBatchingRequest.FromString,
                     response_serializer=clipper_dot_v1_dot_model__service__pb2.GetBatchingResponse.SerializeToString,
+            ),
+            'RegisterReplica': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterReplica,
+                    request_deserializer=clipper_dot_v1_dot_model__service__pb2.RegisterReplicaRequest.FromString,
+                    response_serializer=clipper_dot_v1_dot_model__service__pb2.RegisterReplicaResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -459,6 +482,33 @@ class ModelService(object):
             '/clipper.v1.ModelService/GetBatching',
             clipper_dot_v1_dot_model__service__pb2.GetBatchingRequest.SerializeToString,
             clipper_dot_v1_dot_model__service__pb2.GetBatchingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterReplica(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clipper.v1.ModelService/RegisterReplica',
+            clipper_dot_v1_dot_model__service__pb2.RegisterReplicaRequest.SerializeToString,
+            clipper_dot_v1_dot_model__service__pb2.RegisterReplicaResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file clipper/v1/model_service.proto.
  */
 export const file_clipper_v1_model_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5jbGlwcGVyL3YxL21vZGVsX3NlcnZpY2UucHJvdG8SCmNsaXBwZXIudjEiWgoFTW9kZWwSDAoEbmFtZRgBIAEoCRIXCg9jdXJyZW50X3ZlcnNpb24YAiABKAkSKgoIdmVyc2lvbnMYAyADKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiKnBAoMTW9kZWxWZXJzaW9uEg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSKAoJc2lnbmF0dXJlGAMgASgLMhUuY2xpcHBlci52MS5TaWduYXR1cmUSKAoJY29udGFpbmVyGAQgASgLMhUuY2xpcHBlci52MS5Db250YWluZXISFQoIcmVwbGljYXMYBSABKA1IAIgBARImCghiYXRjaGluZxgGIAEoCzIULmNsaXBwZXIudjEuQmF0Y2hpbmcSIAoFY2FjaGUYByABKAsyES5jbGlwcGVyLnYxLkNhY2hlEjQKBmxhYmVscxgIIAMoCzIkLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uLkxhYmVsc0VudHJ5Eg8KB2N1cnJlbnQYCSABKAgSJQoFc3RhdGUYCiABKA4yFi5jbGlwcGVyLnYxLk1vZGVsU3RhdGUSFQoNc3RhdGVfbWVzc2FnZRgLIAEoCRIrCg5yZXBsaWNhX3N0YXR1cxgMIAMoCzITLmNsaXBwZXIudjEuUmVwbGljYRIvCgtjcmVhdGVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIwoHd2FybV91cBgOIAEoCzISLmNsaXBwZXIudjEuV2FybVVwGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX3JlcGxpY2FzInQKBldhcm1VcBIpCgdzYW1wbGVzGAEgAygLMhguY2xpcHBlci52MS5XYXJtVXBTYW1wbGUSLQoKdGltZV9saW1pdBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghkaXNhYmxlZBgDIAEoCCIzCgxXYXJtVXBTYW1wbGUSIwoHdGVuc29ycxgBIAMoCzISLmNsaXBwZXIudjEuVGVuc29yItQCCglDb250YWluZXISJgoHYWRhcHRlchgBIAEoCzITLmNsaXBwZXIudjEuQWRhcHRlckgAEiYKB2NvbW1hbmQYAiABKAsyEy5jbGlwcGVyLnYxLkNvbW1hbmRIABImCgdhZGRyZXNzGAMgASgLMhMuY2xpcHBlci52MS5BZGRyZXNzSAASIgoFaW1hZ2UYBCABKAsyES5jbGlwcGVyLnYxLkltYWdlSAASOwoLZW52aXJvbm1lbnQYBSADKAsyJi5jbGlwcGVyLnYxLkNvbnRhaW5lci5FbnZpcm9ubWVudEVudHJ5EjAKDXN0YXJ0X3RpbWVvdXQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24aMgoQRW52aXJvbm1lbnRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQggKBnNvdXJjZSIwCgdBZGFwdGVyEhEKCWZyYW1ld29yaxgBIAEoCRISCgptb2RlbF9wYXRoGAIgASgJIi8KB0NvbW1hbmQSEQoJYXJndW1lbnRzGAEgAygJEhEKCWRpcmVjdG9yeRgCIAEoCSIaCgdBZGRyZXNzEg8KB2FkZHJlc3MYASABKAkiGgoFSW1hZ2USEQoJcmVmZXJlbmNlGAEgASgJItkBCghCYXRjaGluZxIOCgZwb2xpY3kYASABKAkSFgoObWF4X2JhdGNoX3Jvd3MYAiABKA0SNAoRbGF0ZW5jeV9vYmplY3RpdmUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFQoNbWF4X2luX2ZsaWdodBgEIAEoDRIWCg5tYXhfcXVldWVfcm93cxgFIAEoDRIsCgltYXhfZGVsYXkYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKYXV0b19kZWxheRgHIAEoCCIZCgVDYWNoZRIQCghkaXNhYmxlZBgBIAEoCCKiAQoHUmVwbGljYRIKCgJpZBgBIAEoCRInCgVzdGF0ZRgCIAEoDjIYLmNsaXBwZXIudjEuUmVwbGljYVN0YXRlEg8KB2FkZHJlc3MYAyABKAkSDwoHbWVzc2FnZRgEIAEoCRIQCghyZXN0YXJ0cxgFIAEoDRIuCgpzdGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJVChJEZXBsb3lNb2RlbFJlcXVlc3QSKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uEhQKDGtlZXBfY3VycmVudBgCIAEoCCJAChNEZXBsb3lNb2RlbFJlc3BvbnNlEikKB3ZlcnNpb24YASABKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiIgCg9HZXRNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkiNAoQR2V0TW9kZWxSZXNwb25zZRIgCgVtb2RlbBgBIAEoCzIRLmNsaXBwZXIudjEuTW9kZWwiOgoRTGlzdE1vZGVsc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgNEhIKCnBhZ2VfdG9rZW4YAiABKAkiUAoSTGlzdE1vZGVsc1Jlc3BvbnNlEiEKBm1vZGVscxgBIAMoCzIRLmNsaXBwZXIudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjgKFkdldE1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSJEChdHZXRNb2RlbFZlcnNpb25SZXNwb25zZRIpCgd2ZXJzaW9uGAEgASgLMhguY2xpcHBlci52MS5Nb2RlbFZlcnNpb24iqQEKGVVwZGF0ZU1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIVCghyZXBsaWNhcxgDIAEoDUgAiAEBEiYKCGJhdGNoaW5nGAQgASgLMhQuY2xpcHBlci52MS5CYXRjaGluZxIgCgVjYWNoZRgFIAEoCzIRLmNsaXBwZXIudjEuQ2FjaGVCCwoJX3JlcGxpY2FzIkcKGlVwZGF0ZU1vZGVsVmVyc2lvblJlc3BvbnNlEikKB3ZlcnNpb24YASABKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiI6ChhTZXRDdXJyZW50VmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSI9ChlTZXRDdXJyZW50VmVyc2lvblJlc3BvbnNlEiAKBW1vZGVsGAEgASgLMhEuY2xpcHBlci52MS5Nb2RlbCI7ChlEZWxldGVNb2RlbFZlcnNpb25SZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkiHAoaRGVsZXRlTW9kZWxWZXJzaW9uUmVzcG9uc2UiIwoSRGVsZXRlTW9kZWxSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJIhUKE0RlbGV0ZU1vZGVsUmVzcG9uc2UiNAoSR2V0QmF0Y2hpbmdSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkitAEKE0dldEJhdGNoaW5nUmVzcG9uc2USDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRImCghiYXRjaGluZxgDIAEoCzIULmNsaXBwZXIudjEuQmF0Y2hpbmcSJgoFcXVldWUYBCABKAsyFy5jbGlwcGVyLnYxLlF1ZXVlU3RhdHVzEi0KCHJlcGxpY2FzGAUgAygLMhsuY2xpcHBlci52MS5SZXBsaWNhQmF0Y2hpbmci7AEKC1F1ZXVlU3RhdHVzEgwKBHJvd3MYASABKA0SFgoOaW5fZmxpZ2h0X3Jvd3MYAiABKA0SKAoFZGVsYXkYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKZHJhaW5fcmF0ZRgEIAEoARISCgpvdmVybG9hZGVkGAUgASgIEjUKB2Ryb3BwZWQYBiADKAsyJC5jbGlwcGVyLnYxLlF1ZXVlU3RhdHVzLkRyb3BwZWRFbnRyeRouCgxEcm9wcGVkRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgEOgI4ASLEAgoPUmVwbGljYUJhdGNoaW5nEg8KB3JlcGxpY2EYASABKAkSFAoMZml4ZWRfbWljcm9zGAIgASgBEhIKCnJvd19taWNyb3MYAyABKAESEwoLdGFpbF9taWNyb3MYBCABKAESEgoKaG9wX21pY3JvcxgFIAEoARIUCgxvYnNlcnZhdGlvbnMYBiABKAQSFAoMbGFyZ2VzdF9yb3dzGAcgASgNEhMKC3RhcmdldF9yb3dzGAggASgNEhkKEWluX2ZsaWdodF9iYXRjaGVzGAkgASgNEhYKDmluX2ZsaWdodF9yb3dzGAogASgNEisKCWxhdGVuY2llcxgLIAMoCzIYLmNsaXBwZXIudjEuTGF0ZW5jeVBvaW50EiwKCWRlY2lzaW9ucxgMIAMoCzIZLmNsaXBwZXIudjEuQmF0Y2hEZWNpc2lvbiJ5CgxMYXRlbmN5UG9pbnQSDAoEcm93cxgBIAEoDRIUCgxvYnNlcnZhdGlvbnMYAiABKAESFwoPb2JzZXJ2ZWRfbWljcm9zGAMgASgBEhcKD2V4cGVjdGVkX21pY3JvcxgEIAEoARITCgt0YWlsX21pY3JvcxgFIAEoASLFAQoNQmF0Y2hEZWNpc2lvbhIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRyb3dzGAIgASgNEg8KB3dhaXRpbmcYAyABKA0SKAoFc2xhY2sYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFwoPZXhwZWN0ZWRfbWljcm9zGAUgASgBEgwKBHNoZWQYBiABKA0SDQoFYWhlYWQYByABKAgSCwoDd2h5GAggASgJKr8BCgpNb2RlbFN0YXRlEhsKF01PREVMX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUTU9ERUxfU1RBVEVfU1RBUlRJTkcQARIVChFNT0RFTF9TVEFURV9SRUFEWRACEhgKFE1PREVMX1NUQVRFX0RFR1JBREVEEAMSFgoSTU9ERUxfU1RBVEVfRkFJTEVEEAQSFwoTTU9ERUxfU1RBVEVfU1RPUFBFRBAFEhgKFE1PREVMX1NUQVRFX0RFTEVUSU5HEAYqmAEKDFJlcGxpY2FTdGF0ZRIdChlSRVBMSUNBX1NUQVRFX1VOU1BFQ0lGSUVEEAASGgoWUkVQTElDQV9TVEFURV9TVEFSVElORxABEhcKE1JFUExJQ0FfU1RBVEVfUkVBRFkQAhIaChZSRVBMSUNBX1NUQVRFX0RSQUlOSU5HEAMSGAoUUkVQTElDQV9TVEFURV9GQUlMRUQQBDKaBgoMTW9kZWxTZXJ2aWNlEk4KC0RlcGxveU1vZGVsEh4uY2xpcHBlci52MS5EZXBsb3lNb2RlbFJlcXVlc3QaHy5jbGlwcGVyLnYxLkRlcGxveU1vZGVsUmVzcG9uc2USRQoIR2V0TW9kZWwSGy5jbGlwcGVyLnYxLkdldE1vZGVsUmVxdWVzdBocLmNsaXBwZXIudjEuR2V0TW9kZWxSZXNwb25zZRJLCgpMaXN0TW9kZWxzEh0uY2xpcHBlci52MS5MaXN0TW9kZWxzUmVxdWVzdBoeLmNsaXBwZXIudjEuTGlzdE1vZGVsc1Jlc3BvbnNlEloKD0dldE1vZGVsVmVyc2lvbhIiLmNsaXBwZXIudjEuR2V0TW9kZWxWZXJzaW9uUmVxdWVzdBojLmNsaXBwZXIudjEuR2V0TW9kZWxWZXJzaW9uUmVzcG9uc2USYwoSVXBkYXRlTW9kZWxWZXJzaW9uEiUuY2xpcHBlci52MS5VcGRhdGVNb2RlbFZlcnNpb25SZXF1ZXN0GiYuY2xpcHBlci52MS5VcGRhdGVNb2RlbFZlcnNpb25SZXNwb25zZRJgChFTZXRDdXJyZW50VmVyc2lvbhIkLmNsaXBwZXIudjEuU2V0Q3VycmVudFZlcnNpb25SZXF1ZXN0GiUuY2xpcHBlci52MS5TZXRDdXJyZW50VmVyc2lvblJlc3BvbnNlEmMKEkRlbGV0ZU1vZGVsVmVyc2lvbhIlLmNsaXBwZXIudjEuRGVsZXRlTW9kZWxWZXJzaW9uUmVxdWVzdBomLmNsaXBwZXIudjEuRGVsZXRlTW9kZWxWZXJzaW9uUmVzcG9uc2USTgoLRGVsZXRlTW9kZWwSHi5jbGlwcGVyLnYxLkRlbGV0ZU1vZGVsUmVxdWVzdBofLmNsaXBwZXIudjEuRGVsZXRlTW9kZWxSZXNwb25zZRJOCgtHZXRCYXRjaGluZxIeLmNsaXBwZXIudjEuR2V0QmF0Y2hpbmdSZXF1ZXN0Gh8uY2xpcHBlci52MS5HZXRCYXRjaGluZ1Jlc3BvbnNlYgZwcm90bzM", [file_clipper_v1_tensor, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("Ch5jbGlwcGVyL3YxL21vZGVsX3NlcnZpY2UucHJvdG8SCmNsaXBwZXIudjEiWgoFTW9kZWwSDAoEbmFtZRgBIAEoCRIXCg9jdXJyZW50X3ZlcnNpb24YAiABKAkSKgoIdmVyc2lvbnMYAyADKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiK2BAoMTW9kZWxWZXJzaW9uEg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSKAoJc2lnbmF0dXJlGAMgASgLMhUuY2xpcHBlci52MS5TaWduYXR1cmUSKAoJY29udGFpbmVyGAQgASgLMhUuY2xpcHBlci52MS5Db250YWluZXISFQoIcmVwbGljYXMYBSABKA1IAIgBARImCghiYXRjaGluZxgGIAEoCzIULmNsaXBwZXIudjEuQmF0Y2hpbmcSIAoFY2FjaGUYByABKAsyES5jbGlwcGVyLnYxLkNhY2hlEjQKBmxhYmVscxgIIAMoCzIkLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uLkxhYmVsc0VudHJ5Eg8KB2N1cnJlbnQYCSABKAgSJQoFc3RhdGUYCiABKA4yFi5jbGlwcGVyLnYxLk1vZGVsU3RhdGUSFQoNc3RhdGVfbWVzc2FnZRgLIAEoCRIrCg5yZXBsaWNhX3N0YXR1cxgMIAMoCzITLmNsaXBwZXIudjEuUmVwbGljYRIvCgtjcmVhdGVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIwoHd2FybV91cBgOIAEoCzISLmNsaXBwZXIudjEuV2FybVVwEg0KBWhvbWVzGBAgASgNGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX3JlcGxpY2FzInQKBldhcm1VcBIpCgdzYW1wbGVzGAEgAygLMhguY2xpcHBlci52MS5XYXJtVXBTYW1wbGUSLQoKdGltZV9saW1pdBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghkaXNhYmxlZBgDIAEoCCIzCgxXYXJtVXBTYW1wbGUSIwoHdGVuc29ycxgBIAMoCzISLmNsaXBwZXIudjEuVGVuc29yIoIDCglDb250YWluZXISJgoHYWRhcHRlchgBIAEoCzITLmNsaXBwZXIudjEuQWRhcHRlckgAEiYKB2NvbW1hbmQYAiABKAsyEy5jbGlwcGVyLnYxLkNvbW1hbmRIABImCgdhZGRyZXNzGAMgASgLMhMuY2xpcHBlci52MS5BZGRyZXNzSAASIgoFaW1hZ2UYBCABKAsyES5jbGlwcGVyLnYxLkltYWdlSAASLAoKcmVnaXN0ZXJlZBgHIAEoCzIWLmNsaXBwZXIudjEuUmVnaXN0ZXJlZEgAEjsKC2Vudmlyb25tZW50GAUgAygLMiYuY2xpcHBlci52MS5Db250YWluZXIuRW52aXJvbm1lbnRFbnRyeRIwCg1zdGFydF90aW1lb3V0GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uGjIKEEVudmlyb25tZW50RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZzb3VyY2UiMAoHQWRhcHRlchIRCglmcmFtZXdvcmsYASABKAkSEgoKbW9kZWxfcGF0aBgCIAEoCSIvCgdDb21tYW5kEhEKCWFyZ3VtZW50cxgBIAMoCRIRCglkaXJlY3RvcnkYAiABKAkiGgoHQWRkcmVzcxIPCgdhZGRyZXNzGAEgASgJIhoKBUltYWdlEhEKCXJlZmVyZW5jZRgBIAEoCSIMCgpSZWdpc3RlcmVkItkBCghCYXRjaGluZxIOCgZwb2xpY3kYASABKAkSFgoObWF4X2JhdGNoX3Jvd3MYAiABKA0SNAoRbGF0ZW5jeV9vYmplY3RpdmUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFQoNbWF4X2luX2ZsaWdodBgEIAEoDRIWCg5tYXhfcXVldWVfcm93cxgFIAEoDRIsCgltYXhfZGVsYXkYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKYXV0b19kZWxheRgHIAEoCCIZCgVDYWNoZRIQCghkaXNhYmxlZBgBIAEoCCLIAQoHUmVwbGljYRIKCgJpZBgBIAEoCRInCgVzdGF0ZRgCIAEoDjIYLmNsaXBwZXIudjEuUmVwbGljYVN0YXRlEg8KB2FkZHJlc3MYAyABKAkSDwoHbWVzc2FnZRgEIAEoCRIQCghyZXN0YXJ0cxgFIAEoDRIuCgpzdGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghpbnN0YW5jZRgKIAEoCRISCgpyZWdpc3RlcmVkGAsgASgIIlUKEkRlcGxveU1vZGVsUmVxdWVzdBIpCgd2ZXJzaW9uGAEgASgLMhguY2xpcHBlci52MS5Nb2RlbFZlcnNpb24SFAoMa2VlcF9jdXJyZW50GAIgASgIIkAKE0RlcGxveU1vZGVsUmVzcG9uc2USKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uIiAKD0dldE1vZGVsUmVxdWVzdBINCgVtb2RlbBgBIAEoCSI0ChBHZXRNb2RlbFJlc3BvbnNlEiAKBW1vZGVsGAEgASgLMhEuY2xpcHBlci52MS5Nb2RlbCI6ChFMaXN0TW9kZWxzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKA0SEgoKcGFnZV90b2tlbhgCIAEoCSJQChJMaXN0TW9kZWxzUmVzcG9uc2USIQoGbW9kZWxzGAEgAygLMhEuY2xpcHBlci52MS5Nb2RlbBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiOAoWR2V0TW9kZWxWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJIkQKF0dldE1vZGVsVmVyc2lvblJlc3BvbnNlEikKB3ZlcnNpb24YASABKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiLHAQoZVXBkYXRlTW9kZWxWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEhUKCHJlcGxpY2FzGAMgASgNSACIAQESJgoIYmF0Y2hpbmcYBCABKAsyFC5jbGlwcGVyLnYxLkJhdGNoaW5nEiAKBWNhY2hlGAUgASgLMhEuY2xpcHBlci52MS5DYWNoZRISCgVob21lcxgHIAEoDUgBiAEBQgsKCV9yZXBsaWNhc0IICgZfaG9tZXMiRwoaVXBkYXRlTW9kZWxWZXJzaW9uUmVzcG9uc2USKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uIjoKGFNldEN1cnJlbnRWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJIj0KGVNldEN1cnJlbnRWZXJzaW9uUmVzcG9uc2USIAoFbW9kZWwYASABKAsyES5jbGlwcGVyLnYxLk1vZGVsIjsKGURlbGV0ZU1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSIcChpEZWxldGVNb2RlbFZlcnNpb25SZXNwb25zZSIjChJEZWxldGVNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkiFQoTRGVsZXRlTW9kZWxSZXNwb25zZSI0ChJHZXRCYXRjaGluZ1JlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSK0AQoTR2V0QmF0Y2hpbmdSZXNwb25zZRINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEiYKCGJhdGNoaW5nGAMgASgLMhQuY2xpcHBlci52MS5CYXRjaGluZxImCgVxdWV1ZRgEIAEoCzIXLmNsaXBwZXIudjEuUXVldWVTdGF0dXMSLQoIcmVwbGljYXMYBSADKAsyGy5jbGlwcGVyLnYxLlJlcGxpY2FCYXRjaGluZyLsAQoLUXVldWVTdGF0dXMSDAoEcm93cxgBIAEoDRIWCg5pbl9mbGlnaHRfcm93cxgCIAEoDRIoCgVkZWxheRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpkcmFpbl9yYXRlGAQgASgBEhIKCm92ZXJsb2FkZWQYBSABKAgSNQoHZHJvcHBlZBgGIAMoCzIkLmNsaXBwZXIudjEuUXVldWVTdGF0dXMuRHJvcHBlZEVudHJ5Gi4KDERyb3BwZWRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBItYCCg9SZXBsaWNhQmF0Y2hpbmcSDwoHcmVwbGljYRgBIAEoCRIUCgxmaXhlZF9taWNyb3MYAiABKAESEgoKcm93X21pY3JvcxgDIAEoARITCgt0YWlsX21pY3JvcxgEIAEoARISCgpob3BfbWljcm9zGAUgASgBEhQKDG9ic2VydmF0aW9ucxgGIAEoBBIUCgxsYXJnZXN0X3Jvd3MYByABKA0SEwoLdGFyZ2V0X3Jvd3MYCCABKA0SGQoRaW5fZmxpZ2h0X2JhdGNoZXMYCSABKA0SFgoOaW5fZmxpZ2h0X3Jvd3MYCiABKA0SKwoJbGF0ZW5jaWVzGAsgAygLMhguY2xpcHBlci52MS5MYXRlbmN5UG9pbnQSLAoJZGVjaXNpb25zGAwgAygLMhkuY2xpcHBlci52MS5CYXRjaERlY2lzaW9uEhAKCGluc3RhbmNlGA0gASgJInkKDExhdGVuY3lQb2ludBIMCgRyb3dzGAEgASgNEhQKDG9ic2VydmF0aW9ucxgCIAEoARIXCg9vYnNlcnZlZF9taWNyb3MYAyABKAESFwoPZXhwZWN0ZWRfbWljcm9zGAQgASgBEhMKC3RhaWxfbWljcm9zGAUgASgBIsUBCg1CYXRjaERlY2lzaW9uEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHJvd3MYAiABKA0SDwoHd2FpdGluZxgDIAEoDRIoCgVzbGFjaxgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIXCg9leHBlY3RlZF9taWNyb3MYBSABKAESDAoEc2hlZBgGIAEoDRINCgVhaGVhZBgHIAEoCBILCgN3aHkYCCABKAkihAEKFlJlZ2lzdGVyUmVwbGljYVJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIPCgdyZXBsaWNhGAMgASgJEg8KB2FkZHJlc3MYBCABKAkSKAoFbGVhc2UYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iVQoXUmVnaXN0ZXJSZXBsaWNhUmVzcG9uc2USKAoFbGVhc2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIZGVwbG95ZWQYAiABKAgqvwEKCk1vZGVsU3RhdGUSGwoXTU9ERUxfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRNT0RFTF9TVEFURV9TVEFSVElORxABEhUKEU1PREVMX1NUQVRFX1JFQURZEAISGAoUTU9ERUxfU1RBVEVfREVHUkFERUQQAxIWChJNT0RFTF9TVEFURV9GQUlMRUQQBBIXChNNT0RFTF9TVEFURV9TVE9QUEVEEAUSGAoUTU9ERUxfU1RBVEVfREVMRVRJTkcQBiqYAQoMUmVwbGljYVN0YXRlEh0KGVJFUExJQ0FfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZSRVBMSUNBX1NUQVRFX1NUQVJUSU5HEAESFwoTUkVQTElDQV9TVEFURV9SRUFEWRACEhoKFlJFUExJQ0FfU1RBVEVfRFJBSU5JTkcQAxIYChRSRVBMSUNBX1NUQVRFX0ZBSUxFRBAEMvYGCgxNb2RlbFNlcnZpY2USTgoLRGVwbG95TW9kZWwSHi5jbGlwcGVyLnYxLkRlcGxveU1vZGVsUmVxdWVzdBofLmNsaXBwZXIudjEuRGVwbG95TW9kZWxSZXNwb25zZRJFCghHZXRNb2RlbBIbLmNsaXBwZXIudjEuR2V0TW9kZWxSZXF1ZXN0GhwuY2xpcHBlci52MS5HZXRNb2RlbFJlc3BvbnNlEksKCkxpc3RNb2RlbHMSHS5jbGlwcGVyLnYxLkxpc3RNb2RlbHNSZXF1ZXN0Gh4uY2xpcHBlci52MS5MaXN0TW9kZWxzUmVzcG9uc2USWgoPR2V0TW9kZWxWZXJzaW9uEiIuY2xpcHBlci52MS5HZXRNb2RlbFZlcnNpb25SZXF1ZXN0GiMuY2xpcHBlci52MS5HZXRNb2RlbFZlcnNpb25SZXNwb25zZRJjChJVcGRhdGVNb2RlbFZlcnNpb24SJS5jbGlwcGVyLnYxLlVwZGF0ZU1vZGVsVmVyc2lvblJlcXVlc3QaJi5jbGlwcGVyLnYxLlVwZGF0ZU1vZGVsVmVyc2lvblJlc3BvbnNlEmAKEVNldEN1cnJlbnRWZXJzaW9uEiQuY2xpcHBlci52MS5TZXRDdXJyZW50VmVyc2lvblJlcXVlc3QaJS5jbGlwcGVyLnYxLlNldEN1cnJlbnRWZXJzaW9uUmVzcG9uc2USYwoSRGVsZXRlTW9kZWxWZXJzaW9uEiUuY2xpcHBlci52MS5EZWxldGVNb2RlbFZlcnNpb25SZXF1ZXN0GiYuY2xpcHBlci52MS5EZWxldGVNb2RlbFZlcnNpb25SZXNwb25zZRJOCgtEZWxldGVNb2RlbBIeLmNsaXBwZXIudjEuRGVsZXRlTW9kZWxSZXF1ZXN0Gh8uY2xpcHBlci52MS5EZWxldGVNb2RlbFJlc3BvbnNlEk4KC0dldEJhdGNoaW5nEh4uY2xpcHBlci52MS5HZXRCYXRjaGluZ1JlcXVlc3QaHy5jbGlwcGVyLnYxLkdldEJhdGNoaW5nUmVzcG9uc2USWgoPUmVnaXN0ZXJSZXBsaWNhEiIuY2xpcHBlci52MS5SZWdpc3RlclJlcGxpY2FSZXF1ZXN0GiMuY2xpcHBlci52MS5SZWdpc3RlclJlcGxpY2FSZXNwb25zZWIGcHJvdG8z", [file_clipper_v1_tensor, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Model is a name with versions.
@@ -157,6 +157,15 @@ export type ModelVersion = Message<"clipper.v1.ModelVersion"> & {
    * @generated from field: clipper.v1.WarmUp warm_up = 14;
    */
   warmUp?: WarmUp | undefined;
+
+  /**
+   * How many abstraction instances serve the version at the same time, 1 to 16. Its replicas are
+   * spread over them, and its queries by their input, so that each remembers predictions of its own.
+   * More than there are instances, or replicas, is as many as there are. Default 1.
+   *
+   * @generated from field: uint32 homes = 16;
+   */
+  homes: number;
 };
 
 /**
@@ -270,6 +279,14 @@ export type Container = Message<"clipper.v1.Container"> & {
      */
     value: Image;
     case: "image";
+  } | {
+    /**
+     * Nothing is started: the replicas are those that register (see RegisterReplica).
+     *
+     * @generated from field: clipper.v1.Registered registered = 7;
+     */
+    value: Registered;
+    case: "registered";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -394,6 +411,22 @@ export const ImageSchema: GenMessage<Image> = /*@__PURE__*/
   messageDesc(file_clipper_v1_model_service, 8);
 
 /**
+ * Registered is for versions whose replicas all register. `ModelVersion.replicas` is then how many
+ * are expected; more may come. With 0, none is used.
+ *
+ * @generated from message clipper.v1.Registered
+ */
+export type Registered = Message<"clipper.v1.Registered"> & {
+};
+
+/**
+ * Describes the message clipper.v1.Registered.
+ * Use `create(RegisteredSchema)` to create a new message.
+ */
+export const RegisteredSchema: GenMessage<Registered> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 9);
+
+/**
  * Batching says how queries are gathered into batches.
  *
  * @generated from message clipper.v1.Batching
@@ -460,7 +493,7 @@ export type Batching = Message<"clipper.v1.Batching"> & {
  * Use `create(BatchingSchema)` to create a new message.
  */
 export const BatchingSchema: GenMessage<Batching> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 9);
+  messageDesc(file_clipper_v1_model_service, 10);
 
 /**
  * Cache says whether predictions are remembered.
@@ -481,7 +514,7 @@ export type Cache = Message<"clipper.v1.Cache"> & {
  * Use `create(CacheSchema)` to create a new message.
  */
 export const CacheSchema: GenMessage<Cache> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 10);
+  messageDesc(file_clipper_v1_model_service, 11);
 
 /**
  * Replica is one running container of a version.
@@ -531,6 +564,20 @@ export type Replica = Message<"clipper.v1.Replica"> & {
    * @generated from field: google.protobuf.Timestamp state_time = 6;
    */
   stateTime?: Timestamp | undefined;
+
+  /**
+   * The address of the abstraction instance that uses it; empty when there is only one instance.
+   *
+   * @generated from field: string instance = 10;
+   */
+  instance: string;
+
+  /**
+   * True for a replica that registered. Nobody here starts it again.
+   *
+   * @generated from field: bool registered = 11;
+   */
+  registered: boolean;
 };
 
 /**
@@ -538,7 +585,7 @@ export type Replica = Message<"clipper.v1.Replica"> & {
  * Use `create(ReplicaSchema)` to create a new message.
  */
 export const ReplicaSchema: GenMessage<Replica> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 11);
+  messageDesc(file_clipper_v1_model_service, 12);
 
 /**
  * DeployModelRequest holds the version to deploy.
@@ -566,7 +613,7 @@ export type DeployModelRequest = Message<"clipper.v1.DeployModelRequest"> & {
  * Use `create(DeployModelRequestSchema)` to create a new message.
  */
 export const DeployModelRequestSchema: GenMessage<DeployModelRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 12);
+  messageDesc(file_clipper_v1_model_service, 13);
 
 /**
  * DeployModelResponse holds the version as recorded.
@@ -587,7 +634,7 @@ export type DeployModelResponse = Message<"clipper.v1.DeployModelResponse"> & {
  * Use `create(DeployModelResponseSchema)` to create a new message.
  */
 export const DeployModelResponseSchema: GenMessage<DeployModelResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 13);
+  messageDesc(file_clipper_v1_model_service, 14);
 
 /**
  * GetModelRequest names a model.
@@ -608,7 +655,7 @@ export type GetModelRequest = Message<"clipper.v1.GetModelRequest"> & {
  * Use `create(GetModelRequestSchema)` to create a new message.
  */
 export const GetModelRequestSchema: GenMessage<GetModelRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 14);
+  messageDesc(file_clipper_v1_model_service, 15);
 
 /**
  * GetModelResponse holds the model.
@@ -629,7 +676,7 @@ export type GetModelResponse = Message<"clipper.v1.GetModelResponse"> & {
  * Use `create(GetModelResponseSchema)` to create a new message.
  */
 export const GetModelResponseSchema: GenMessage<GetModelResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 15);
+  messageDesc(file_clipper_v1_model_service, 16);
 
 /**
  * ListModelsRequest asks for one page.
@@ -657,7 +704,7 @@ export type ListModelsRequest = Message<"clipper.v1.ListModelsRequest"> & {
  * Use `create(ListModelsRequestSchema)` to create a new message.
  */
 export const ListModelsRequestSchema: GenMessage<ListModelsRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 16);
+  messageDesc(file_clipper_v1_model_service, 17);
 
 /**
  * ListModelsResponse is one page.
@@ -685,7 +732,7 @@ export type ListModelsResponse = Message<"clipper.v1.ListModelsResponse"> & {
  * Use `create(ListModelsResponseSchema)` to create a new message.
  */
 export const ListModelsResponseSchema: GenMessage<ListModelsResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 17);
+  messageDesc(file_clipper_v1_model_service, 18);
 
 /**
  * GetModelVersionRequest names a version.
@@ -713,7 +760,7 @@ export type GetModelVersionRequest = Message<"clipper.v1.GetModelVersionRequest"
  * Use `create(GetModelVersionRequestSchema)` to create a new message.
  */
 export const GetModelVersionRequestSchema: GenMessage<GetModelVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 18);
+  messageDesc(file_clipper_v1_model_service, 19);
 
 /**
  * GetModelVersionResponse holds the version.
@@ -734,7 +781,7 @@ export type GetModelVersionResponse = Message<"clipper.v1.GetModelVersionRespons
  * Use `create(GetModelVersionResponseSchema)` to create a new message.
  */
 export const GetModelVersionResponseSchema: GenMessage<GetModelVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 19);
+  messageDesc(file_clipper_v1_model_service, 20);
 
 /**
  * UpdateModelVersionRequest holds the new values; what is absent stays as it is.
@@ -776,6 +823,13 @@ export type UpdateModelVersionRequest = Message<"clipper.v1.UpdateModelVersionRe
    * @generated from field: clipper.v1.Cache cache = 5;
    */
   cache?: Cache | undefined;
+
+  /**
+   * How many instances serve the version, 1 to 16.
+   *
+   * @generated from field: optional uint32 homes = 7;
+   */
+  homes?: number | undefined;
 };
 
 /**
@@ -783,7 +837,7 @@ export type UpdateModelVersionRequest = Message<"clipper.v1.UpdateModelVersionRe
  * Use `create(UpdateModelVersionRequestSchema)` to create a new message.
  */
 export const UpdateModelVersionRequestSchema: GenMessage<UpdateModelVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 20);
+  messageDesc(file_clipper_v1_model_service, 21);
 
 /**
  * UpdateModelVersionResponse holds the version as changed.
@@ -804,7 +858,7 @@ export type UpdateModelVersionResponse = Message<"clipper.v1.UpdateModelVersionR
  * Use `create(UpdateModelVersionResponseSchema)` to create a new message.
  */
 export const UpdateModelVersionResponseSchema: GenMessage<UpdateModelVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 21);
+  messageDesc(file_clipper_v1_model_service, 22);
 
 /**
  * SetCurrentVersionRequest names a version.
@@ -832,7 +886,7 @@ export type SetCurrentVersionRequest = Message<"clipper.v1.SetCurrentVersionRequ
  * Use `create(SetCurrentVersionRequestSchema)` to create a new message.
  */
 export const SetCurrentVersionRequestSchema: GenMessage<SetCurrentVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 22);
+  messageDesc(file_clipper_v1_model_service, 23);
 
 /**
  * SetCurrentVersionResponse holds the model as changed.
@@ -853,7 +907,7 @@ export type SetCurrentVersionResponse = Message<"clipper.v1.SetCurrentVersionRes
  * Use `create(SetCurrentVersionResponseSchema)` to create a new message.
  */
 export const SetCurrentVersionResponseSchema: GenMessage<SetCurrentVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 23);
+  messageDesc(file_clipper_v1_model_service, 24);
 
 /**
  * DeleteModelVersionRequest names a version.
@@ -881,7 +935,7 @@ export type DeleteModelVersionRequest = Message<"clipper.v1.DeleteModelVersionRe
  * Use `create(DeleteModelVersionRequestSchema)` to create a new message.
  */
 export const DeleteModelVersionRequestSchema: GenMessage<DeleteModelVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 24);
+  messageDesc(file_clipper_v1_model_service, 25);
 
 /**
  * DeleteModelVersionResponse is empty.
@@ -896,7 +950,7 @@ export type DeleteModelVersionResponse = Message<"clipper.v1.DeleteModelVersionR
  * Use `create(DeleteModelVersionResponseSchema)` to create a new message.
  */
 export const DeleteModelVersionResponseSchema: GenMessage<DeleteModelVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 25);
+  messageDesc(file_clipper_v1_model_service, 26);
 
 /**
  * DeleteModelRequest names a model.
@@ -917,7 +971,7 @@ export type DeleteModelRequest = Message<"clipper.v1.DeleteModelRequest"> & {
  * Use `create(DeleteModelRequestSchema)` to create a new message.
  */
 export const DeleteModelRequestSchema: GenMessage<DeleteModelRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 26);
+  messageDesc(file_clipper_v1_model_service, 27);
 
 /**
  * DeleteModelResponse is empty.
@@ -932,7 +986,7 @@ export type DeleteModelResponse = Message<"clipper.v1.DeleteModelResponse"> & {
  * Use `create(DeleteModelResponseSchema)` to create a new message.
  */
 export const DeleteModelResponseSchema: GenMessage<DeleteModelResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 27);
+  messageDesc(file_clipper_v1_model_service, 28);
 
 /**
  * GetBatchingRequest names a version.
@@ -960,7 +1014,7 @@ export type GetBatchingRequest = Message<"clipper.v1.GetBatchingRequest"> & {
  * Use `create(GetBatchingRequestSchema)` to create a new message.
  */
 export const GetBatchingRequestSchema: GenMessage<GetBatchingRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 28);
+  messageDesc(file_clipper_v1_model_service, 29);
 
 /**
  * GetBatchingResponse says how a version's queries are batched now.
@@ -1009,10 +1063,10 @@ export type GetBatchingResponse = Message<"clipper.v1.GetBatchingResponse"> & {
  * Use `create(GetBatchingResponseSchema)` to create a new message.
  */
 export const GetBatchingResponseSchema: GenMessage<GetBatchingResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 29);
+  messageDesc(file_clipper_v1_model_service, 30);
 
 /**
- * QueueStatus is the state of a version's queue.
+ * QueueStatus is the state of a version's queue; with several homes, of their queues together.
  *
  * @generated from message clipper.v1.QueueStatus
  */
@@ -1069,7 +1123,7 @@ export type QueueStatus = Message<"clipper.v1.QueueStatus"> & {
  * Use `create(QueueStatusSchema)` to create a new message.
  */
 export const QueueStatusSchema: GenMessage<QueueStatus> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 30);
+  messageDesc(file_clipper_v1_model_service, 31);
 
 /**
  * ReplicaBatching is what is known of a replica's latency, and what follows from it. The time of a
@@ -1163,6 +1217,13 @@ export type ReplicaBatching = Message<"clipper.v1.ReplicaBatching"> & {
    * @generated from field: repeated clipper.v1.BatchDecision decisions = 12;
    */
   decisions: BatchDecision[];
+
+  /**
+   * The abstraction instance that the replica belongs to, as in Replica; empty when there is one only.
+   *
+   * @generated from field: string instance = 13;
+   */
+  instance: string;
 };
 
 /**
@@ -1170,7 +1231,7 @@ export type ReplicaBatching = Message<"clipper.v1.ReplicaBatching"> & {
  * Use `create(ReplicaBatchingSchema)` to create a new message.
  */
 export const ReplicaBatchingSchema: GenMessage<ReplicaBatching> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 31);
+  messageDesc(file_clipper_v1_model_service, 32);
 
 /**
  * LatencyPoint is the time of batches of about one size: from a power of two to below the next.
@@ -1219,7 +1280,7 @@ export type LatencyPoint = Message<"clipper.v1.LatencyPoint"> & {
  * Use `create(LatencyPointSchema)` to create a new message.
  */
 export const LatencyPointSchema: GenMessage<LatencyPoint> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 32);
+  messageDesc(file_clipper_v1_model_service, 33);
 
 /**
  * BatchDecision is one batch and why it was made so.
@@ -1289,7 +1350,87 @@ export type BatchDecision = Message<"clipper.v1.BatchDecision"> & {
  * Use `create(BatchDecisionSchema)` to create a new message.
  */
 export const BatchDecisionSchema: GenMessage<BatchDecision> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 33);
+  messageDesc(file_clipper_v1_model_service, 34);
+
+/**
+ * RegisterReplicaRequest says where a replica is, and until when.
+ *
+ * @generated from message clipper.v1.RegisterReplicaRequest
+ */
+export type RegisterReplicaRequest = Message<"clipper.v1.RegisterReplicaRequest"> & {
+  /**
+   * The model's name.
+   *
+   * @generated from field: string model = 1;
+   */
+  model: string;
+
+  /**
+   * The version.
+   *
+   * @generated from field: string version = 2;
+   */
+  version: string;
+
+  /**
+   * The replica's id, unique among those of the version: of the form of a name, and not a number,
+   * since numbers are replicas that Clipper starts. To register it again renews it, and may move it.
+   *
+   * @generated from field: string replica = 3;
+   */
+  replica: string;
+
+  /**
+   * Where every abstraction instance reaches it: "host:port", or "unix:/path".
+   *
+   * @generated from field: string address = 4;
+   */
+  address: string;
+
+  /**
+   * From now on, the time after which the replica is removed unless it is registered again: 1 s to
+   * 1 h. Zero removes it. Default 15 s.
+   *
+   * @generated from field: google.protobuf.Duration lease = 5;
+   */
+  lease?: Duration | undefined;
+};
+
+/**
+ * Describes the message clipper.v1.RegisterReplicaRequest.
+ * Use `create(RegisterReplicaRequestSchema)` to create a new message.
+ */
+export const RegisterReplicaRequestSchema: GenMessage<RegisterReplicaRequest> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 35);
+
+/**
+ * RegisterReplicaResponse says what was granted.
+ *
+ * @generated from message clipper.v1.RegisterReplicaResponse
+ */
+export type RegisterReplicaResponse = Message<"clipper.v1.RegisterReplicaResponse"> & {
+  /**
+   * The lease, zero when the replica was removed. Renew it after a third of it, so that two calls
+   * may fail.
+   *
+   * @generated from field: google.protobuf.Duration lease = 1;
+   */
+  lease?: Duration | undefined;
+
+  /**
+   * Whether the version is deployed; if not, the replica is held until it is.
+   *
+   * @generated from field: bool deployed = 2;
+   */
+  deployed: boolean;
+};
+
+/**
+ * Describes the message clipper.v1.RegisterReplicaResponse.
+ * Use `create(RegisterReplicaResponseSchema)` to create a new message.
+ */
+export const RegisterReplicaResponseSchema: GenMessage<RegisterReplicaResponse> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 36);
 
 /**
  * ModelState is what a version is doing.
@@ -1454,7 +1595,7 @@ export const ModelService: GenService<{
     output: typeof GetModelVersionResponseSchema;
   },
   /**
-   * UpdateModelVersion changes how a version runs: replicas, batching, cache.
+   * UpdateModelVersion changes how a version runs: replicas, batching, cache, homes.
    *
    * INVALID_ARGUMENT: a field is not allowed. NOT_FOUND: no such model or version.
    *
@@ -1509,6 +1650,22 @@ export const ModelService: GenService<{
     methodKind: "unary";
     input: typeof GetBatchingRequestSchema;
     output: typeof GetBatchingResponseSchema;
+  },
+  /**
+   * RegisterReplica lends Clipper a container that somebody else runs, as a replica of a version,
+   * until the lease ends; the same call renews it, and a lease of zero gives it up. Then the replica
+   * gets nothing new, finishes what it has and is left alone. The version need not be deployed yet:
+   * the replica is held, within its lease, and joins when it is.
+   *
+   * INVALID_ARGUMENT: a field is not allowed. RESOURCE_EXHAUSTED: the version, or the installation,
+   * has as many registered replicas as it may have.
+   *
+   * @generated from rpc clipper.v1.ModelService.RegisterReplica
+   */
+  registerReplica: {
+    methodKind: "unary";
+    input: typeof RegisterReplicaRequestSchema;
+    output: typeof RegisterReplicaResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_clipper_v1_model_service, 0);

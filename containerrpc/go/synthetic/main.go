@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command synthetic is a model container that takes as long as a model would and computes nothing:
+// a batch of n rows is answered after fixed + per-row·n, with noise and rare stalls. It waits
+// instead of computing, so that many of them run on few cores as they would on many machines.
+//
+//	synthetic --profile linear_svm --noise 0.1 --stall-chance 0.002
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	container "github.com/clipper-serving/clipper/containerrpc/go"
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+	"github.com/clipper-serving/clipper/internal/pause"
+)
+
+func main() {
+	m, err := parse(os.Args[1:], os.Stderr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "synthetic:", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	if err := container.Run(ctx, container.ConfigFromEnvironment(), m); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// parse makes the model that the command line describes.
+func parse(args []string, usage io.Writer) (container.Model, error) {
+	flags := flag.NewFlagSet("synthetic", flag.ContinueOnError)
+	flags.SetOutput(usage)
+	var (
+		name     = flags.String("profile", "", "start from a profile: noop, linear_svm, log_reg, spark_svm, rf or kernel_svm")
+		fixed    = flags.Duration("fixed", 0, "time of every batch")
+		perRow   = flags.Duration("per-row", 0, "time of every row")
+		factor   = flags.Float64("factor", 1, "multiplies both: a slower or faster machine")
+		noise    = flags.Float64("noise", 0, "standard deviation of the logarithm of a batch's time")
+		chance   = flags.Float64("stall-chance", 0, "share of batches that stall, 0 to 1")
+		stall    = flags.Float64("stall", 3, "how many times as long a batch takes that stalls")
+		seed     = flags.Uint64("seed", 1, "seed of noise and stalls")
+		parallel = flags.Int("parallel", 1, "batches at the same time; more wait their turn")
+	)
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	if flags.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	var p profile
+	if *name != "" {
+		var err error
+		if p, err = profileNamed(*name); err != nil {
+			return nil, err
+		}
+	}
+	flags.Visit(func(f *flag.Flag) {
+		switch f.Name {
+		case "fixed":
+			p.Fixed = *fixed
+		case "per-row":
+			p.PerRow = *perRow
+		}
+	})
+	p.Fixed, p.PerRow = time.Duration(float64(p.Fixed)**factor), time.Duration(float64(p.PerRow)**factor)
+	switch {
+	case p.Fixed < 0 || p.PerRow < 0:
+		return nil, fmt.Errorf("--fixed, --per-row and --factor must not be negative")
+	case *noise < 0 || *stall < 0:
+		return nil, fmt.Errorf("--noise and --stall must not be negative")
+	case *chance < 0 || *chance > 1:
+		return nil, fmt.Errorf("--stall-chance must be from 0 to 1")
+	case *parallel < 1:
+		return nil, fmt.Errorf("--parallel must be at least 1")
+	}
+	m := &model{
+		inFlight: max(2, *parallel),
+		clock:    clock{profile: p, Noise: *noise, StallChance: *chance, Stall: *stall, random: rand.New(rand.NewPCG(*seed, 0))}, //nolint:gosec // A simulation.
+	}
+	if *parallel > 1 {
+		return parallelModel{m}, nil
+	}
+	return m, nil
+}
+
+// model answers every row with 1.
+type model struct {
+	inFlight int
+
+	mu    sync.Mutex
+	clock clock
+}
+
+// parallelModel is a model that takes several batches at once.
+type parallelModel struct{ *model }
+
+// Parallel implements container.ParallelModel.
+func (parallelModel) Parallel() {}
+
+// Describe implements container.Model.
+func (m *model) Describe() *clipperv1.DescribeResponse {
+	return &clipperv1.DescribeResponse{
+		Signature: &clipperv1.Signature{
+			Outputs: []*clipperv1.TensorSpec{{DataType: clipperv1.DataType_DATA_TYPE_INT64}},
+		},
+		MaxInFlight: uint32(m.inFlight),
+		Properties:  map[string]string{"runtime": "clipper-go", "language": "go", "framework": "none"},
+	}
+}
+
+// Predict implements container.Model. The time that it takes to make the answer is part of the
+// time that the batch takes.
+func (m *model) Predict(_ context.Context, b *container.Batch) (*container.Result, error) {
+	begin := time.Now()
+	m.mu.Lock()
+	d := m.clock.next(b.Rows)
+	m.mu.Unlock()
+	labels := make([]byte, 8*b.Rows)
+	for i := 0; i < len(labels); i += 8 {
+		labels[i] = 1
+	}
+	pause.Until(begin.Add(d))
+	return &container.Result{Outputs: []*clipperv1.BatchTensor{{DataType: clipperv1.DataType_DATA_TYPE_INT64, Data: labels}}}, nil
+}

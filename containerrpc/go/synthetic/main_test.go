@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/binary"
+	"io"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	container "github.com/clipper-serving/clipper/containerrpc/go"
+)
+
+func mustParse(t *testing.T, args ...string) container.Model {
+	t.Helper()
+	m, err := parse(args, io.Discard)
+	require.NoError(t, err)
+	return m
+}
+
+func TestParse(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args  []string
+		fault string
+		want  profile
+	}{
+		"nothing":            {want: profile{}},
+		"profile":            {args: []string{"--profile", "rf"}, want: profiles["rf"]},
+		"profile, corrected": {args: []string{"--profile", "rf", "--fixed", "1ms"}, want: profile{Fixed: time.Millisecond, PerRow: profiles["rf"].PerRow}},
+		"both by hand":       {args: []string{"--fixed", "1ms", "--per-row", "2us", "--factor", "4"}, want: profile{Fixed: 4 * time.Millisecond, PerRow: 8 * time.Microsecond}},
+		"unknown profile":    {args: []string{"--profile", "mlp"}, fault: "kernel_svm, linear_svm, log_reg, noop, rf, spark_svm"},
+		"negative":           {args: []string{"--per-row", "-1us"}, fault: "negative"},
+		"chance":             {args: []string{"--stall-chance", "2"}, fault: "from 0 to 1"},
+		"parallel":           {args: []string{"--parallel", "0"}, fault: "at least 1"},
+		"noise":              {args: []string{"--noise", "-1"}, fault: "negative"},
+		"argument":           {args: []string{"rf"}, fault: "unexpected"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, err := parse(tc.args, io.Discard)
+			if tc.fault != "" {
+				require.ErrorContains(t, err, tc.fault)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, tc.want, m.(*model).clock.profile)
+		})
+	}
+}
+
+func TestParse_parallel(t *testing.T) {
+	require.NotImplements(t, (*container.ParallelModel)(nil), mustParse(t))
+	m := mustParse(t, "--parallel", "4")
+	require.Implements(t, (*container.ParallelModel)(nil), m)
+	require.EqualValues(t, 4, m.Describe().MaxInFlight)
+}
+
+func TestClock(t *testing.T) {
+	draw := func(args ...string) []time.Duration {
+		c := &mustParse(t, append([]string{"--fixed", "1ms", "--per-row", "10us"}, args...)...).(*model).clock
+		ds := make([]time.Duration, 10000)
+		for i := range ds {
+			ds[i] = c.next(100)
+		}
+		return ds
+	}
+	exact := draw()
+	require.Equal(t, 2*time.Millisecond, slices.Min(exact))
+	require.Equal(t, 2*time.Millisecond, slices.Max(exact))
+
+	noisy := draw("--noise", "0.1")
+	require.Equal(t, noisy, draw("--noise", "0.1"), "the same seed")
+	require.NotEqual(t, noisy, draw("--noise", "0.1", "--seed", "2"))
+	slices.Sort(noisy)
+	require.InEpsilon(t, 2e6, float64(noisy[5000]), 0.01, "the median")
+	require.InEpsilon(t, 2e6*math.Exp(0.1*2.326), float64(noisy[9900]), 0.02, "the 99th percentile")
+
+	stalled := 0
+	for _, d := range draw("--stall-chance", "0.02", "--stall", "5") {
+		if d == 10*time.Millisecond {
+			stalled++
+		}
+	}
+	require.InDelta(t, 200, stalled, 60)
+}
+
+func TestPredict(t *testing.T) {
+	m := mustParse(t, "--fixed", "1ms", "--per-row", "1ms")
+	begin := time.Now()
+	r, err := m.Predict(t.Context(), &container.Batch{Rows: 3})
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, time.Since(begin), 4*time.Millisecond)
+	require.Len(t, r.Outputs, 1)
+	require.Len(t, r.Outputs[0].Data, 3*8)
+	require.EqualValues(t, 1, binary.LittleEndian.Uint64(r.Outputs[0].Data[16:]))
+	require.Equal(t, m.Describe().Signature.Outputs[0].DataType, r.Outputs[0].DataType)
+}
