@@ -48,10 +48,11 @@ const (
 
 // DB is a Redis server.
 type DB struct {
-	redis *redis.Client
-	names names
-	adds  *gather.Gatherer[*add]
-	hub   watch.Hub
+	redis    *redis.Client
+	restarts restarts
+	names    names
+	adds     *gather.Gatherer[*add]
+	hub      watch.Hub
 
 	mu           sync.Mutex
 	closed       bool
@@ -99,7 +100,10 @@ func Open(address string) (*DB, error) {
 	// process, about what its callers are told anyway.
 	logging.Disable()
 
-	db := &DB{redis: redis.NewClient(options), names: newNames(namespace)}
+	db := &DB{names: newNames(namespace)}
+	db.restarts.key = db.names.run
+	options.OnConnect = db.restarts.connected
+	db.redis = redis.NewClient(options)
 	db.adds = gather.New(pipelines, maxBatch, db.flush)
 	return db, nil
 }
@@ -162,6 +166,7 @@ type names struct {
 	sums     string // before the key of sums
 	sumIndex string // sorted set of the keys of sums
 	once     string // before a once identity
+	run      string // the server's run whose file was rewritten
 }
 
 func newNames(namespace string) names {
@@ -174,6 +179,7 @@ func newNames(namespace string) names {
 		sums:     tag + "sum:",
 		sumIndex: tag + "sums",
 		once:     tag + "once:",
+		run:      tag + "run",
 	}
 }
 

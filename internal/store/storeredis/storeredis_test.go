@@ -3,6 +3,7 @@
 package storeredis
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -266,4 +267,43 @@ func BenchmarkAdd(b *testing.B) {
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "adds/s")
 		})
 	}
+}
+
+// TestTruncatedFile: a server that was killed while it wrote a transaction keeps nothing of it, also
+// when it is started again and again.
+func TestTruncatedFile(t *testing.T) {
+	server := storetest.StartRedis(t, storetest.WithAppendOnly())
+	db := openURL(t, server.URL())
+	add := func(identity string) {
+		t.Helper()
+		one := map[string]float64{"n": 1}
+		applied, err := db.Sums().Add(t.Context(), identity, time.Hour,
+			store.Update{Key: "total", Deltas: one}, store.Update{Key: "one/" + identity, Deltas: one})
+		require.NoError(t, err)
+		require.True(t, applied)
+	}
+	requireKeys := func(want ...string) {
+		t.Helper()
+		keys, err := db.Sums().Keys(t.Context(), "one/", "", 100)
+		require.NoError(t, err)
+		require.Equal(t, want, keys)
+		total, err := db.Sums().Get(t.Context(), "total")
+		require.NoError(t, err)
+		require.Equal(t, map[string]float64{"n": float64(len(want))}, total)
+	}
+	add("a")
+	add("b")
+	server.Kill()
+	server.Truncate(func(file []byte) int {
+		// Within the last command of the transaction: those before it are whole.
+		return bytes.LastIndex(file, []byte("once:")) + 2
+	})
+	server.Restart()
+	answers(t, db)
+	add("c")
+	requireKeys("one/a", "one/c")
+	server.Kill()
+	server.Restart()
+	answers(t, db)
+	requireKeys("one/a", "one/c")
 }

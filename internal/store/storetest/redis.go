@@ -183,6 +183,23 @@ func (r *Redis) Restart() {
 	}
 }
 
+// Truncate cuts the append-only file of a server that was killed to the length that at returns for
+// it.
+func (r *Redis) Truncate(at func(file []byte) int) {
+	r.tb.Helper()
+	files, err := filepath.Glob(filepath.Join(r.dir, "appendonlydir", "*.incr.aof"))
+	if err != nil || len(files) != 1 {
+		r.tb.Fatalf("append-only files: %v, %v", files, err)
+	}
+	content, err := os.ReadFile(files[0])
+	if err != nil {
+		r.tb.Fatal(err)
+	}
+	if err := os.Truncate(files[0], int64(at(content))); err != nil {
+		r.tb.Fatal(err)
+	}
+}
+
 // Pause stops the server from doing anything, as a machine that hangs does:
 // connections stay open and nothing is answered.
 func (r *Redis) Pause() {
