@@ -109,7 +109,7 @@ type call struct {
 	service *Service
 	ctx     context.Context // of the caller
 	at      time.Time       // its deadline, or one in its place
-	rank    uint8 // of the query, as in prediction.Request
+	rank    uint8           // of the query, as in prediction.Request
 	input   *tensor.Input
 	asked   []asked
 
