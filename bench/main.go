@@ -20,6 +20,7 @@ import (
 	"github.com/clipper-serving/clipper/bench/overload"
 	"github.com/clipper-serving/clipper/bench/reload"
 	"github.com/clipper-serving/clipper/bench/replicas"
+	"github.com/clipper-serving/clipper/bench/saturation"
 )
 
 func main() {
@@ -32,7 +33,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr,
-		edge.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
+		edge.Experiment, saturation.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
 		cache.Experiment, reload.Experiment, kill.Experiment, cost.Experiment)
 	stop()
 	os.Exit(code)

@@ -61,7 +61,8 @@ type Metrics struct {
 // New registers the series with reg.
 func New(reg prometheus.Registerer) (*Metrics, error) {
 	labels := []string{"model", "version"}
-	latency := prometheus.ExponentialBuckets(0.0001, 2, 17) // 0.1 ms to 6.5 s
+	// The bounds are what people take for objectives, so that the share within one can be read.
+	latency := []float64{.0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5}
 	gauge := func(name, help string, more ...string) *prometheus.GaugeVec {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "clipper_model_" + name, Help: help}, append(labels[:2:2], more...))
 	}

@@ -68,8 +68,8 @@ func runReal(ctx context.Context, log io.Writer) (*experiment.Result, error) {
 			series[i].Name = c
 			series[i].Y = append(series[i].Y, m.capacity)
 			paper, paperRatio := any("-"), any("-")
-			if qps, ok := paperQPS[model][c]; ok {
-				paper, paperRatio = qps, qps/paperQPS[model]["none"]
+			if qps, ok := PaperQPS[model][c]; ok {
+				paper, paperRatio = qps, qps/PaperQPS[model]["none"]
 			}
 			r.Rows = append(r.Rows, []any{
 				model, c, m.capacity, ms(m.at.P50), ms(m.at.P99), m.rows, m.capacity / all["none"].capacity, 100 * m.fraction, paper, paperRatio,

@@ -96,6 +96,28 @@ func (l *Layer) Batches() (batches, rows float64, err error) {
 	return batches, rows, err
 }
 
+// BatchCounts are the batches that have been answered so far.
+type BatchCounts struct {
+	Batches, Rows float64
+	// InTime are the batches that took no longer than the objective.
+	InTime float64
+}
+
+// BatchCounts returns them.
+func (l *Layer) BatchCounts() (c BatchCounts, err error) {
+	if c.Batches, c.Rows, err = l.Batches(); err != nil {
+		return c, err
+	}
+	err = l.each("clipper_model_batch_latency_seconds", func(m *dto.Metric) {
+		for _, b := range m.GetHistogram().GetBucket() {
+			if b.GetUpperBound() == Objective.Seconds() {
+				c.InTime += float64(b.GetCumulativeCount())
+			}
+		}
+	})
+	return c, err
+}
+
 // Counter returns a counter of the layer, all its labels together.
 func (l *Layer) Counter(name string) (sum float64, err error) {
 	err = l.each(name, func(m *dto.Metric) { sum += m.GetCounter().GetValue() })
