@@ -7,13 +7,17 @@ package edge
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -42,10 +46,25 @@ var Experiment = experiment.Experiment{
 	Run:     run,
 }
 
-// input is 16 floats: 64 bytes.
-var input = []*clipperv1.Tensor{{DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{16}, Data: make([]byte, 64)}}
+// inputs makes inputs of 16 floats, 64 bytes. No two that are under way are equal, since equal ones
+// would be predicted once.
+type inputs struct{ count atomic.Uint32 }
 
-var inputJSON = []byte(`{"input": [` + strings.Repeat("0.5, ", 15) + `0.5]}`)
+const floats = 16
+
+func (in *inputs) next() float32 { return float32(in.count.Add(1) % (1 << 20)) }
+
+func (in *inputs) tensors() []*clipperv1.Tensor {
+	data := make([]byte, 4*floats)
+	binary.LittleEndian.PutUint32(data, math.Float32bits(in.next()))
+	return []*clipperv1.Tensor{{DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{floats}, Data: data}}
+}
+
+var restOfJSON = strings.Repeat(", 0.5", floats-1) + "]}"
+
+func (in *inputs) json() []byte {
+	return append(strconv.AppendFloat([]byte(`{"input": [`), float64(in.next()), 'g', -1, 32), restOfJSON...)
+}
 
 // side is one thing that is measured, in every round.
 type side struct {
@@ -127,8 +146,8 @@ func run(ctx context.Context, log io.Writer) (*experiment.Result, error) {
 	}
 
 	r := &experiment.Result{
-		Load: fmt.Sprintf("closed loop, %d callers and 1 caller on one connection, 16 floats (64 bytes) a query, REST body %d bytes; no-op container, cache off; %d rounds of %v each in turn, medians; client, servers and container share the machine",
-			callers, len(inputJSON), rounds, window),
+		Load: fmt.Sprintf("closed loop, %d callers and 1 caller on one connection, 16 floats (64 bytes) a query, no two equal, REST body about %d bytes; no-op container, cache off; %d rounds of %v each in turn, medians; client, servers and container share the machine",
+			callers, len(new(inputs).json()), rounds, window),
 		Columns: []string{"side", "callers", "calls/s", "p50 ms", "p99 ms"},
 		Plot:    &experiment.Plot{Title: "Queries per second, 64 callers", Y: "calls/s"},
 	}
@@ -163,7 +182,7 @@ func startClipper(ctx context.Context, b system.Binaries, three bool, stops *[]f
 		Container: &clipperv1.Container{Source: &clipperv1.Container_Command{Command: &clipperv1.Command{Arguments: []string{b.Noop}}}},
 		Cache:     &clipperv1.Cache{Disabled: true},
 	}, &clipperv1.Application{
-		Inputs:           []*clipperv1.TensorSpec{{DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{16}}},
+		Inputs:           []*clipperv1.TensorSpec{{DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{floats}}},
 		Output:           &clipperv1.OutputSpec{Kind: clipperv1.OutputKind_OUTPUT_KIND_LABEL, DataType: clipperv1.DataType_DATA_TYPE_INT64},
 		DefaultOutput:    structpb.NewNumberValue(-1),
 		LatencyObjective: durationpb.New(time.Second),
@@ -175,9 +194,9 @@ func startClipper(ctx context.Context, b system.Binaries, three bool, stops *[]f
 var errDefault = errors.New("the default output was given")
 
 func queryGRPC(client clipperv1.QueryServiceClient) func(context.Context) error {
-	request := &clipperv1.QueryRequest{Application: app, Inputs: input}
+	var in inputs
 	return func(ctx context.Context) error {
-		answer, err := client.Query(ctx, request)
+		answer, err := client.Query(ctx, &clipperv1.QueryRequest{Application: app, Inputs: in.tensors()})
 		if err == nil && answer.IsDefault {
 			return fmt.Errorf("%w: %v", errDefault, answer)
 		}
@@ -187,9 +206,10 @@ func queryGRPC(client clipperv1.QueryServiceClient) func(context.Context) error 
 
 func queryHTTP(address string) func(context.Context) error {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers}}
+	var in inputs
 	url := "http://" + address + "/v1/applications/" + app + "/query"
 	return func(ctx context.Context) error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(inputJSON))
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(in.json()))
 		if err != nil {
 			return err
 		}
