@@ -28,7 +28,8 @@ test: ## Run every check and every test; installs what it needs.
 	$(MAKE) check lint test-go test-python test-cpp test-typescript
 
 test-go: ## Run the Go tests of every module with the race detector.
-	go test -race -timeout 20m work
+	go test -race -timeout 20m $$(go list work | grep -v /e2e$$)
+	go test -race -timeout 20m ./e2e # Alone: it has services in processes of their own answer in time.
 
 test-python: ## Run the Python tests: runtime, adapters, generated code.
 	tools/test-python.sh
