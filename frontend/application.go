@@ -34,6 +34,7 @@ type application struct {
 	output    *clipperv1.OutputSpec
 	objective time.Duration
 	defaults  []*clipperv1.Tensor
+	refuses   bool // under overload, instead of giving the default output
 	metrics   applicationMetrics
 }
 
@@ -48,6 +49,7 @@ func newApplication(a *clipperv1.Application, m *metrics) *application {
 		output:    a.GetOutput(),
 		objective: a.GetLatencyObjective().AsDuration(),
 		defaults:  defaultOutput(a),
+		refuses:   a.GetRefuseOverload(),
 		metrics:   m.of(a.GetName()),
 	}
 	if app.objective <= 0 {

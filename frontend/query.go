@@ -3,6 +3,7 @@
 package frontend
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -147,10 +148,14 @@ func (s *Service) ask(ctx, limit context.Context, app *application, q question) 
 	}
 	if err != nil {
 		reason, ok := defaultReason(ctx, err)
-		if !ok {
+		if !ok || app.refuses && reason == clipperv1.DefaultReason_DEFAULT_REASON_OVERLOADED {
 			return nil, err
 		}
 		return &clipperv1.QueryResponse{Outputs: app.defaults, IsDefault: true, DefaultReason: reason, Id: q.GetId()}, nil
+	}
+	if app.refuses && response.GetDefaultReason() == clipperv1.DefaultReason_DEFAULT_REASON_OVERLOADED {
+		return nil, apierror.Overloaded(retryAfter(response.GetPredictions()),
+			"the models of application %q cannot answer in time now, since more is asked than they can answer", app.name)
 	}
 	if q.GetId() == "" {
 		return response, nil
@@ -164,6 +169,20 @@ func (s *Service) ask(ctx, limit context.Context, app *application, q question) 
 		FeedbackId:    response.GetFeedbackId(),
 		Id:            q.GetId(),
 	}, nil
+}
+
+// minRetryAfter is for models that do not say when to try again.
+const minRetryAfter = 100 * time.Millisecond
+
+// retryAfter is when the first of the models that refused may answer again.
+func retryAfter(predictions []*clipperv1.ModelPrediction) time.Duration {
+	least := time.Duration(0)
+	for _, p := range predictions {
+		if d := p.GetRetryAfter().AsDuration(); d > 0 && !p.GetShadow() && (least == 0 || d < least) {
+			least = d
+		}
+	}
+	return cmp.Or(least, minRetryAfter)
 }
 
 // defaultReason says why the default output answers for a selector that failed with err; ok is

@@ -31,6 +31,7 @@ import (
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/gen/openapi"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
 func TestREST_requests(t *testing.T) {
@@ -139,6 +140,40 @@ func TestREST_retryAfter(t *testing.T) {
 	require.Equal(t, http.StatusTooManyRequests, w.Code)
 	require.Equal(t, "2", w.Header().Get("Retry-After"))
 	require.JSONEq(t, `{"error":{"code":"RESOURCE_EXHAUSTED","status":429,"message":"the queue is full","reason":"OVERLOADED","retry_after_ms":1500}}`, w.Body.String())
+}
+
+// An application that refuses under overload says so, and when to try again; others give their default.
+func TestREST_refusesOverload(t *testing.T) {
+	refusing := digits()
+	refusing.Name, refusing.RefuseOverload = "refusing", true
+	selector := newSelector(digits(), refusing)
+	overloaded := func(after time.Duration) *clipperv1.ModelPrediction {
+		return &clipperv1.ModelPrediction{Status: clipperv1.PredictionStatus_PREDICTION_STATUS_OVERLOADED, RetryAfter: durationpb.New(after)}
+	}
+	response := &clipperv1.QueryResponse{
+		IsDefault: true, DefaultReason: clipperv1.DefaultReason_DEFAULT_REASON_OVERLOADED,
+		Predictions: []*clipperv1.ModelPrediction{overloaded(4 * time.Second), overloaded(1200 * time.Millisecond)},
+	}
+	var fail error
+	selector.query = func(context.Context, string, string, *tensor.Input) (*clipperv1.QueryResponse, error) {
+		return response, fail
+	}
+	f := start(t, selector)
+	ask := func(app string) *httptest.ResponseRecorder {
+		return call(f.query, "POST", "/v1/applications/"+app+"/query", `{"input":[1,2]}`)
+	}
+	require.Equal(t, http.StatusOK, ask("digits").Code)
+	w := ask("refusing")
+	require.Equal(t, http.StatusTooManyRequests, w.Code, w.Body)
+	require.Equal(t, "2", w.Header().Get("Retry-After"))
+	require.Contains(t, w.Body.String(), `"retry_after_ms":1200`)
+
+	response.Predictions = nil // Nobody says when.
+	require.Contains(t, ask("refusing").Body.String(), `"retry_after_ms":100`)
+	response, fail = nil, apierror.Overloaded(3*time.Second, "too many calls wait")
+	require.Equal(t, "3", ask("refusing").Header().Get("Retry-After"))
+	response, fail = &clipperv1.QueryResponse{IsDefault: true, DefaultReason: clipperv1.DefaultReason_DEFAULT_REASON_DEADLINE}, nil
+	require.Equal(t, http.StatusOK, ask("refusing").Code, "late is not overloaded")
 }
 
 // Every administrative call of the description arrives at its service with what the request says.

@@ -266,6 +266,9 @@ func (c *client) showApplication(a *clipperv1.Application, title string) error {
 	t.add("output", output)
 	t.add("objective", objective(a))
 	t.add("default", defaultOutput(a))
+	if a.GetRefuseOverload() {
+		t.add("overload", "refused, with the time to try again")
+	}
 	t.add("confidence", "at least "+number(a.GetConfidenceThreshold()))
 	if a.GetFeedbackLifetime() != nil {
 		t.add("feedback", "within "+duration(a.GetFeedbackLifetime().AsDuration()))

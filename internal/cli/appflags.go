@@ -37,6 +37,7 @@ type appFlags struct {
 	Range       *string            `placeholder:"MIN:MAX" help:"Range of a number, which scales its loss."`
 	Classes     []string           `placeholder:"NAME" help:"Names of the classes of scores, in their order."`
 	Confidence  *float64           `placeholder:"X" help:"An answer of less confidence, in [0, 1], is replaced by the default."`
+	Refuse      *bool              `name:"refuse-overload" negatable:"" help:"Refuse a query that no model can answer in time for overload, and say when to try again, rather than give the default."`
 	Lifetime    *time.Duration     `name:"feedback-lifetime" placeholder:"DURATION" help:"How long feedback to an answer is accepted. Default: 1h."`
 
 	text []byte // The content of File, once it is read.
@@ -61,6 +62,9 @@ func (f *appFlags) change(c *client, app *clipperv1.Application) (mask []string,
 	}
 	if f.Confidence != nil {
 		app.ConfidenceThreshold, changed["confidence_threshold"] = *f.Confidence, true
+	}
+	if f.Refuse != nil {
+		app.RefuseOverload, changed["refuse_overload"] = *f.Refuse, true
 	}
 	if f.Default != nil {
 		if app.DefaultOutput, err = parseValue(*f.Default); err != nil {

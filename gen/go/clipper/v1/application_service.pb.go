@@ -120,9 +120,13 @@ type Application struct {
 	// Set by the server.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// Set by the server; changes with every change. Send it back to change only what you have seen.
-	Etag          string `protobuf:"bytes,14,opt,name=etag,proto3" json:"etag,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Etag string `protobuf:"bytes,14,opt,name=etag,proto3" json:"etag,omitempty"`
+	// True: a query that every model asked refuses because it could not answer in time fails with
+	// RESOURCE_EXHAUSTED (429) and the time after which to try again, instead of being answered with the
+	// default output.
+	RefuseOverload bool `protobuf:"varint,15,opt,name=refuse_overload,json=refuseOverload,proto3" json:"refuse_overload,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Application) Reset() {
@@ -251,6 +255,13 @@ func (x *Application) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *Application) GetRefuseOverload() bool {
+	if x != nil {
+		return x.RefuseOverload
+	}
+	return false
 }
 
 // OutputSpec says what an application's output is.
@@ -1204,7 +1215,7 @@ var File_clipper_v1_application_service_proto protoreflect.FileDescriptor
 const file_clipper_v1_application_service_proto_rawDesc = "" +
 	"\n" +
 	"$clipper/v1/application_service.proto\x12\n" +
-	"clipper.v1\x1a\x17clipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x05\n" +
+	"clipper.v1\x1a\x17clipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\x05\n" +
 	"\vApplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12.\n" +
@@ -1222,7 +1233,8 @@ const file_clipper_v1_application_service_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
-	"\x04etag\x18\x0e \x01(\tR\x04etag\"\xb4\x01\n" +
+	"\x04etag\x18\x0e \x01(\tR\x04etag\x12'\n" +
+	"\x0frefuse_overload\x18\x0f \x01(\bR\x0erefuseOverload\"\xb4\x01\n" +
 	"\n" +
 	"OutputSpec\x12*\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x16.clipper.v1.OutputKindR\x04kind\x121\n" +

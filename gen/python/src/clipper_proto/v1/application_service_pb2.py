@@ -29,7 +29,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$clipper/v1/application_service.proto\x12\nclipper.v1\x1a\x17\x63lipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x04\n\x0b\x41pplication\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12&\n\x06inputs\x18\x03 \x03(\x0b\x32\x16.clipper.v1.TensorSpec\x12&\n\x06output\x18\x04 \x01(\x0b\x32\x16.clipper.v1.OutputSpec\x12\x34\n\x11latency_objective\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0e\x64\x65\x66\x61ult_output\x18\x06 \x01(\x0b\x32\x16.google.protobuf.Value\x12\"\n\x06policy\x18\x07 \x01(\x0b\x32\x12.clipper.v1.Policy\x12,\n\x06models\x18\x08 \x03(\x0b\x32\x1c.clipper.v1.ApplicationModel\x12\x1c\n\x14\x63onfidence_threshold\x18\t \x01(\x01\x12\x34\n\x11\x66\x65\x65\x64\x62\x61\x63k_lifetime\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cprior_weight\x18\x0b \x01(\x01\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\"\x94\x01\n\nOutputSpec\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.clipper.v1.OutputKind\x12\'\n\tdata_type\x18\x02 \x01(\x0e\x32\x14.clipper.v1.DataType\x12&\n\x05range\x18\x03 \x01(\x0b\x32\x17.clipper.v1.NumberRange\x12\x0f\n\x07\x63lasses\x18\x04 \x03(\t\"\'\n\x0bNumberRange\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03max\x18\x02 \x01(\x01\"\x81\x01\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\nparameters\x18\x02 \x03(\x0b\x32\".clipper.v1.Policy.ParametersEntry\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"a\n\x10\x41pplicationModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\r\n\x05group\x18\x04 \x01(\t\x12\x0e\n\x06shadow\x18\x05 \x01(\x08\"H\n\x18\x43reateApplicationRequest\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\"I\n\x19\x43reateApplicationResponse\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\",\n\x15GetApplicationRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"F\n\x16GetApplicationResponse\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\"@\n\x17ListApplicationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x18ListApplicationsResponse\x12-\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32\x17.clipper.v1.Application\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"y\n\x18UpdateApplicationRequest\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"I\n\x19UpdateApplicationResponse\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\"=\n\x18\x44\x65leteApplicationRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1b\n\x19\x44\x65leteApplicationResponse\"@\n\x18GetSelectionStateRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x02 \x01(\t\"r\n\x19GetSelectionStateResponse\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x14\n\x0cobservations\x18\x02 \x01(\x01\x12/\n\x06models\x18\x03 \x03(\x0b\x32\x1f.clipper.v1.ModelSelectionState\"\xc1\x01\n\x13ModelSelectionState\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\x43\n\nstatistics\x18\x04 \x03(\x0b\x32/.clipper.v1.ModelSelectionState.StatisticsEntry\x1a\x31\n\x0fStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*p\n\nOutputKind\x12\x1b\n\x17OUTPUT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTPUT_KIND_LABEL\x10\x01\x12\x16\n\x12OUTPUT_KIND_NUMBER\x10\x02\x12\x16\n\x12OUTPUT_KIND_SCORES\x10\x03\x32\xd4\x04\n\x12\x41pplicationService\x12`\n\x11\x43reateApplication\x12$.clipper.v1.CreateApplicationRequest\x1a%.clipper.v1.CreateApplicationResponse\x12W\n\x0eGetApplication\x12!.clipper.v1.GetApplicationRequest\x1a\".clipper.v1.GetApplicationResponse\x12]\n\x10ListApplications\x12#.clipper.v1.ListApplicationsRequest\x1a$.clipper.v1.ListApplicationsResponse\x12`\n\x11UpdateApplication\x12$.clipper.v1.UpdateApplicationRequest\x1a%.clipper.v1.UpdateApplicationResponse\x12`\n\x11\x44\x65leteApplication\x12$.clipper.v1.DeleteApplicationRequest\x1a%.clipper.v1.DeleteApplicationResponse\x12`\n\x11GetSelectionState\x12$.clipper.v1.GetSelectionStateRequest\x1a%.clipper.v1.GetSelectionStateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$clipper/v1/application_service.proto\x12\nclipper.v1\x1a\x17\x63lipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x04\n\x0b\x41pplication\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12&\n\x06inputs\x18\x03 \x03(\x0b\x32\x16.clipper.v1.TensorSpec\x12&\n\x06output\x18\x04 \x01(\x0b\x32\x16.clipper.v1.OutputSpec\x12\x34\n\x11latency_objective\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0e\x64\x65\x66\x61ult_output\x18\x06 \x01(\x0b\x32\x16.google.protobuf.Value\x12\"\n\x06policy\x18\x07 \x01(\x0b\x32\x12.clipper.v1.Policy\x12,\n\x06models\x18\x08 \x03(\x0b\x32\x1c.clipper.v1.ApplicationModel\x12\x1c\n\x14\x63onfidence_threshold\x18\t \x01(\x01\x12\x34\n\x11\x66\x65\x65\x64\x62\x61\x63k_lifetime\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cprior_weight\x18\x0b \x01(\x01\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x12\x17\n\x0frefuse_overload\x18\x0f \x01(\x08\"\x94\x01\n\nOutputSpec\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.clipper.v1.OutputKind\x12\'\n\tdata_type\x18\x02 \x01(\x0e\x32\x14.clipper.v1.DataType\x12&\n\x05range\x18\x03 \x01(\x0b\x32\x17.clipper.v1.NumberRange\x12\x0f\n\x07\x63lasses\x18\x04 \x03(\t\"\'\n\x0bNumberRange\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03max\x18\x02 \x01(\x01\"\x81\x01\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\nparameters\x18\x02 \x03(\x0b\x32\".clipper.v1.Policy.ParametersEntry\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"a\n\x10\x41pplicationModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\r\n\x05group\x18\x04 \x01(\t\x12\x0e\n\x06shadow\x18\x05 \x01(\x08\"H\n\x18\x43reateApplicationRequest\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\"I\n\x19\x43reateApplicationResponse\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\",\n\x15GetApplicationRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"F\n\x16GetApplicationResponse\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\"@\n\x17ListApplicationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x18ListApplicationsResponse\x12-\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32\x17.clipper.v1.Application\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"y\n\x18UpdateApplicationRequest\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"I\n\x19UpdateApplicationResponse\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\"=\n\x18\x44\x65leteApplicationRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1b\n\x19\x44\x65leteApplicationResponse\"@\n\x18GetSelectionStateRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x02 \x01(\t\"r\n\x19GetSelectionStateResponse\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x14\n\x0cobservations\x18\x02 \x01(\x01\x12/\n\x06models\x18\x03 \x03(\x0b\x32\x1f.clipper.v1.ModelSelectionState\"\xc1\x01\n\x13ModelSelectionState\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\x43\n\nstatistics\x18\x04 \x03(\x0b\x32/.clipper.v1.ModelSelectionState.StatisticsEntry\x1a\x31\n\x0fStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*p\n\nOutputKind\x12\x1b\n\x17OUTPUT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTPUT_KIND_LABEL\x10\x01\x12\x16\n\x12OUTPUT_KIND_NUMBER\x10\x02\x12\x16\n\x12OUTPUT_KIND_SCORES\x10\x03\x32\xd4\x04\n\x12\x41pplicationService\x12`\n\x11\x43reateApplication\x12$.clipper.v1.CreateApplicationRequest\x1a%.clipper.v1.CreateApplicationResponse\x12W\n\x0eGetApplication\x12!.clipper.v1.GetApplicationRequest\x1a\".clipper.v1.GetApplicationResponse\x12]\n\x10ListApplications\x12#.clipper.v1.ListApplicationsRequest\x1a$.clipper.v1.ListApplicationsResponse\x12`\n\x11UpdateApplication\x12$.clipper.v1.UpdateApplicationRequest\x1a%.clipper.v1.UpdateApplicationResponse\x12`\n\x11\x44\x65leteApplication\x12$.clipper.v1.DeleteApplicationRequest\x1a%.clipper.v1.DeleteApplicationResponse\x12`\n\x11GetSelectionState\x12$.clipper.v1.GetSelectionStateRequest\x1a%.clipper.v1.GetSelectionStateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,48 +40,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICY_PARAMETERSENTRY']._serialized_options = b'8\001'
   _globals['_MODELSELECTIONSTATE_STATISTICSENTRY']._loaded_options = None
   _globals['_MODELSELECTIONSTATE_STATISTICSENTRY']._serialized_options = b'8\001'
-  _globals['_OUTPUTKIND']._serialized_start=2263
-  _globals['_OUTPUTKIND']._serialized_end=2375
+  _globals['_OUTPUTKIND']._serialized_start=2288
+  _globals['_OUTPUTKIND']._serialized_end=2400
   _globals['_APPLICATION']._serialized_start=207
-  _globals['_APPLICATION']._serialized_end=737
-  _globals['_OUTPUTSPEC']._serialized_start=740
-  _globals['_OUTPUTSPEC']._serialized_end=888
-  _globals['_NUMBERRANGE']._serialized_start=890
-  _globals['_NUMBERRANGE']._serialized_end=929
-  _globals['_POLICY']._serialized_start=932
-  _globals['_POLICY']._serialized_end=1061
-  _globals['_POLICY_PARAMETERSENTRY']._serialized_start=1012
-  _globals['_POLICY_PARAMETERSENTRY']._serialized_end=1061
-  _globals['_APPLICATIONMODEL']._serialized_start=1063
-  _globals['_APPLICATIONMODEL']._serialized_end=1160
-  _globals['_CREATEAPPLICATIONREQUEST']._serialized_start=1162
-  _globals['_CREATEAPPLICATIONREQUEST']._serialized_end=1234
-  _globals['_CREATEAPPLICATIONRESPONSE']._serialized_start=1236
-  _globals['_CREATEAPPLICATIONRESPONSE']._serialized_end=1309
-  _globals['_GETAPPLICATIONREQUEST']._serialized_start=1311
-  _globals['_GETAPPLICATIONREQUEST']._serialized_end=1355
-  _globals['_GETAPPLICATIONRESPONSE']._serialized_start=1357
-  _globals['_GETAPPLICATIONRESPONSE']._serialized_end=1427
-  _globals['_LISTAPPLICATIONSREQUEST']._serialized_start=1429
-  _globals['_LISTAPPLICATIONSREQUEST']._serialized_end=1493
-  _globals['_LISTAPPLICATIONSRESPONSE']._serialized_start=1495
-  _globals['_LISTAPPLICATIONSRESPONSE']._serialized_end=1593
-  _globals['_UPDATEAPPLICATIONREQUEST']._serialized_start=1595
-  _globals['_UPDATEAPPLICATIONREQUEST']._serialized_end=1716
-  _globals['_UPDATEAPPLICATIONRESPONSE']._serialized_start=1718
-  _globals['_UPDATEAPPLICATIONRESPONSE']._serialized_end=1791
-  _globals['_DELETEAPPLICATIONREQUEST']._serialized_start=1793
-  _globals['_DELETEAPPLICATIONREQUEST']._serialized_end=1854
-  _globals['_DELETEAPPLICATIONRESPONSE']._serialized_start=1856
-  _globals['_DELETEAPPLICATIONRESPONSE']._serialized_end=1883
-  _globals['_GETSELECTIONSTATEREQUEST']._serialized_start=1885
-  _globals['_GETSELECTIONSTATEREQUEST']._serialized_end=1949
-  _globals['_GETSELECTIONSTATERESPONSE']._serialized_start=1951
-  _globals['_GETSELECTIONSTATERESPONSE']._serialized_end=2065
-  _globals['_MODELSELECTIONSTATE']._serialized_start=2068
-  _globals['_MODELSELECTIONSTATE']._serialized_end=2261
-  _globals['_MODELSELECTIONSTATE_STATISTICSENTRY']._serialized_start=2212
-  _globals['_MODELSELECTIONSTATE_STATISTICSENTRY']._serialized_end=2261
-  _globals['_APPLICATIONSERVICE']._serialized_start=2378
-  _globals['_APPLICATIONSERVICE']._serialized_end=2974
+  _globals['_APPLICATION']._serialized_end=762
+  _globals['_OUTPUTSPEC']._serialized_start=765
+  _globals['_OUTPUTSPEC']._serialized_end=913
+  _globals['_NUMBERRANGE']._serialized_start=915
+  _globals['_NUMBERRANGE']._serialized_end=954
+  _globals['_POLICY']._serialized_start=957
+  _globals['_POLICY']._serialized_end=1086
+  _globals['_POLICY_PARAMETERSENTRY']._serialized_start=1037
+  _globals['_POLICY_PARAMETERSENTRY']._serialized_end=1086
+  _globals['_APPLICATIONMODEL']._serialized_start=1088
+  _globals['_APPLICATIONMODEL']._serialized_end=1185
+  _globals['_CREATEAPPLICATIONREQUEST']._serialized_start=1187
+  _globals['_CREATEAPPLICATIONREQUEST']._serialized_end=1259
+  _globals['_CREATEAPPLICATIONRESPONSE']._serialized_start=1261
+  _globals['_CREATEAPPLICATIONRESPONSE']._serialized_end=1334
+  _globals['_GETAPPLICATIONREQUEST']._serialized_start=1336
+  _globals['_GETAPPLICATIONREQUEST']._serialized_end=1380
+  _globals['_GETAPPLICATIONRESPONSE']._serialized_start=1382
+  _globals['_GETAPPLICATIONRESPONSE']._serialized_end=1452
+  _globals['_LISTAPPLICATIONSREQUEST']._serialized_start=1454
+  _globals['_LISTAPPLICATIONSREQUEST']._serialized_end=1518
+  _globals['_LISTAPPLICATIONSRESPONSE']._serialized_start=1520
+  _globals['_LISTAPPLICATIONSRESPONSE']._serialized_end=1618
+  _globals['_UPDATEAPPLICATIONREQUEST']._serialized_start=1620
+  _globals['_UPDATEAPPLICATIONREQUEST']._serialized_end=1741
+  _globals['_UPDATEAPPLICATIONRESPONSE']._serialized_start=1743
+  _globals['_UPDATEAPPLICATIONRESPONSE']._serialized_end=1816
+  _globals['_DELETEAPPLICATIONREQUEST']._serialized_start=1818
+  _globals['_DELETEAPPLICATIONREQUEST']._serialized_end=1879
+  _globals['_DELETEAPPLICATIONRESPONSE']._serialized_start=1881
+  _globals['_DELETEAPPLICATIONRESPONSE']._serialized_end=1908
+  _globals['_GETSELECTIONSTATEREQUEST']._serialized_start=1910
+  _globals['_GETSELECTIONSTATEREQUEST']._serialized_end=1974
+  _globals['_GETSELECTIONSTATERESPONSE']._serialized_start=1976
+  _globals['_GETSELECTIONSTATERESPONSE']._serialized_end=2090
+  _globals['_MODELSELECTIONSTATE']._serialized_start=2093
+  _globals['_MODELSELECTIONSTATE']._serialized_end=2286
+  _globals['_MODELSELECTIONSTATE_STATISTICSENTRY']._serialized_start=2237
+  _globals['_MODELSELECTIONSTATE_STATISTICSENTRY']._serialized_end=2286
+  _globals['_APPLICATIONSERVICE']._serialized_start=2403
+  _globals['_APPLICATIONSERVICE']._serialized_end=2999
 # @@protoc_insertion_point(module_scope)

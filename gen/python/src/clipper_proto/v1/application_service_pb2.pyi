@@ -23,7 +23,7 @@ OUTPUT_KIND_NUMBER: OutputKind
 OUTPUT_KIND_SCORES: OutputKind
 
 class Application(_message.Message):
-    __slots__ = ("name", "description", "inputs", "output", "latency_objective", "default_output", "policy", "models", "confidence_threshold", "feedback_lifetime", "prior_weight", "create_time", "update_time", "etag")
+    __slots__ = ("name", "description", "inputs", "output", "latency_objective", "default_output", "policy", "models", "confidence_threshold", "feedback_lifetime", "prior_weight", "create_time", "update_time", "etag", "refuse_overload")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,7 @@ class Application(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
+    REFUSE_OVERLOAD_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     inputs: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
@@ -52,7 +53,8 @@ class Application(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
     etag: str
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., output: _Optional[_Union[OutputSpec, _Mapping]] = ..., latency_objective: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., default_output: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., models: _Optional[_Iterable[_Union[ApplicationModel, _Mapping]]] = ..., confidence_threshold: _Optional[float] = ..., feedback_lifetime: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., prior_weight: _Optional[float] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
+    refuse_overload: bool
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., output: _Optional[_Union[OutputSpec, _Mapping]] = ..., latency_objective: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., default_output: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., models: _Optional[_Iterable[_Union[ApplicationModel, _Mapping]]] = ..., confidence_threshold: _Optional[float] = ..., feedback_lifetime: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., prior_weight: _Optional[float] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., refuse_overload: bool = ...) -> None: ...
 
 class OutputSpec(_message.Message):
     __slots__ = ("kind", "data_type", "range", "classes")
