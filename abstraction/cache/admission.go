@@ -3,7 +3,6 @@
 package cache
 
 import (
-	"math/bits"
 	"sync/atomic"
 
 	"github.com/zeebo/xxh3"
@@ -19,36 +18,9 @@ const (
 	worthwhile = 64
 	// sampleBits is the logarithm of the share of inputs that are stored in any case.
 	sampleBits = 8
-	// bytesPerSighting and maxSightings set the number of sightings that a cache remembers.
-	bytesPerSighting = 256
-	maxSightings     = 1 << 18
 )
 
-// sightings remembers which inputs were asked about lately, by a part of their hashes. A place is
-// given to the latest input that falls on it, so that old ones are forgotten. Safe for concurrent
-// use.
-type sightings []atomic.Uint32
-
-func newSightings(cacheBytes int64) sightings {
-	n := min(max(cacheBytes/bytesPerSighting, 1), maxSightings)
-	return make(sightings, 1<<(bits.Len64(uint64(n))-1))
-}
-
-// bytes returns the memory that they take.
-func (s sightings) bytes() int64 { return int64(4 * len(s)) }
-
-// again notes an input and reports whether it was noted before and is not forgotten.
-func (s sightings) again(k key) bool {
-	place := &s[k.hash.Lo&uint64(len(s)-1)]
-	mark := uint32(k.hash.Hi^k.version<<16) | 1 // 0 is nobody.
-	if place.Load() == mark {
-		return true
-	}
-	place.Store(mark)
-	return false
-}
-
-// admission decides which predictions of a version are stored.
+// admission decides which predictions of a version are stored, and which inputs are looked up.
 //
 // A store costs more than everything else that a miss does, and is of use only if the input is
 // asked about again. So the stores are judged by how many have been. While those are many, every
@@ -58,30 +30,42 @@ func (s sightings) again(k key) bool {
 // are seen (spatial sampling: Waldspurger et al., "Efficient MRC Construction with SHARDS", FAST
 // 2015). As soon as what is stored is asked about again, everything is stored again.
 //
+// While little is stored, only what has left the trace of a store is looked up, and the sample. What
+// is stored and has lost its trace to a later store is missed until it is stored again, which is when
+// it comes the second time.
+//
 // Safe for concurrent use.
 type admission struct {
-	sightings sightings
-	sparse    atomic.Bool
-	stores    atomic.Int32 // since the last judgement
-	used      atomic.Int32 // the same: what was asked about again for the first time
+	sparse atomic.Bool
+	stores atomic.Int32 // since the last judgement
+	used   atomic.Int32 // the same: what was asked about again for the first time
 }
 
-// admit reports whether the prediction for an input that was not found is to be stored.
-func (a *admission) admit(k key) bool {
-	return !a.sparse.Load() || sampled(k.hash) || a.sightings.again(k)
+// worthLookup reports whether an input may be found.
+func (a *admission) worthLookup(k key, t trace) bool {
+	return !a.sparse.Load() || t.is(stored) || sampled(k.hash)
+}
+
+// worthStore reports whether the prediction for an input that was not found is to be stored.
+func (a *admission) worthStore(k key, t trace) bool {
+	if !a.sparse.Load() || t.is(asked) {
+		return true
+	}
+	t.note(asked)
+	return sampled(k.hash)
 }
 
 func sampled(h xxh3.Uint128) bool { return h.Hi>>(64-sampleBits) == 0 }
 
-// usedFirst notes that something stored was of use for the first time.
-func (a *admission) usedFirst() {
+// hit notes that something stored was of use for the first time.
+func (a *admission) hit() {
 	if a.used.Add(1) >= sparseWindow/worthwhile && a.sparse.CompareAndSwap(true, false) {
 		a.begin()
 	}
 }
 
-// stored notes a store, and judges when there were enough.
-func (a *admission) stored() {
+// store notes a store, and judges when there were enough.
+func (a *admission) store() {
 	n := int32(window)
 	if a.sparse.Load() {
 		n = sparseWindow

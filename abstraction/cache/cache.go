@@ -7,7 +7,8 @@
 // answers, so that a collision costs a miss and never gives another query's prediction. Eviction is
 // W-TinyLFU, which keeps what is asked often and lets a scan pass by (Einziger, Friedman and Manes,
 // "TinyLFU: A Highly Efficient Cache Admission Policy", ACM TOS 2017). A version whose predictions
-// are hardly ever asked for again stores few of them, so that its misses cost little ([admission]).
+// are hardly ever asked for again stores and looks up few of them, so that its misses cost little
+// ([admission]).
 package cache
 
 import (
@@ -36,8 +37,8 @@ const (
 
 // Cache holds the predictions of many model versions. Safe for concurrent use.
 type Cache struct {
-	entries   *otter.Cache[key, *entry]
-	sightings sightings
+	entries *otter.Cache[key, *entry]
+	traces  traces
 
 	mu       sync.RWMutex
 	versions map[name]*Version
@@ -64,15 +65,15 @@ func New(maxBytes int64) (*Cache, error) {
 	if maxBytes <= 0 {
 		return nil, fmt.Errorf("cache: the size must be positive, not %d", maxBytes)
 	}
-	seen := newSightings(maxBytes)
+	t := newTraces(maxBytes)
 	entries, err := otter.New(&otter.Options[key, *entry]{
-		MaximumWeight: uint64(maxBytes - seen.bytes()),
+		MaximumWeight: uint64(maxBytes - t.bytes()),
 		Weigher:       func(_ key, e *entry) uint32 { return e.weight },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
-	return &Cache{entries: entries, sightings: seen, versions: map[name]*Version{}}, nil
+	return &Cache{entries: entries, traces: t, versions: map[name]*Version{}}, nil
 }
 
 // Close stops the cache's goroutines.
@@ -124,7 +125,6 @@ func (c *Cache) Open(model, version string, next prediction.Predictor, counters 
 	defer c.mu.Unlock()
 	c.lastID++
 	v := &Version{cache: c, name: name{model, version}, id: c.lastID, next: next, counters: counters}
-	v.admission.sightings = c.sightings
 	c.versions[v.name] = v
 	return v
 }
@@ -155,16 +155,19 @@ func (v *Version) Submit(r *prediction.Request) {
 		return
 	}
 	k := key{v.id, r.Input.Hash()}
-	if e := v.lookup(k, r.Input); e != nil {
-		v.counters.Hits.Inc()
-		if !e.used.Load() && e.used.CompareAndSwap(false, true) {
-			v.admission.usedFirst()
+	t := v.cache.traces.of(k)
+	if v.admission.worthLookup(k, t) {
+		if e := v.lookup(k, r.Input); e != nil {
+			v.counters.Hits.Inc()
+			if !e.used.Load() && e.used.CompareAndSwap(false, true) {
+				v.admission.hit()
+			}
+			r.Reply(prediction.Result{Outputs: e.outputs, Cached: true})
+			return
 		}
-		r.Reply(prediction.Result{Outputs: e.outputs, Cached: true})
-		return
 	}
 	v.counters.Misses.Inc()
-	if !v.admission.admit(k) {
+	if !v.admission.worthStore(k, t) {
 		v.next.Submit(r)
 		return
 	}
@@ -215,8 +218,9 @@ func (v *Version) remember(in *tensor.Input, outputs []*clipperv1.Tensor) {
 	k := key{v.id, in.Hash()}
 	// Of the input only the tensors are kept: nobody compares its encoded form.
 	v.cache.entries.Set(k, &entry{inputs: inputs, outputs: clone(outputs), weight: uint32(weight)})
+	v.cache.traces.of(k).note(stored)
 	v.counters.Stores.Inc()
-	v.admission.stored()
+	v.admission.store()
 	if v.disabled.Load() { // Purge may have passed between the check and the Set.
 		v.cache.entries.Invalidate(k)
 	}

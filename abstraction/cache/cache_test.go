@@ -244,6 +244,41 @@ func TestAdmission(t *testing.T) {
 	require.Greater(t, stores(scan), window, "when it is of use, everything is stored again")
 }
 
+// TestAdmission_findsWhatIsStored: little is looked up when little is stored, yet what is stored is
+// found, by each of the versions that are asked about the same inputs; and every request is counted.
+func TestAdmission_findsWhatIsStored(t *testing.T) {
+	// Fewer repetitions than make the versions store and look up everything again.
+	const versions, many, before, again = 4, 5000, 2, 5
+	c, n := newCache(t, 64<<20), newCounters()
+	var vs []*cache.Version
+	for i := range versions {
+		vs = append(vs, c.Open("m", fmt.Sprint(i), &model{says: fmt.Sprint(i)}, n))
+	}
+	asked, hits := 0, 0
+	rate := func(from, to int) float64 {
+		hitsBefore, askedBefore := hits, asked
+		for i := from; i < to; i++ {
+			for says, v := range vs {
+				r := ask(v, number(i))
+				require.Equal(t, fmt.Sprint(says), r.Outputs[0].Strings[0])
+				asked++
+				if r.Cached {
+					hits++
+				}
+			}
+		}
+		return float64(hits-hitsBefore) / float64(asked-askedBefore)
+	}
+	require.Zero(t, rate(0, many), "little is stored from now on")
+	// The traces are hints: a few of what is stored may have lost theirs.
+	require.Greater(t, rate(0, before), 0.9, "what was stored before")
+	require.Zero(t, rate(many, many+again))
+	require.Zero(t, rate(many, many+again), "stored now")
+	require.Greater(t, rate(many, many+again), 0.9, "and found")
+	require.InDelta(t, hits, testutil.ToFloat64(n.Hits), 0)
+	require.InDelta(t, asked-hits, testutil.ToFloat64(n.Misses), 0, "what is not looked up is a miss")
+}
+
 func TestCache_concurrently(t *testing.T) {
 	c := newCache(t, 64<<10)
 	var wg sync.WaitGroup
