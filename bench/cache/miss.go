@@ -23,8 +23,10 @@ import (
 )
 
 const (
-	missWindow  = 1500 * time.Millisecond
-	missRounds  = 7
+	// Many short rounds: what else goes on in the machine changes a query's processor time by some
+	// per cent from one window to the next, which is more than the cache does.
+	missWindow  = 500 * time.Millisecond
+	missRounds  = 31
 	missCallers = 64
 )
 
@@ -32,8 +34,34 @@ const (
 type missed struct {
 	// off and on are queries per second.
 	off, on float64
-	// cost is the share of processor time that it adds to a query; measured over gRPC only.
-	cost float64
+	// offCPU and onCPU are the seconds of processor time of a query.
+	offCPU, onCPU float64
+	// added is the share of processor time that the cache adds to a query: the median over the rounds.
+	added float64
+}
+
+// turns measures with the cache off and on in turn. measure is given 0 for off or 1 for on, and
+// returns queries per second and seconds of processor time a query.
+func turns(ctx context.Context, what string, log io.Writer, measure func(i int) (rate, cpu float64, err error)) (missed, error) {
+	var rates, cpus [2][]float64
+	var added []float64
+	for round := range missRounds {
+		for i := range 2 {
+			i = (i + round) % 2 // Which one comes first changes, so that neither gains by the order.
+			rate, cpu, err := measure(i)
+			if err != nil {
+				return missed{}, err
+			}
+			rates[i], cpus[i] = append(rates[i], rate), append(cpus[i], cpu)
+		}
+		added = append(added, cpus[1][round]/cpus[0][round]-1)
+		_, _ = fmt.Fprintf(log, "misses %s, round %d of %d: off %.0f/s, %.2f us, on %.0f/s, %.2f us\n",
+			what, round+1, missRounds, rates[0][round], 1e6*cpus[0][round], rates[1][round], 1e6*cpus[1][round])
+	}
+	return missed{
+		off: experiment.Median(rates[0]), on: experiment.Median(rates[1]),
+		offCPU: experiment.Median(cpus[0]), onCPU: experiment.Median(cpus[1]), added: experiment.Median(added),
+	}, ctx.Err()
 }
 
 // missesOutside measures the whole of Clipper. Its processor time says more than the throughput does,
@@ -67,41 +95,29 @@ func missesOutside(ctx context.Context, b system.Binaries, log io.Writer) (misse
 		systems[i], clients[i] = c, clipperv1.NewQueryServiceClient(conn)
 	}
 	var asked atomic.Int64
-	var rates, costs [2][]float64
-	var added []float64
-	for round := range missRounds {
-		for i := range systems {
-			i = (i + round) % 2 // Which one comes first changes, so that neither gains by the order.
-			before, err := systems[i].Processes[0].CPU()
-			if err != nil {
-				return missed{}, err
-			}
-			begin := asked.Load()
-			m := load.Closed(ctx, missCallers, missWindow, func(ctx context.Context) error {
-				answer, err := clients[i].Query(ctx, &clipperv1.QueryRequest{Application: "noop", Inputs: freshTensors(asked.Add(1))})
-				if err == nil && answer.IsDefault {
-					err = fmt.Errorf("the default output was given: %v", answer)
-				}
-				return err
-			})
-			if m.Errors > 0 {
-				return missed{}, fmt.Errorf("%d queries failed, one of them: %w", m.Errors, m.FirstError)
-			}
-			after, err := systems[i].Processes[0].CPU()
-			if err != nil {
-				return missed{}, err
-			}
-			rates[i] = append(rates[i], m.Throughput)
-			costs[i] = append(costs[i], (after-before).Seconds()/float64(asked.Load()-begin))
+	return turns(ctx, "over gRPC", log, func(i int) (rate, cpu float64, err error) {
+		before, err := systems[i].Processes[0].CPU()
+		if err != nil {
+			return 0, 0, err
 		}
-		added = append(added, costs[1][round]/costs[0][round]-1)
-		_, _ = fmt.Fprintf(log, "misses over gRPC, round %d of %d: off %.0f/s, %.1f us, on %.0f/s, %.1f us\n",
-			round+1, missRounds, rates[0][round], 1e6*costs[0][round], rates[1][round], 1e6*costs[1][round])
-	}
-	return missed{experiment.Median(rates[0]), experiment.Median(rates[1]), experiment.Median(added)}, ctx.Err()
+		begin := asked.Load()
+		m := load.Closed(ctx, missCallers, missWindow, func(ctx context.Context) error {
+			answer, err := clients[i].Query(ctx, &clipperv1.QueryRequest{Application: "noop", Inputs: freshTensors(asked.Add(1))})
+			if err == nil && answer.IsDefault {
+				err = fmt.Errorf("the default output was given: %v", answer)
+			}
+			return err
+		})
+		if m.Errors > 0 {
+			return 0, 0, fmt.Errorf("%d queries failed, one of them: %w", m.Errors, m.FirstError)
+		}
+		after, err := systems[i].Processes[0].CPU()
+		return m.Throughput, (after - before).Seconds() / float64(asked.Load()-begin), err
+	})
 }
 
-// missesInside measures the layer alone at its limit, where the cache weighs most.
+// missesInside measures the layer alone at its limit, where the cache weighs most. The processor time
+// is that of this process: the layer's and the generator's, without the container's.
 func missesInside(ctx context.Context, b system.Binaries, log io.Writer) (missed, error) {
 	var layers [2]*layer.Layer
 	for i := range layers {
@@ -112,23 +128,17 @@ func missesInside(ctx context.Context, b system.Binaries, log io.Writer) (missed
 		}
 		defer layers[i].Stop()
 	}
-	var rates [2][]float64
 	var asked int64
-	for round := range missRounds {
-		for i := range layers {
-			i = (i + round) % 2
-			begin := asked
-			rate, answers, err := layers[i].Saturate(ctx, layer.Saturation{
-				Outstanding: outstanding, Warm: missWindow / 4, For: missWindow,
-				Input: func(n int64) *tensor.Input { return tensor.FromTensors(freshTensors(begin + n)) },
-			})
-			if err != nil {
-				return missed{}, err
-			}
-			asked += 4*answers + outstanding // More than there were.
-			rates[i] = append(rates[i], rate)
-		}
-		_, _ = fmt.Fprintf(log, "misses beside the layer, round %d of %d: off %.0f/s, on %.0f/s\n", round+1, missRounds, rates[0][round], rates[1][round])
-	}
-	return missed{off: experiment.Median(rates[0]), on: experiment.Median(rates[1])}, nil
+	return turns(ctx, "beside the layer", log, func(i int) (rate, cpu float64, err error) {
+		begin := asked
+		var before, after time.Duration
+		rate, answers, err := layers[i].Saturate(ctx, layer.Saturation{
+			Outstanding: outstanding, Warm: missWindow / 4, For: missWindow,
+			Input: func(n int64) *tensor.Input { return tensor.FromTensors(freshTensors(begin + n)) },
+			Begin: func() { before = system.OwnCPU() },
+			End:   func() { after = system.OwnCPU() },
+		})
+		asked += 4*answers + outstanding // More than there were.
+		return rate, (after - before).Seconds() / float64(answers), err
+	})
 }

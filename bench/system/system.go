@@ -128,6 +128,13 @@ func (p *Process) CPU() (time.Duration, error) {
 	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }
 
+// OwnCPU returns the processor time that this process has used.
+func OwnCPU() time.Duration {
+	var used syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used) // Cannot fail.
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
+
 // Resident returns the memory of the process in bytes.
 func (p *Process) Resident() (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
