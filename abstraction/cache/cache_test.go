@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	patience = 10 * time.Second
 	tick     = 5 * time.Millisecond
-	// window is at most the number of stores before they are judged.
+	// window is the number of stores before they are judged.
 	window = 4096
 )
 
@@ -241,7 +241,7 @@ func TestAdmission(t *testing.T) {
 	for i := range 400 { // Seen, stored, used.
 		ask(v, number(fresh-1-i%100))
 	}
-	require.Greater(t, stores(scan), window, "when it is of use, everything is stored again")
+	require.GreaterOrEqual(t, stores(scan), window, "when it is of use, everything is stored again")
 }
 
 // TestAdmission_findsWhatIsStored: little is looked up when little is stored, yet what is stored is
@@ -271,7 +271,7 @@ func TestAdmission_findsWhatIsStored(t *testing.T) {
 	}
 	require.Zero(t, rate(0, many), "little is stored from now on")
 	// The traces are hints: a few of what is stored may have lost theirs.
-	require.Greater(t, rate(0, before), 0.9, "what was stored before")
+	require.Greater(t, rate(window-before, window), 0.9, "what was stored before")
 	require.Zero(t, rate(many, many+again))
 	require.Zero(t, rate(many, many+again), "stored now")
 	require.Greater(t, rate(many, many+again), 0.9, "and found")

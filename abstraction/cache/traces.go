@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	// bytesPerPlace and maxPlaces set the number of places for a cache's traces.
+	// bytesPerPlace and maxPlaces set the number of places for a cache's traces. There are no more
+	// than fit the processor's nearer caches: a miss would wait for the memory otherwise.
 	bytesPerPlace = 256
-	maxPlaces     = 1 << 18
+	maxPlaces     = 1 << 14
 )
 
 // traces remembers, by parts of their hashes, which inputs were asked about lately and which ones
