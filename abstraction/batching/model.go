@@ -37,8 +37,8 @@ const (
 	changed = 4
 	// company is the part of the time of one row that others may add to it although it is late.
 	company = 20
-	// forgotten is the number of batches that what was learned before a change counts for.
-	forgotten = 0.1
+	// remembered is the number of batches that what was learned before a change counts for.
+	remembered = 4
 	// trustedGrowth is how far beyond the largest size seen the model is believed.
 	trustedGrowth = 2
 	// buckets are the powers of two up to MaxBatchRows.
@@ -58,14 +58,17 @@ const (
 //     batch took longer, down by 0.01 of one when it did not. Each power of two has its own;
 //   - the hop, what a batch takes beyond the model's own time.
 //
-// A batch that takes more than twice what is expected is a stall: it counts as twice. The fourth in
-// a row is no stall but a model that has changed, and what was learned before is forgotten. Safe for
-// concurrent use.
+// A batch that takes more than twice what is expected is a stall: it counts as twice; one that takes
+// less than half counts as half. The fourth in a row on the same side is no stall but a replica that
+// has become slower or faster: all that was learned is scaled by as much, keeps its shape, and counts
+// for little from then on. What was seen of sizes that do not come any more is forgotten like the
+// line, so that a bad time does not rule them out for ever. Safe for concurrent use.
 type Model struct {
 	mu           sync.Mutex
 	learned      Learned
 	fixed, slope float64 // the line, seconds
-	outliers     int     // in a row
+	outliers     int     // in a row, on the same side
+	drift        float64 // the one of them that is nearest to what was expected, relative to that
 }
 
 // Learned is what a Model has learned, in a form that can be kept. Times are in seconds. The zero
@@ -159,6 +162,15 @@ func (l *Learned) limit(weight float64) {
 	}
 }
 
+// scale makes every batch seen so much longer.
+func (l *Learned) scale(factor float64) {
+	l.Time *= factor
+	l.RowsTime *= factor
+	for i := range l.Buckets {
+		l.Buckets[i].Time *= factor
+	}
+}
+
 // NewModel returns a model that believes the prior as much as a few batches; the zero Learned is no
 // prior.
 func NewModel(prior Learned) *Model {
@@ -186,16 +198,14 @@ func (m *Model) Observe(o Observation) {
 	defer m.mu.Unlock()
 	l := &m.learned
 	expected := m.expect(o.Rows)
-	if expected > 0 && o.Rows <= trustedGrowth*l.Largest && (t > outlier*expected || t < expected/outlier) {
-		if m.outliers++; m.outliers < changed {
-			t = min(max(t, expected/outlier), outlier*expected)
-		} else {
-			l.limit(forgotten)
-			l.Buckets = [buckets]Bucket{}
+	if expected > 0 && o.Rows <= trustedGrowth*l.Largest {
+		if t = m.plausible(t, expected); m.outliers == changed {
 			m.outliers = 0
+			l.scale(m.drift)
+			l.limit(remembered)
+			m.fit()
+			t, expected = o.Latency.Seconds(), m.expect(o.Rows)
 		}
-	} else {
-		m.outliers = 0
 	}
 	m.learnTail(o.Rows, t, expected)
 	const keep = 1 - 1.0/memory
@@ -206,6 +216,9 @@ func (m *Model) Observe(o Observation) {
 	l.Time = keep*l.Time + t
 	l.RowsRows = keep*l.RowsRows + n*n
 	l.RowsTime = keep*l.RowsTime + n*t
+	for i := range l.Buckets {
+		l.Buckets[i].Weight *= keep
+	}
 	b := &l.Buckets[bucket(o.Rows)]
 	b.Weight = min(b.Weight+1, bucketMemory)
 	b.Rows += (n - b.Rows) / b.Weight
@@ -215,6 +228,24 @@ func (m *Model) Observe(o Observation) {
 		l.Hop += ((o.Latency - o.Predict).Seconds() - l.Hop) / l.HopWeight
 	}
 	m.fit()
+}
+
+// plausible returns what a batch that took t seconds counts as, and counts outliers. The lock is held.
+func (m *Model) plausible(t, expected float64) float64 {
+	ratio := t / expected
+	if ratio <= outlier && ratio >= 1.0/outlier {
+		m.outliers = 0
+		return t
+	}
+	switch slower := ratio > 1; {
+	case m.outliers == 0 || slower != (m.drift > 1):
+		m.outliers, m.drift = 1, ratio
+	case slower:
+		m.outliers, m.drift = m.outliers+1, min(m.drift, ratio)
+	default:
+		m.outliers, m.drift = m.outliers+1, max(m.drift, ratio)
+	}
+	return min(max(t, expected/outlier), outlier*expected)
 }
 
 // fit solves the least squares: the slope is that of the data and, with a little weight, of the

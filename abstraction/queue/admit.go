@@ -18,7 +18,7 @@ const (
 
 	// probeEvery is the time after which a request is let in that seems hopeless, since what was
 	// learned may not be true any more.
-	probeEvery = time.Second
+	probeEvery = 100 * time.Millisecond
 	// patience is how long batches must have been kept small by late rows before the queue sheds and
 	// refuses, as a share of the time that queries have. A burst that the replicas can work off is
 	// over by then.
