@@ -207,7 +207,9 @@ func (m *Model) Observe(o Observation) {
 			t, expected = o.Latency.Seconds(), m.expect(o.Rows)
 		}
 	}
-	m.learnTail(o.Rows, t, expected)
+	if m.outliers <= 1 { // Those that follow an outlier are no sign of how often there are any.
+		m.learnTail(o.Rows, t, expected)
+	}
 	const keep = 1 - 1.0/memory
 	l.Observations++
 	l.Largest = max(l.Largest, o.Rows)
@@ -326,6 +328,14 @@ func (m *Model) Tail(rows int) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.tailTime(rows)
+}
+
+// Quick returns the time that a batch takes when all goes well: as much less than the mean as the tail
+// is more, but at least half of the mean; 0 when nothing is known.
+func (m *Model) Quick(rows int) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return seconds(m.expect(rows) * max(0.5, 1-m.tail(rows)))
 }
 
 func (m *Model) tailTime(rows int) time.Duration {

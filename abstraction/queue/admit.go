@@ -3,9 +3,9 @@
 package queue
 
 import (
-	"math"
 	"time"
 
+	"github.com/clipper-serving/clipper/abstraction/batching"
 	"github.com/clipper-serving/clipper/abstraction/metrics"
 	"github.com/clipper-serving/clipper/abstraction/prediction"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
@@ -23,9 +23,9 @@ const (
 	// refuses, as a share of the time that queries have. A burst that the replicas can work off is
 	// over by then.
 	patience = 0.5
-	// tolerance is the share of its target that a batch must reach under overload for nothing to be
-	// shed. Below, a late row costs more than itself.
-	tolerance = 0.5
+	// reserve is the part of what a batch may take longer than in the mean that a row must have left to
+	// be let in under overload. More refuses rows that would have been in time, less answers rows late.
+	reserve = 0.5
 	// calm is how long nothing must have been refused or shed for the overload to be over, in the same
 	// unit.
 	calm = 2
@@ -37,11 +37,12 @@ const (
 // load is what the queue knows of how much comes and how much can be answered. All is under the
 // queue's lock.
 //
-// There is overload when, for longer than a burst lasts, more rows wait than a batch is to have and
-// the most urgent one cannot afford such a batch: late rows then keep the batches small, which makes
-// more rows late. Shedding only when that persists is CoDel's idea (Nichols and Jacobson,
-// "Controlling Queue Delay", ACM Queue 2012). What cannot be answered in time is then refused when it
-// comes, since nobody is served by waiting for a refusal.
+// There is overload when a row comes that will be late even if all goes well, or when for longer than
+// a burst lasts the most urgent row cannot afford the batch that is to be made: late rows then keep the
+// batches small, which makes more rows late. Shedding only when that persists is CoDel's idea (Nichols
+// and Jacobson, "Controlling Queue Delay", ACM Queue 2012). Under overload, what may well be late is
+// refused when it comes, since nobody is served by waiting for a refusal, and batches have the size
+// that they are to have.
 type load struct {
 	// fine is when batches were last as large as they are to be, or all that waited.
 	fine int64
@@ -50,10 +51,8 @@ type load struct {
 	strained   int64
 	// budget is the time that the most urgent request of the last batch had when it came.
 	budget int64
-	// target is the size that the last batch was to have, mean and tail the mean and the 99th percentile
-	// of its time.
-	target     int
-	mean, tail int64
+	// lost is true when rows have become hopeless while they waited, since the last batch was made.
+	lost bool
 	// drain is the rows per second that the replicas answer at their target sizes.
 	drain float64
 	// fastest is the shortest time in which a replica answers one row; 0 when one is not known.
@@ -96,32 +95,43 @@ func (q *Queue) admit(it *Item, now int64, gone *drops) bool {
 
 func round(d int64) time.Duration { return time.Duration(d).Round(10 * time.Microsecond) }
 
-// excess returns, under overload, by how much longer than it can afford the request would wait for a
-// replica; 0 or less when it can be answered in time. The lock is held.
+// excess returns by how much longer than it can afford the request would wait for a replica; 0 or
+// less when it can be answered in time. The lock is held.
+//
+// It goes with the batch that is made when those before it have been taken, by the replica that is
+// free first. While there is no overload it gets the benefit of the doubt: it is refused when it will be
+// late even in a batch that is quick. Under overload it must have some reserve.
 func (q *Queue) excess(it *Item, now int64) int64 {
 	l := &q.load
-	if !l.overloaded || it.deadline == noDeadline || l.drain <= 0 || l.tail <= 0 {
+	if it.deadline == noDeadline {
 		return 0
 	}
-	if now-l.strained > calm*l.budget {
+	if l.overloaded && now-l.strained > calm*l.budget {
 		l.overloaded, l.fine = false, now
-		return 0
 	}
+	var next *Puller
 	free := int64(noDeadline)
 	for _, p := range q.pullers {
-		if len(q.items) == 0 && p.batches == 0 && p.waiting {
+		if p.mean == 0 || len(q.items) == 0 && p.batches == 0 && p.waiting {
 			return 0
 		}
-		free = min(free, max(p.until-now, 0))
+		if until := max(p.until-now, 0); until < free {
+			next, free = p, until
+		}
 	}
-	// It goes with the batch that is made when those before it have been taken.
-	before := q.ahead(it) / l.target * l.target
-	wait := free + int64(float64(before)/l.drain*float64(time.Second))
-	// The batch under way and its own may take longer than they do in the mean. With more replicas the
-	// next one that is free is sooner, and what one leaves over goes with the next.
-	k, spread := float64(len(q.pullers)), float64(l.tail-l.mean)
-	wait += int64(spread / k)
-	return wait + l.mean + int64(spread/math.Sqrt(k)) - (it.deadline - now)
+	if next == nil {
+		return 0
+	}
+	if len(q.items) >= next.target {
+		before := q.ahead(it) / next.target * next.target
+		free += int64(float64(before) / l.drain * float64(time.Second))
+	}
+	left := it.deadline - now
+	if late := free + next.quick - left; !l.overloaded {
+		l.overloaded = late > 0
+		return late
+	}
+	return free + next.mean + int64(reserve*float64(next.tail-next.mean)) - left
 }
 
 // ahead estimates how many rows that wait are more urgent than a request. The lock is held.
@@ -183,21 +193,22 @@ func (p *Puller) plan(now, start int64, gone *drops) (d decision) {
 		d.Rows = max(1, d.Rows)
 		d.slack, d.waiting = b.HeadSlack, b.Rows
 		l.budget = int64(b.HeadBudget)
-		if d.Target > 0 {
-			p.aim(d.Target)
-		} else {
-			p.aim(d.Rows)
-		}
-		switch {
-		case d.Target == 0 || b.HeadBudget == 0 || d.Rows >= min(d.Target, b.Rows):
+		p.aim(d.Decision)
+		size := min(d.Target, b.Rows)
+		if size == 0 || b.HeadBudget == 0 || d.Rows >= size && !l.lost {
 			l.fine = now
 			return d
-		case l.overloaded && float64(d.Rows) >= tolerance*float64(min(d.Target, b.Rows)):
-			return d
-		case !l.overloaded && (b.Rows <= d.Target || float64(now-l.fine) <= patience*float64(l.budget)):
+		}
+		if !l.overloaded && float64(now-l.fine) <= patience*float64(l.budget) {
+			l.lost = false
 			return d
 		}
-		l.overloaded, l.strained = true, now
+		l.overloaded, l.lost = true, false
+		if b.HeadSlack >= p.limits.Model.Quick(size) {
+			d.Rows = max(d.Rows, size)
+			return d
+		}
+		l.strained = now
 		if q.outranks(q.items[0].priority) {
 			return d
 		}
@@ -227,13 +238,18 @@ func (q *Queue) shed(gone *drops) {
 	q.drop(gone, q.pop().Request, metrics.DropShed, err)
 }
 
-// aim notes the size that a replica's batches are to have. The lock is held.
-func (p *Puller) aim(target int) {
-	l := &p.queue.load
-	p.target, p.rate = target, 0
-	if mean := p.limits.Model.Mean(target); mean > 0 {
-		l.target, l.mean, l.tail = target, int64(mean), int64(p.limits.Model.Tail(target))
-		p.rate = float64(target) / mean.Seconds()
+// aim notes the size that a replica's batches are to have, and how long such a batch takes. The lock is
+// held.
+func (p *Puller) aim(d batching.Decision) {
+	p.target, p.rate, p.quick, p.mean, p.tail = d.Target, 0, 0, 0, 0
+	if p.target == 0 {
+		p.target = d.Rows
+	}
+	if mean := p.limits.Model.Mean(p.target); mean > 0 {
+		p.rate = float64(p.target) / mean.Seconds()
+		if d.Target > 0 {
+			p.quick, p.mean, p.tail = int64(p.limits.Model.Quick(p.target)), int64(mean), int64(p.limits.Model.Tail(p.target))
+		}
 	}
 	p.queue.sumRates()
 }
@@ -251,7 +267,7 @@ func (q *Queue) sumRates() {
 func (q *Queue) learned() {
 	q.load.fastest = 0
 	for i, p := range q.pullers {
-		one := int64(p.limits.Model.Mean(1))
+		one := int64(p.limits.Model.Quick(1))
 		if i == 0 || one < q.load.fastest {
 			q.load.fastest = one
 		}

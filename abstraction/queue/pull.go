@@ -59,7 +59,9 @@ type Puller struct {
 	until   int64   // when they are expected to be answered
 	target  int     // the size that a batch is to have
 	rate    float64 // rows per second at that size
-	history history
+	// How long such a batch takes, as the model says; 0 when nothing is to be refused for it.
+	quick, mean, tail int64
+	history           history
 }
 
 // NewPuller returns the place of the replica with that id. While a goroutine is inside Pull and the

@@ -224,6 +224,7 @@ func (q *Queue) dropHeads(now int64, gone *drops) {
 		case it.deadline-now < q.load.fastest && !it.probe:
 			q.drop(gone, it.Request, metrics.DropHopeless, errLate)
 			q.pop()
+			q.load.lost = true
 		default:
 			return
 		}
