@@ -55,7 +55,8 @@ const (
 //     expected is the larger of the two, so that a model that is not linear is not underestimated;
 //   - the 99th percentile, as a factor on the mean, by stochastic approximation of the quantile
 //     (Robbins and Monro, "A Stochastic Approximation Method", 1951): up by 0.99 of a step when a
-//     batch took longer, down by 0.01 of one when it did not. Each power of two has its own;
+//     batch took longer, down by 0.01 of one when it did not. Each power of two has its own. Several
+//     in a row that take longer count once: then it is the mean that has changed;
 //   - the hop, what a batch takes beyond the model's own time.
 //
 // A batch that takes more than twice what is expected is a stall: it counts as twice; one that takes
@@ -66,9 +67,16 @@ const (
 type Model struct {
 	mu           sync.Mutex
 	learned      Learned
-	fixed, slope float64 // the line, seconds
-	outliers     int     // in a row, on the same side
-	drift        float64 // the one of them that is nearest to what was expected, relative to that
+	fixed, slope float64  // the line, seconds
+	outliers     []sample // in a row, on the same side
+	drift        float64  // the one of them that is nearest to what was expected, relative to that
+	above        bool     // the last batch took longer than the tail
+}
+
+// sample is a batch: its rows, and how many seconds it counts as.
+type sample struct {
+	rows int
+	time float64
 }
 
 // Learned is what a Model has learned, in a form that can be kept. Times are in seconds. The zero
@@ -190,29 +198,66 @@ func (m *Model) Learned() Learned {
 
 // Observe learns from a batch that was answered.
 func (m *Model) Observe(o Observation) {
-	t, n := o.Latency.Seconds(), float64(o.Rows)
-	if t <= 0 || n < 1 {
+	t := o.Latency.Seconds()
+	if t <= 0 || o.Rows < 1 {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := &m.learned
-	expected := m.expect(o.Rows)
-	if expected > 0 && o.Rows <= trustedGrowth*l.Largest {
-		if t = m.plausible(t, expected); m.outliers == changed {
-			m.outliers = 0
-			l.scale(m.drift)
-			l.limit(remembered)
-			m.fit()
-			t, expected = o.Latency.Seconds(), m.expect(o.Rows)
-		}
-	}
-	if m.outliers <= 1 { // Those that follow an outlier are no sign of how often there are any.
-		m.learnTail(o.Rows, t, expected)
-	}
-	const keep = 1 - 1.0/memory
 	l.Observations++
-	l.Largest = max(l.Largest, o.Rows)
+	expected := m.expect(o.Rows)
+	m.learnTail(o.Rows, t, expected)
+	if expected > 0 && o.Rows <= trustedGrowth*l.Largest && (t > outlier*expected || t < expected/outlier) {
+		m.suspect(o.Rows, t, expected)
+	} else {
+		m.believe()
+		m.learn(o.Rows, t)
+	}
+	if o.Predict > 0 && o.Predict <= o.Latency {
+		l.HopWeight = min(l.HopWeight+1, hopMemory)
+		l.Hop += ((o.Latency - o.Predict).Seconds() - l.Hop) / l.HopWeight
+	}
+}
+
+// suspect holds an outlier back until it is known whether it was a stall or the first batch after a
+// change. The lock is held.
+func (m *Model) suspect(rows int, t, expected float64) {
+	ratio, slower := t/expected, t > expected
+	if len(m.outliers) > 0 && slower != (m.drift > 1) {
+		m.believe()
+	}
+	switch {
+	case len(m.outliers) == 0:
+		m.drift = ratio
+	case slower:
+		m.drift = min(m.drift, ratio)
+	default:
+		m.drift = max(m.drift, ratio)
+	}
+	m.outliers = append(m.outliers, sample{rows, min(max(t, expected/outlier), outlier*expected)})
+	if len(m.outliers) < changed {
+		return
+	}
+	m.outliers = m.outliers[:0]
+	m.learned.scale(m.drift)
+	m.learned.limit(remembered)
+	m.learn(rows, t)
+}
+
+// believe learns from the outliers that were held back: they were stalls. The lock is held.
+func (m *Model) believe() {
+	for _, o := range m.outliers {
+		m.learn(o.rows, o.time)
+	}
+	m.outliers = m.outliers[:0]
+}
+
+// learn adds a batch to the line and the table. The lock is held.
+func (m *Model) learn(rows int, t float64) {
+	const keep = 1 - 1.0/memory
+	l, n := &m.learned, float64(rows)
+	l.Largest = max(l.Largest, rows)
 	l.Weight = keep*l.Weight + 1
 	l.Rows = keep*l.Rows + n
 	l.Time = keep*l.Time + t
@@ -221,33 +266,11 @@ func (m *Model) Observe(o Observation) {
 	for i := range l.Buckets {
 		l.Buckets[i].Weight *= keep
 	}
-	b := &l.Buckets[bucket(o.Rows)]
+	b := &l.Buckets[bucket(rows)]
 	b.Weight = min(b.Weight+1, bucketMemory)
 	b.Rows += (n - b.Rows) / b.Weight
 	b.Time += (t - b.Time) / b.Weight
-	if o.Predict > 0 && o.Predict <= o.Latency {
-		l.HopWeight = min(l.HopWeight+1, hopMemory)
-		l.Hop += ((o.Latency - o.Predict).Seconds() - l.Hop) / l.HopWeight
-	}
 	m.fit()
-}
-
-// plausible returns what a batch that took t seconds counts as, and counts outliers. The lock is held.
-func (m *Model) plausible(t, expected float64) float64 {
-	ratio := t / expected
-	if ratio <= outlier && ratio >= 1.0/outlier {
-		m.outliers = 0
-		return t
-	}
-	switch slower := ratio > 1; {
-	case m.outliers == 0 || slower != (m.drift > 1):
-		m.outliers, m.drift = 1, ratio
-	case slower:
-		m.outliers, m.drift = m.outliers+1, min(m.drift, ratio)
-	default:
-		m.outliers, m.drift = m.outliers+1, max(m.drift, ratio)
-	}
-	return min(max(t, expected/outlier), outlier*expected)
 }
 
 // fit solves the least squares: the slope is that of the data and, with a little weight, of the
@@ -274,13 +297,16 @@ func (m *Model) learnTail(rows int, t, expected float64) {
 	if b.Weight == 0 {
 		b.Tail = m.tail(rows)
 	}
-	if expected == 0 {
-		return
+	if expected == 0 || b.Weight < enough {
+		return // While the mean is not known, neither is what is above it.
 	}
-	if t/expected-1 > b.Tail {
-		b.Tail += tailStep * tailQuantile
-	} else {
+	switch above := t/expected-1 > b.Tail; {
+	case !above:
 		b.Tail = max(0, b.Tail-tailStep*(1-tailQuantile))
+		m.above = false
+	case !m.above:
+		b.Tail += tailStep * tailQuantile
+		m.above = true
 	}
 }
 

@@ -60,6 +60,9 @@ type pool struct {
 	batching *clipperv1.Batching
 	hop      time.Duration // what a batch takes besides, there and back together
 	inFlight int           // 0 means 1
+	// disturbed is by what factor a replica's batch takes longer, the batch-th of it, that begins at a
+	// time since the start; nil: never.
+	disturbed func(replica, batch int, at time.Duration) float64
 }
 
 // outcome is what became of the queries after warming up.
@@ -69,6 +72,7 @@ type outcome struct {
 	refusals  time.Duration   // the 95th percentile of the time to a refusal
 	batches   int
 	rows      int
+	queries   []query // all, in the order in which they came
 }
 
 func (o outcome) quantile(q float64) time.Duration {
@@ -97,6 +101,7 @@ func run(t *testing.T, p pool, l load) outcome {
 			p.fixed, p.perRow = 4*p.fixed, 4*p.perRow
 		}
 		c := newContainer(t, q, p, rand.New(rand.NewPCG(3, uint64(i))))
+		c.index = i
 		replicas[i] = c
 		pulls.Go(func() { c.pull(ctx) })
 	}
@@ -126,7 +131,7 @@ func run(t *testing.T, p pool, l load) outcome {
 	q.Close(ctx, errGone)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	o := outcome{}
+	o := outcome{queries: m.queries}
 	var refusals []time.Duration
 	for i, x := range m.queries {
 		require.Equal(t, 1, x.answers, "query %d", i)
@@ -188,6 +193,8 @@ type container struct {
 	controller batching.Controller
 	model      *batching.Model
 	random     *rand.Rand
+	index      int
+	started    time.Time
 
 	mu            sync.Mutex
 	free          time.Time // when it has done what it has
@@ -196,7 +203,7 @@ type container struct {
 }
 
 func newContainer(t *testing.T, q *queue.Queue, p pool, random *rand.Rand) *container {
-	c := &container{pool: p, random: random, model: batching.NewModel(batching.Learned{})}
+	c := &container{pool: p, random: random, started: time.Now(), model: batching.NewModel(batching.Learned{})}
 	var err error
 	c.controller, err = batching.New(p.batching, 0, c.model)
 	require.NoError(t, err)
@@ -226,6 +233,9 @@ func (c *container) work(items []queue.Item) {
 		took *= 3
 	}
 	sent := time.Now()
+	if c.disturbed != nil {
+		took *= c.disturbed(c.index, c.batches, sent.Sub(c.started))
+	}
 	begin := sent.Add(c.hop / 2)
 	if c.free.After(begin) {
 		begin = c.free
