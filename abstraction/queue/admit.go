@@ -123,8 +123,9 @@ func (q *Queue) excess(it *Item, now int64) int64 {
 		return 0
 	}
 	if len(q.items) >= next.target {
-		before := q.ahead(it) / next.target * next.target
-		free += int64(float64(before) / l.drain * float64(time.Second))
+		if before := q.ahead(it) / next.target * next.target; before > 0 && !next.holds(before+1, now+free) {
+			free += int64(float64(before) / l.drain * float64(time.Second))
+		}
 	}
 	left := it.deadline - now
 	if late := free + next.quick - left; !l.overloaded {
@@ -132,6 +133,14 @@ func (q *Queue) excess(it *Item, now int64) int64 {
 		return late
 	}
 	return free + next.mean + int64(reserve*float64(next.tail-next.mean)) - left
+}
+
+// holds reports whether the puller's next batch may have so many rows when it begins at the given time:
+// the most urgent one may leave time for more than a batch has that others follow for ever. The lock
+// is held.
+func (p *Puller) holds(rows int, start int64) bool {
+	b := p.queue.backlog(start)
+	return int64(b.HeadSlack) > p.tail && p.limits.Controller.Next(b).Rows >= rows
 }
 
 // ahead estimates how many rows that wait are more urgent than a request. The lock is held.
@@ -267,7 +276,10 @@ func (q *Queue) sumRates() {
 func (q *Queue) learned() {
 	q.load.fastest = 0
 	for i, p := range q.pullers {
-		one := int64(p.limits.Model.Quick(1))
+		one := int64(p.limits.Model.Mean(1))
+		if p.mean > 0 { // It refuses by prediction; what it let in gets the benefit of the doubt.
+			one = int64(p.limits.Model.Quick(1))
+		}
 		if i == 0 || one < q.load.fastest {
 			q.load.fastest = one
 		}

@@ -8,10 +8,8 @@ import (
 )
 
 const (
-	// autoShare is the part of a request's time that is waited at most when nothing else is said.
+	// autoShare is the part of a request's time that is waited at most.
 	autoShare = 10
-	// autoDelay is waited at most for requests without a deadline.
-	autoDelay = 5 * time.Millisecond
 	// rateMemory is the time over which the rate of arrivals is averaged.
 	rateMemory = 100 * time.Millisecond
 )
@@ -55,7 +53,8 @@ func (c *pace) measure(q *Queue, now int64) {
 // With AutoDelay it is held back while fewer rows wait than come during the fixed part of a batch's
 // time: waiting one moment longer costs a moment, and saves the fixed part of a batch for every batch
 // that need not be made. With n rows waiting, r coming per second and f that part, the time per row
-// falls while r·f > n. Else it is held back until it is full.
+// falls while r·f > n. It is never held back for longer than it takes itself, or for a good part of
+// the time that the most urgent row had. Else it is held back until it is full.
 func (p *Puller) hold(now int64, limit int) bool {
 	q, l := p.queue, &p.limits
 	rows := len(q.items)
@@ -69,11 +68,12 @@ func (p *Puller) hold(now int64, limit int) bool {
 		if float64(rows) >= q.pace.rate*fixed.Seconds() {
 			return false
 		}
-		if longest == 0 {
-			longest = autoDelay
-			if head.deadline != noDeadline {
-				longest = time.Duration(head.deadline-head.arrived) / autoShare
-			}
+		gain := l.Model.Mean(rows)
+		if head.deadline != noDeadline {
+			gain = min(gain, time.Duration(head.deadline-head.arrived)/autoShare)
+		}
+		if longest == 0 || gain < longest {
+			longest = gain
 		}
 	}
 	until := q.pace.oldest + int64(longest)

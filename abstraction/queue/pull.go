@@ -30,8 +30,8 @@ type Limits struct {
 	// MaxDelay is how long a batch that is not full is held back for more rows while the replica has
 	// nothing under way, from the arrival of the oldest row; 0: not at all.
 	MaxDelay time.Duration
-	// AutoDelay holds back only as far as it gains throughput, and for MaxDelay or, when that is 0, a
-	// share of the time that the most urgent request had.
+	// AutoDelay holds back only as far as it gains throughput, for no longer than the batch takes, or a
+	// share of the time that the most urgent request had, or MaxDelay when that is not 0.
 	AutoDelay bool
 }
 
