@@ -98,8 +98,8 @@ func round(d int64) time.Duration { return time.Duration(d).Round(10 * time.Micr
 // excess returns by how much longer than it can afford the request would wait for a replica; 0 or
 // less when it can be answered in time. The lock is held.
 //
-// It goes with the batch that is made when those before it have been taken, by the replica that is
-// free first. While there is no overload it gets the benefit of the doubt: it is refused when it will be
+// It goes with the batch that is made when those before it have been taken, by the replica that would
+// answer first. While there is no overload it gets the benefit of the doubt: it is refused when it will be
 // late even in a batch that is quick. Under overload it must have some reserve.
 func (q *Queue) excess(it *Item, now int64) int64 {
 	l := &q.load
@@ -109,13 +109,15 @@ func (q *Queue) excess(it *Item, now int64) int64 {
 	if l.overloaded && now-l.strained > calm*l.budget {
 		l.overloaded, l.fine = false, now
 	}
+	left := it.deadline - now
 	var next *Puller
 	free := int64(noDeadline)
 	for _, p := range q.pullers {
-		if p.mean == 0 || len(q.items) == 0 && p.batches == 0 && p.waiting {
+		able := p.one <= left || p.one <= l.fastest
+		if p.mean == 0 || able && len(q.items) == 0 && p.batches == 0 && p.waiting {
 			return 0
 		}
-		if until := max(p.until-now, 0); until < free {
+		if until := max(p.until-now, 0); next == nil || until+p.mean < free+next.mean {
 			next, free = p, until
 		}
 	}
@@ -127,7 +129,6 @@ func (q *Queue) excess(it *Item, now int64) int64 {
 			free += int64(float64(before) / l.drain * float64(time.Second))
 		}
 	}
-	left := it.deadline - now
 	if late := free + next.quick - left; !l.overloaded {
 		l.overloaded = late > 0
 		return late
@@ -204,6 +205,9 @@ func (p *Puller) plan(now, start int64, gone *drops) (d decision) {
 		l.budget = int64(b.HeadBudget)
 		p.aim(d.Decision)
 		size := min(d.Target, b.Rows)
+		if p.slow() {
+			return d
+		}
 		if size == 0 || b.HeadBudget == 0 || d.Rows >= size && !l.lost {
 			l.fine = now
 			return d
@@ -280,7 +284,7 @@ func (q *Queue) learned() {
 		if p.mean > 0 { // It refuses by prediction; what it let in gets the benefit of the doubt.
 			one = int64(p.limits.Model.Quick(1))
 		}
-		if i == 0 || one < q.load.fastest {
+		if p.one = one; i == 0 || one < q.load.fastest {
 			q.load.fastest = one
 		}
 	}

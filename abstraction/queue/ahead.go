@@ -15,6 +15,10 @@ const (
 	// shareBelow is the share of what the replicas can answer from which on none leaves rows to others:
 	// smaller batches would have them answered sooner, but fewer of them.
 	shareBelow = 0.5
+	// muchSlower is the factor from the fastest replica's time on which a replica sheds nothing.
+	muchSlower = 2
+	// slowProbeEvery is the time after which a replica that leaves rows to faster ones takes one.
+	slowProbeEvery = 500 * time.Millisecond
 	// sharing is the number of bisections that find how rows are shared among replicas.
 	sharing = 16
 )
@@ -25,10 +29,29 @@ func (p *Puller) mayTake(now int64) bool {
 	case p.batches >= p.limits.InFlight:
 		return false
 	case p.batches == 0:
-		return true
+		return !p.leaves(now)
 	}
 	return p.mayTakeAhead(now)
 }
+
+// leaves reports whether the puller leaves what waits to faster ones, since it would be late with the
+// most urgent row and they need not be. Now and then it takes a row all the same, to learn whether it
+// is still slow, and after one that it answered fast at once the next. The lock is held.
+func (p *Puller) leaves(now int64) bool {
+	q := p.queue
+	if p.one <= q.items[0].deadline-now || p.one == q.load.fastest {
+		return false
+	}
+	every := slowProbeEvery
+	if q.load.overloaded { // What it takes would be refused.
+		every = probeEvery
+	}
+	return now-p.probed < int64(every)
+}
+
+// slow reports whether another replica is much faster, so that what is lost to this one is not to it.
+// The lock is held.
+func (p *Puller) slow() bool { return p.one > muchSlower*p.queue.load.fastest }
 
 // mayTakeAhead reports whether a replica that is busy may be sent its next batch, so that it is there
 // when the one before is done. That hides the way there and back, but the rows are then bound to this

@@ -61,6 +61,8 @@ type Puller struct {
 	rate    float64 // rows per second at that size
 	// How long such a batch takes, as the model says; 0 when nothing is to be refused for it.
 	quick, mean, tail int64
+	one               int64 // how long one row takes at best
+	probed            int64 // when it last took a row that it will be late with
 	history           history
 }
 
@@ -171,6 +173,9 @@ func (p *Puller) take(now int64, dst []Item, gone *drops) []Item {
 	if p.batches > 0 {
 		start = max(now, p.until)
 	}
+	if p.one > q.items[0].deadline-now {
+		p.probed = now
+	}
 	d := p.plan(now, start, gone)
 	if len(q.items) == 0 {
 		q.settle()
@@ -257,6 +262,9 @@ func (p *Puller) Done(rows int) *[]Item {
 }
 
 func (p *Puller) finish(rows int, now int64) {
+	if p.until-now > int64(p.limits.Model.Mean(rows))/2 {
+		p.probed = now - int64(slowProbeEvery)
+	}
 	p.batches--
 	p.rows -= rows
 	p.until = now
@@ -316,9 +324,9 @@ func (q *Queue) wake() {
 	if rows == 0 || len(q.waiting) == 0 || q.corked {
 		return
 	}
-	idle := 0
+	idle, now := 0, q.now()
 	for _, w := range q.waiting {
-		if w.batches > 0 {
+		if w.batches > 0 || w.leaves(now) {
 			continue
 		}
 		w.call()
@@ -330,7 +338,7 @@ func (q *Queue) wake() {
 		return
 	}
 	for _, w := range q.waiting {
-		if w.mayTake(q.now()) {
+		if w.mayTake(now) {
 			w.call()
 			return
 		}

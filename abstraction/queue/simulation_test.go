@@ -352,6 +352,20 @@ func TestSimulation_slowReplica(t *testing.T) {
 	require.GreaterOrEqual(t, simulate(t, p, at20ms(0.95*0.95*3.25*one)).inTime, 0.98)
 }
 
+// TestSimulation_hopelessReplica: one replica of four takes longer for one row than queries have. The
+// others answer what it would have been late with, at low load too, where it is often idle.
+func TestSimulation_hopelessReplica(t *testing.T) {
+	for rate, least := range map[float64]float64{100: 0.97, 1000: 0.99, 80000: 0.99} {
+		p := pool{profile: profiles[1], replicas: 4, disturbed: func(replica, _ int, _ time.Duration) float64 {
+			if replica == 0 {
+				return 30
+			}
+			return 1
+		}}
+		require.GreaterOrEqual(t, simulate(t, p, at20ms(rate)).inTime, least, "%v/s", rate)
+	}
+}
+
 // TestSimulation_aheadWhereItHelps: a second batch under way hides the way to a container where that
 // is long for the batch, and changes nothing where it is short.
 func TestSimulation_aheadWhereItHelps(t *testing.T) {
