@@ -73,6 +73,33 @@ func TestModel_followsAChange(t *testing.T) {
 	}
 }
 
+// TestModel_aChangeKeepsTheCurve: four batches of one size tell how much slower a replica has become, and
+// what was known of other sizes still says how the time goes with the size.
+func TestModel_aChangeKeepsTheCurve(t *testing.T) {
+	m := batching.NewModel(batching.Learned{})
+	newNoisy(2*time.Millisecond, 40*time.Microsecond).teach(m, 1000, 100)
+	slower := newNoisy(10*time.Millisecond, 200*time.Microsecond)
+	for range 4 {
+		m.Observe(slower.observation(100))
+	}
+	for _, rows := range []int{1, 10, 50, 100} {
+		near(t, 10*time.Millisecond+time.Duration(rows)*200*time.Microsecond, m.Mean(rows), 0.25, "mean")
+	}
+	require.Less(t, m.Tail(100), m.Mean(100)*3/2, "the change is not taken for a tail")
+}
+
+// TestModel_forgetsABadTime: a size that was slow for a while, and is avoided since, is not avoided for ever.
+func TestModel_forgetsABadTime(t *testing.T) {
+	m, c := batching.NewModel(batching.Learned{}), newNoisy(time.Millisecond, 20*time.Microsecond)
+	c.teach(m, 500, 100)
+	for range 10 {
+		m.Observe(batching.Observation{Rows: 150, Latency: 7 * time.Millisecond})
+	}
+	require.Greater(t, m.Mean(150), 6*time.Millisecond)
+	c.teach(m, 1500, 100)
+	near(t, 4*time.Millisecond, m.Mean(150), 0.1, "mean")
+}
+
 func TestModel_isNotFooledByACurve(t *testing.T) {
 	m := batching.NewModel(batching.Learned{})
 	random := rand.New(rand.NewPCG(1, 1))

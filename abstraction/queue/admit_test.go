@@ -45,7 +45,7 @@ func TestSubmit_hopelessIsRefusedAtOnce(t *testing.T) {
 		p := newPuller(q, knowing(t, 10*time.Millisecond, time.Millisecond))
 		batches := pulling(t, p)
 		q.Submit(request(s, 0, time.Now().Add(5*time.Millisecond)))
-		require.Len(t, got(t, batches), 1, "one a second is tried all the same")
+		require.Len(t, got(t, batches), 1, "now and then one is tried all the same")
 		q.Submit(request(s, 1, time.Now().Add(5*time.Millisecond)))
 		require.Equal(t, deadline, s.status(1))
 		require.Contains(t, s.all(1)[0].Err.Message, "had 5ms left, and the model takes")
