@@ -37,7 +37,7 @@ const (
 // load is what the queue knows of how much comes and how much can be answered. All is under the
 // queue's lock.
 //
-// There is overload when a row comes that will be late even if all goes well, or when for longer than
+// There is overload when a row comes that will probably be late, or when for longer than
 // a burst lasts the most urgent row cannot afford the batch that is to be made: late rows then keep the
 // batches small, which makes more rows late. Shedding only when that persists is CoDel's idea (Nichols
 // and Jacobson, "Controlling Queue Delay", ACM Queue 2012). Under overload, what may well be late is
@@ -99,8 +99,8 @@ func round(d int64) time.Duration { return time.Duration(d).Round(10 * time.Micr
 // less when it can be answered in time. The lock is held.
 //
 // It goes with the batch that is made when those before it have been taken, by the replica that would
-// answer first. While there is no overload it gets the benefit of the doubt: it is refused when it will be
-// late even in a batch that is quick. Under overload it must have some reserve.
+// answer first. While there is no overload it is refused when it will be late by the mean, since it then
+// is as likely late as not. Under overload it must have some reserve.
 func (q *Queue) excess(it *Item, now int64) int64 {
 	l := &q.load
 	if it.deadline == noDeadline {
@@ -129,11 +129,12 @@ func (q *Queue) excess(it *Item, now int64) int64 {
 			free += int64(float64(before) / l.drain * float64(time.Second))
 		}
 	}
-	if late := free + next.quick - left; !l.overloaded {
-		l.overloaded = late > 0
-		return late
+	late := free + next.mean - left
+	if l.overloaded {
+		return late + int64(reserve*float64(next.tail-next.mean))
 	}
-	return free + next.mean + int64(reserve*float64(next.tail-next.mean)) - left
+	l.overloaded = late > 0
+	return late
 }
 
 // holds reports whether the puller's next batch may have so many rows when it begins at the given time:
@@ -254,14 +255,14 @@ func (q *Queue) shed(gone *drops) {
 // aim notes the size that a replica's batches are to have, and how long such a batch takes. The lock is
 // held.
 func (p *Puller) aim(d batching.Decision) {
-	p.target, p.rate, p.quick, p.mean, p.tail = d.Target, 0, 0, 0, 0
+	p.target, p.rate, p.mean, p.tail = d.Target, 0, 0, 0
 	if p.target == 0 {
 		p.target = d.Rows
 	}
 	if mean := p.limits.Model.Mean(p.target); mean > 0 {
 		p.rate = float64(p.target) / mean.Seconds()
 		if d.Target > 0 {
-			p.quick, p.mean, p.tail = int64(p.limits.Model.Quick(p.target)), int64(mean), int64(p.limits.Model.Tail(p.target))
+			p.mean, p.tail = int64(mean), int64(p.limits.Model.Tail(p.target))
 		}
 	}
 	p.queue.sumRates()

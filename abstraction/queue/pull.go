@@ -60,10 +60,10 @@ type Puller struct {
 	target  int     // the size that a batch is to have
 	rate    float64 // rows per second at that size
 	// How long such a batch takes, as the model says; 0 when nothing is to be refused for it.
-	quick, mean, tail int64
-	one               int64 // how long one row takes at best
-	probed            int64 // when it last took a row that it will be late with
-	history           history
+	mean, tail int64
+	one        int64 // how long one row takes at best
+	probed     int64 // when it last took a row that it will be late with
+	history    history
 }
 
 // NewPuller returns the place of the replica with that id. While a goroutine is inside Pull and the
