@@ -37,12 +37,11 @@ const (
 // load is what the queue knows of how much comes and how much can be answered. All is under the
 // queue's lock.
 //
-// There is overload when a row comes that will probably be late, or when for longer than
-// a burst lasts the most urgent row cannot afford the batch that is to be made: late rows then keep the
-// batches small, which makes more rows late. Shedding only when that persists is CoDel's idea (Nichols
-// and Jacobson, "Controlling Queue Delay", ACM Queue 2012). Under overload, what may well be late is
-// refused when it comes, since nobody is served by waiting for a refusal, and batches have the size
-// that they are to have.
+// What will probably be late is refused when it comes, since nobody is served by waiting for a refusal.
+// There is overload when for longer than a burst lasts the most urgent row cannot afford the batch that
+// is to be made: late rows then keep the batches small, which makes more rows late. Shedding only when
+// that persists is CoDel's idea (Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 2012).
+// Under overload batches have the size that they are to have, and rows are let in with some reserve.
 type load struct {
 	// fine is when batches were last as large as they are to be, or all that waited.
 	fine int64
@@ -66,7 +65,7 @@ type load struct {
 // held.
 func (q *Queue) admit(it *Item, now int64, gone *drops) bool {
 	if it.deadline != noDeadline && it.deadline-now < q.load.fastest {
-		if now-q.load.probed < int64(probeEvery) {
+		if now-q.load.probed < int64(probeEvery) || !q.idle() {
 			q.drop(gone, it.Request, metrics.DropHopeless, prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_DEADLINE,
 				"the query had %v left, and the model takes %v for one row: allow more time", round(it.deadline-now), round(q.load.fastest)))
 			return false
@@ -84,12 +83,22 @@ func (q *Queue) admit(it *Item, now int64, gone *drops) bool {
 		return true
 	}
 	q.load.strained = now
-	if q.outrank(it, gone) {
+	if q.load.overloaded && q.outrank(it, gone) {
 		return true
 	}
 	err := prediction.Errorf(clipperv1.PredictionStatus_PREDICTION_STATUS_OVERLOADED, "the model is overloaded: behind the %d rows that wait, the query would be late", len(q.items))
 	err.RetryAfter = min(max(time.Duration(over), minRetryAfter), maxRetryAfter)
 	q.drop(gone, it.Request, metrics.DropOverloaded, err)
+	return false
+}
+
+// idle reports whether a replica would take a row at once. The lock is held.
+func (q *Queue) idle() bool {
+	for _, p := range q.waiting {
+		if p.batches == 0 {
+			return len(q.items) == 0
+		}
+	}
 	return false
 }
 
@@ -99,8 +108,9 @@ func round(d int64) time.Duration { return time.Duration(d).Round(10 * time.Micr
 // less when it can be answered in time. The lock is held.
 //
 // It goes with the batch that is made when those before it have been taken, by the replica that would
-// answer first. While there is no overload it is refused when it will be late by the mean, since it then
-// is as likely late as not. Under overload it must have some reserve.
+// answer first. A replica that is idle, perhaps since it holds rows back, can have it at once. It is refused
+// when it will be late by the mean, since it then is as likely late as not. Under overload it must have
+// some reserve.
 func (q *Queue) excess(it *Item, now int64) int64 {
 	l := &q.load
 	if it.deadline == noDeadline {
@@ -114,7 +124,7 @@ func (q *Queue) excess(it *Item, now int64) int64 {
 	free := int64(noDeadline)
 	for _, p := range q.pullers {
 		able := p.one <= left || p.one <= l.fastest
-		if p.mean == 0 || able && len(q.items) == 0 && p.batches == 0 && p.waiting {
+		if p.mean == 0 || able && p.batches == 0 && p.waiting {
 			return 0
 		}
 		if until := max(p.until-now, 0); next == nil || until+p.mean < free+next.mean {
@@ -131,9 +141,8 @@ func (q *Queue) excess(it *Item, now int64) int64 {
 	}
 	late := free + next.mean - left
 	if l.overloaded {
-		return late + int64(reserve*float64(next.tail-next.mean))
+		late += int64(reserve * float64(next.tail-next.mean))
 	}
-	l.overloaded = late > 0
 	return late
 }
 
