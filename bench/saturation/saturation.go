@@ -21,8 +21,6 @@ import (
 )
 
 const (
-	// outstanding is more than two of the largest batches that the objective allows.
-	outstanding = 4096
 	// climb is the time that aimd needs to get from one row to a thousand.
 	climb  = 12 * time.Second
 	settle = 2 * time.Second
@@ -36,12 +34,20 @@ var Experiment = experiment.Experiment{
 	Run:     layer.Run(run),
 }
 
+// outstanding is more than two of the largest batches that the objective allows.
+func outstanding(profile string) int {
+	if profile == "kernel_svm" { // Batches of two.
+		return 64
+	}
+	return 4096
+}
+
 var controllers = []string{"none", "aimd", "quantile", "slo"}
 
 func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Result, error) {
 	r := &experiment.Result{
-		Load: fmt.Sprintf("closed loop beside the layer, %d queries of 16 floats outstanding, one replica; latency objective of a batch %v, queries have a minute; %v each after %v (aimd, quantile: %v)",
-			outstanding, layer.Objective, window, settle, climb),
+		Load: fmt.Sprintf("closed loop beside the layer, %d queries of 16 floats outstanding (kernel_svm: %d), one replica; latency objective of a batch %v, queries have a minute; %v each after %v (aimd, quantile: %v)",
+			outstanding("noop"), outstanding("kernel_svm"), layer.Objective, window, settle, climb),
 		Columns: []string{"profile", "controller", "queries/s", "rows/batch", "batches within 20 ms %", "over none", "paper/s", "paper over none"},
 		Plot:    &experiment.Plot{Title: "Throughput, batches of 20 ms", Y: "queries/s", Names: batching.Profiles, LogY: true},
 	}
@@ -100,7 +106,7 @@ func measure(ctx context.Context, b system.Binaries, profile, controller string)
 	var before, after layer.BatchCounts
 	var beforeErr, afterErr error
 	m.rate, _, err = l.Saturate(ctx, layer.Saturation{
-		Outstanding: outstanding, Warm: warm, For: window,
+		Outstanding: outstanding(profile), Warm: warm, For: window,
 		Input: func(n int64) *tensor.Input { return tensor.FromTensors(l.Rows[n%int64(len(l.Rows))]) },
 		Begin: func() { before, beforeErr = l.BatchCounts() },
 		End:   func() { after, afterErr = l.BatchCounts() },
