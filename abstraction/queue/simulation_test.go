@@ -299,8 +299,9 @@ func TestSimulation_overload(t *testing.T) {
 	}
 }
 
-// TestSimulation_belowCapacity: at 90 % of it, 99 % of the queries are answered in time, also at once
-// after nothing was known.
+// TestSimulation_belowCapacity: at 85 % of rates that are somewhat above the capacity, 98.5 % of the
+// queries are answered in time, also at once after nothing was known. Whether it is 99 % at 90 % of the
+// capacity itself, as is wanted, needs more queries than a test can have: the experiments tell.
 func TestSimulation_belowCapacity(t *testing.T) {
 	for _, profile := range profiles {
 		for i, replicas := range []int{1, 4} {

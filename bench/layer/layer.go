@@ -197,7 +197,7 @@ func (l *Layer) AwaitReady(ctx context.Context) error {
 	}
 }
 
-// SetBatching changes how queries are batched. What was learned is forgotten.
+// SetBatching changes how queries are batched. The replicas' learned latencies are kept.
 func (l *Layer) SetBatching(b *clipperv1.Batching) error {
 	return l.Version.Update(b, &clipperv1.Cache{Disabled: !l.cfg.Cached})
 }
