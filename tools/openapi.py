@@ -108,7 +108,8 @@ def operations(spec: dict) -> None:
                 "schema": {"$ref": f"#/definitions/{ERROR_BODY}"},
             }
             if method["operationId"] == "ApplicationService_UpdateApplication":
-                method["parameters"][-1]["schema"]["example"] = PATCH_EXAMPLE
+                body = next(p for p in method["parameters"] if p["in"] == "body")
+                body["schema"]["example"] = PATCH_EXAMPLE
         paths.setdefault(path.replace(".name}", "}"), {}).update(methods)
     spec["paths"] = dict(sorted(paths.items()))
     used = {tag for methods in paths.values() for method in methods.values() for tag in method["tags"]}

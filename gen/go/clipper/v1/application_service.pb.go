@@ -27,6 +27,117 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// DecisionLogFormat is a form of the decision log's files.
+type DecisionLogFormat int32
+
+const (
+	// JSON lines.
+	DecisionLogFormat_DECISION_LOG_FORMAT_UNSPECIFIED DecisionLogFormat = 0
+	// One JSON object in each line.
+	DecisionLogFormat_DECISION_LOG_FORMAT_JSON_LINES DecisionLogFormat = 1
+	// Apache Parquet.
+	DecisionLogFormat_DECISION_LOG_FORMAT_PARQUET DecisionLogFormat = 2
+)
+
+// Enum value maps for DecisionLogFormat.
+var (
+	DecisionLogFormat_name = map[int32]string{
+		0: "DECISION_LOG_FORMAT_UNSPECIFIED",
+		1: "DECISION_LOG_FORMAT_JSON_LINES",
+		2: "DECISION_LOG_FORMAT_PARQUET",
+	}
+	DecisionLogFormat_value = map[string]int32{
+		"DECISION_LOG_FORMAT_UNSPECIFIED": 0,
+		"DECISION_LOG_FORMAT_JSON_LINES":  1,
+		"DECISION_LOG_FORMAT_PARQUET":     2,
+	}
+)
+
+func (x DecisionLogFormat) Enum() *DecisionLogFormat {
+	p := new(DecisionLogFormat)
+	*p = x
+	return p
+}
+
+func (x DecisionLogFormat) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DecisionLogFormat) Descriptor() protoreflect.EnumDescriptor {
+	return file_clipper_v1_application_service_proto_enumTypes[0].Descriptor()
+}
+
+func (DecisionLogFormat) Type() protoreflect.EnumType {
+	return &file_clipper_v1_application_service_proto_enumTypes[0]
+}
+
+func (x DecisionLogFormat) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DecisionLogFormat.Descriptor instead.
+func (DecisionLogFormat) EnumDescriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{0}
+}
+
+// Loss is how a prediction is compared with the truth. A reward r is the loss 1 - r instead.
+type Loss int32
+
+const (
+	// Zero-one for labels and scores, absolute for numbers.
+	Loss_LOSS_UNSPECIFIED Loss = 0
+	// Labels, and scores by the class of the largest: 0 when right, 1 when wrong.
+	Loss_LOSS_ZERO_ONE Loss = 1
+	// Numbers: the absolute error divided by the range. Scores with a list as truth: half the sum of
+	// the absolute differences; with a class as truth, the list that is 1 there and 0 elsewhere.
+	Loss_LOSS_ABSOLUTE Loss = 2
+	// Scores that are probabilities: the negative natural logarithm of the true class's, at most 1.
+	Loss_LOSS_LOG Loss = 3
+)
+
+// Enum value maps for Loss.
+var (
+	Loss_name = map[int32]string{
+		0: "LOSS_UNSPECIFIED",
+		1: "LOSS_ZERO_ONE",
+		2: "LOSS_ABSOLUTE",
+		3: "LOSS_LOG",
+	}
+	Loss_value = map[string]int32{
+		"LOSS_UNSPECIFIED": 0,
+		"LOSS_ZERO_ONE":    1,
+		"LOSS_ABSOLUTE":    2,
+		"LOSS_LOG":         3,
+	}
+)
+
+func (x Loss) Enum() *Loss {
+	p := new(Loss)
+	*p = x
+	return p
+}
+
+func (x Loss) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Loss) Descriptor() protoreflect.EnumDescriptor {
+	return file_clipper_v1_application_service_proto_enumTypes[1].Descriptor()
+}
+
+func (Loss) Type() protoreflect.EnumType {
+	return &file_clipper_v1_application_service_proto_enumTypes[1]
+}
+
+func (x Loss) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Loss.Descriptor instead.
+func (Loss) EnumDescriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{1}
+}
+
 // OutputKind says how outputs are read, combined and compared.
 type OutputKind int32
 
@@ -70,11 +181,11 @@ func (x OutputKind) String() string {
 }
 
 func (OutputKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_clipper_v1_application_service_proto_enumTypes[0].Descriptor()
+	return file_clipper_v1_application_service_proto_enumTypes[2].Descriptor()
 }
 
 func (OutputKind) Type() protoreflect.EnumType {
-	return &file_clipper_v1_application_service_proto_enumTypes[0]
+	return &file_clipper_v1_application_service_proto_enumTypes[2]
 }
 
 func (x OutputKind) Number() protoreflect.EnumNumber {
@@ -83,7 +194,64 @@ func (x OutputKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OutputKind.Descriptor instead.
 func (OutputKind) EnumDescriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{0}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{2}
+}
+
+// CanaryState is what a canary is doing.
+type CanaryState int32
+
+const (
+	// Not set.
+	CanaryState_CANARY_STATE_UNSPECIFIED CanaryState = 0
+	// Its share grows while nothing is worse.
+	CanaryState_CANARY_STATE_RUNNING CanaryState = 1
+	// It has its final share.
+	CanaryState_CANARY_STATE_PROMOTED CanaryState = 2
+	// It was worse, and has no share any more.
+	CanaryState_CANARY_STATE_ROLLED_BACK CanaryState = 3
+)
+
+// Enum value maps for CanaryState.
+var (
+	CanaryState_name = map[int32]string{
+		0: "CANARY_STATE_UNSPECIFIED",
+		1: "CANARY_STATE_RUNNING",
+		2: "CANARY_STATE_PROMOTED",
+		3: "CANARY_STATE_ROLLED_BACK",
+	}
+	CanaryState_value = map[string]int32{
+		"CANARY_STATE_UNSPECIFIED": 0,
+		"CANARY_STATE_RUNNING":     1,
+		"CANARY_STATE_PROMOTED":    2,
+		"CANARY_STATE_ROLLED_BACK": 3,
+	}
+)
+
+func (x CanaryState) Enum() *CanaryState {
+	p := new(CanaryState)
+	*p = x
+	return p
+}
+
+func (x CanaryState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CanaryState) Descriptor() protoreflect.EnumDescriptor {
+	return file_clipper_v1_application_service_proto_enumTypes[3].Descriptor()
+}
+
+func (CanaryState) Type() protoreflect.EnumType {
+	return &file_clipper_v1_application_service_proto_enumTypes[3]
+}
+
+func (x CanaryState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CanaryState.Descriptor instead.
+func (CanaryState) EnumDescriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{3}
 }
 
 // Application is what a client queries.
@@ -125,8 +293,18 @@ type Application struct {
 	// RESOURCE_EXHAUSTED (429) and the time after which to try again, instead of being answered with the
 	// default output.
 	RefuseOverload bool `protobuf:"varint,15,opt,name=refuse_overload,json=refuseOverload,proto3" json:"refuse_overload,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// True: the answer is given before the deadline as soon as the models that are still missing
+	// cannot change it, whatever they say. What they say is still learned from.
+	AnswerEarly bool `protobuf:"varint,16,opt,name=answer_early,json=answerEarly,proto3" json:"answer_early,omitempty"`
+	// How long the state of a context is kept after its last feedback, from 1 min. Default 0: for ever.
+	ContextLifetime *durationpb.Duration `protobuf:"bytes,17,opt,name=context_lifetime,json=contextLifetime,proto3" json:"context_lifetime,omitempty"`
+	// Which decisions are logged for evaluation; absent: none.
+	DecisionLog *DecisionLog `protobuf:"bytes,18,opt,name=decision_log,json=decisionLog,proto3" json:"decision_log,omitempty"`
+	// A model whose share of the queries grows by itself while nothing is worse for it; absent: none.
+	// The policy is "static".
+	Canary        *Canary `protobuf:"bytes,19,opt,name=canary,proto3" json:"canary,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Application) Reset() {
@@ -264,6 +442,220 @@ func (x *Application) GetRefuseOverload() bool {
 	return false
 }
 
+func (x *Application) GetAnswerEarly() bool {
+	if x != nil {
+		return x.AnswerEarly
+	}
+	return false
+}
+
+func (x *Application) GetContextLifetime() *durationpb.Duration {
+	if x != nil {
+		return x.ContextLifetime
+	}
+	return nil
+}
+
+func (x *Application) GetDecisionLog() *DecisionLog {
+	if x != nil {
+		return x.DecisionLog
+	}
+	return nil
+}
+
+func (x *Application) GetCanary() *Canary {
+	if x != nil {
+		return x.Canary
+	}
+	return nil
+}
+
+// DecisionLog says which decisions a selector writes to its decision log, with what they led to.
+type DecisionLog struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The share of the queries that is logged, drawn at random, from 0 to 1.
+	SampleRate float64 `protobuf:"fixed64,1,opt,name=sample_rate,json=sampleRate,proto3" json:"sample_rate,omitempty"`
+	// The form of the files.
+	Format        DecisionLogFormat `protobuf:"varint,2,opt,name=format,proto3,enum=clipper.v1.DecisionLogFormat" json:"format,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecisionLog) Reset() {
+	*x = DecisionLog{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecisionLog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecisionLog) ProtoMessage() {}
+
+func (x *DecisionLog) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecisionLog.ProtoReflect.Descriptor instead.
+func (*DecisionLog) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DecisionLog) GetSampleRate() float64 {
+	if x != nil {
+		return x.SampleRate
+	}
+	return 0
+}
+
+func (x *DecisionLog) GetFormat() DecisionLogFormat {
+	if x != nil {
+		return x.Format
+	}
+	return DecisionLogFormat_DECISION_LOG_FORMAT_UNSPECIFIED
+}
+
+// Canary is a model that is let in step by step. Its share of the queries grows only while tests that
+// hold at any time, however often one looks, say that it is not worse than the baseline; as soon as one
+// says that it is worse, its share becomes 0.
+type Canary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The model that is let in, as the application lists it: "name" or "name:version".
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// The model that it is compared with. Default: the only other one that may answer.
+	Baseline string `protobuf:"bytes,2,opt,name=baseline,proto3" json:"baseline,omitempty"`
+	// Its share at the beginning, in (0, 1). Default 0.01.
+	InitialShare float64 `protobuf:"fixed64,3,opt,name=initial_share,json=initialShare,proto3" json:"initial_share,omitempty"`
+	// Its share in the end, in (0, 1]. Default 1.
+	FinalShare float64 `protobuf:"fixed64,4,opt,name=final_share,json=finalShare,proto3" json:"final_share,omitempty"`
+	// The factor by which its share grows at a step, more than 1. Default 2.
+	Step float64 `protobuf:"fixed64,5,opt,name=step,proto3" json:"step,omitempty"`
+	// The fewest feedbacks for the canary between two steps. Default 100.
+	MinFeedbacks uint32 `protobuf:"varint,6,opt,name=min_feedbacks,json=minFeedbacks,proto3" json:"min_feedbacks,omitempty"`
+	// By how much its mean loss may be more than the baseline's, in (0, 1]. Default 0.02.
+	LossMargin float64 `protobuf:"fixed64,7,opt,name=loss_margin,json=lossMargin,proto3" json:"loss_margin,omitempty"`
+	// By how much its share of errors may be more than the baseline's, in (0, 1]. Default 0.02.
+	ErrorMargin float64 `protobuf:"fixed64,8,opt,name=error_margin,json=errorMargin,proto3" json:"error_margin,omitempty"`
+	// By how much its mean latency, as a share of the latency objective, may be more than the
+	// baseline's, in (0, 1]. Default 0.1.
+	LatencyMargin float64 `protobuf:"fixed64,9,opt,name=latency_margin,json=latencyMargin,proto3" json:"latency_margin,omitempty"`
+	// The probability, over the whole of the canary's life, with which no test is wrong, in [0.5, 1).
+	// Default 0.95.
+	Confidence    float64 `protobuf:"fixed64,10,opt,name=confidence,proto3" json:"confidence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Canary) Reset() {
+	*x = Canary{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Canary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Canary) ProtoMessage() {}
+
+func (x *Canary) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Canary.ProtoReflect.Descriptor instead.
+func (*Canary) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Canary) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *Canary) GetBaseline() string {
+	if x != nil {
+		return x.Baseline
+	}
+	return ""
+}
+
+func (x *Canary) GetInitialShare() float64 {
+	if x != nil {
+		return x.InitialShare
+	}
+	return 0
+}
+
+func (x *Canary) GetFinalShare() float64 {
+	if x != nil {
+		return x.FinalShare
+	}
+	return 0
+}
+
+func (x *Canary) GetStep() float64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Canary) GetMinFeedbacks() uint32 {
+	if x != nil {
+		return x.MinFeedbacks
+	}
+	return 0
+}
+
+func (x *Canary) GetLossMargin() float64 {
+	if x != nil {
+		return x.LossMargin
+	}
+	return 0
+}
+
+func (x *Canary) GetErrorMargin() float64 {
+	if x != nil {
+		return x.ErrorMargin
+	}
+	return 0
+}
+
+func (x *Canary) GetLatencyMargin() float64 {
+	if x != nil {
+		return x.LatencyMargin
+	}
+	return 0
+}
+
+func (x *Canary) GetConfidence() float64 {
+	if x != nil {
+		return x.Confidence
+	}
+	return 0
+}
+
 // OutputSpec says what an application's output is.
 type OutputSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -274,14 +666,16 @@ type OutputSpec struct {
 	// For numbers: the smallest and largest value, which scale the loss to [0, 1].
 	Range *NumberRange `protobuf:"bytes,3,opt,name=range,proto3" json:"range,omitempty"`
 	// For scores: the names of the classes, in the order of the scores; empty when they have none.
-	Classes       []string `protobuf:"bytes,4,rep,name=classes,proto3" json:"classes,omitempty"`
+	Classes []string `protobuf:"bytes,4,rep,name=classes,proto3" json:"classes,omitempty"`
+	// How wrong an output is, in [0, 1]. Default: by the kind.
+	Loss          Loss `protobuf:"varint,5,opt,name=loss,proto3,enum=clipper.v1.Loss" json:"loss,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OutputSpec) Reset() {
 	*x = OutputSpec{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[1]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -293,7 +687,7 @@ func (x *OutputSpec) String() string {
 func (*OutputSpec) ProtoMessage() {}
 
 func (x *OutputSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[1]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -306,7 +700,7 @@ func (x *OutputSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputSpec.ProtoReflect.Descriptor instead.
 func (*OutputSpec) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{1}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *OutputSpec) GetKind() OutputKind {
@@ -337,6 +731,13 @@ func (x *OutputSpec) GetClasses() []string {
 	return nil
 }
 
+func (x *OutputSpec) GetLoss() Loss {
+	if x != nil {
+		return x.Loss
+	}
+	return Loss_LOSS_UNSPECIFIED
+}
+
 // NumberRange is a closed interval; min is less than max and both are finite.
 type NumberRange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -350,7 +751,7 @@ type NumberRange struct {
 
 func (x *NumberRange) Reset() {
 	*x = NumberRange{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[2]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -362,7 +763,7 @@ func (x *NumberRange) String() string {
 func (*NumberRange) ProtoMessage() {}
 
 func (x *NumberRange) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[2]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -375,7 +776,7 @@ func (x *NumberRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NumberRange.ProtoReflect.Descriptor instead.
 func (*NumberRange) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{2}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *NumberRange) GetMin() float64 {
@@ -395,18 +796,22 @@ func (x *NumberRange) GetMax() float64 {
 // Policy names a selection policy and its parameters.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "single", "static", "exp3" or "exp4". Default: "single" for one model, else "exp4".
+	// "single", "static", "majority", "mean", "epsilon-greedy", "ucb1", "thompson", "exp3", "exp4",
+	// "linucb" or "custom". Default: "single" for one model, else "exp4".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The policy's parameters; each policy documents its own. A parameter that is not given has
 	// its default.
-	Parameters    map[string]float64 `protobuf:"bytes,2,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	Parameters map[string]float64 `protobuf:"bytes,2,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	// Of "custom": where its SelectionPolicyService is, as a gRPC target such as "localhost:7100" or
+	// "unix:///run/policy.sock".
+	Address       string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[3]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -418,7 +823,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[3]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -431,7 +836,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{3}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Policy) GetName() string {
@@ -446,6 +851,13 @@ func (x *Policy) GetParameters() map[string]float64 {
 		return x.Parameters
 	}
 	return nil
+}
+
+func (x *Policy) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
 }
 
 // ApplicationModel is one model that an application may ask.
@@ -468,7 +880,7 @@ type ApplicationModel struct {
 
 func (x *ApplicationModel) Reset() {
 	*x = ApplicationModel{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[4]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +892,7 @@ func (x *ApplicationModel) String() string {
 func (*ApplicationModel) ProtoMessage() {}
 
 func (x *ApplicationModel) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[4]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +905,7 @@ func (x *ApplicationModel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplicationModel.ProtoReflect.Descriptor instead.
 func (*ApplicationModel) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{4}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ApplicationModel) GetModel() string {
@@ -542,7 +954,7 @@ type CreateApplicationRequest struct {
 
 func (x *CreateApplicationRequest) Reset() {
 	*x = CreateApplicationRequest{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[5]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +966,7 @@ func (x *CreateApplicationRequest) String() string {
 func (*CreateApplicationRequest) ProtoMessage() {}
 
 func (x *CreateApplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[5]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +979,7 @@ func (x *CreateApplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApplicationRequest.ProtoReflect.Descriptor instead.
 func (*CreateApplicationRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{5}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateApplicationRequest) GetApplication() *Application {
@@ -588,7 +1000,7 @@ type CreateApplicationResponse struct {
 
 func (x *CreateApplicationResponse) Reset() {
 	*x = CreateApplicationResponse{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[6]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +1012,7 @@ func (x *CreateApplicationResponse) String() string {
 func (*CreateApplicationResponse) ProtoMessage() {}
 
 func (x *CreateApplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[6]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +1025,7 @@ func (x *CreateApplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApplicationResponse.ProtoReflect.Descriptor instead.
 func (*CreateApplicationResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{6}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateApplicationResponse) GetApplication() *Application {
@@ -634,7 +1046,7 @@ type GetApplicationRequest struct {
 
 func (x *GetApplicationRequest) Reset() {
 	*x = GetApplicationRequest{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[7]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +1058,7 @@ func (x *GetApplicationRequest) String() string {
 func (*GetApplicationRequest) ProtoMessage() {}
 
 func (x *GetApplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[7]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +1071,7 @@ func (x *GetApplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApplicationRequest.ProtoReflect.Descriptor instead.
 func (*GetApplicationRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{7}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetApplicationRequest) GetApplication() string {
@@ -680,7 +1092,7 @@ type GetApplicationResponse struct {
 
 func (x *GetApplicationResponse) Reset() {
 	*x = GetApplicationResponse{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[8]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +1104,7 @@ func (x *GetApplicationResponse) String() string {
 func (*GetApplicationResponse) ProtoMessage() {}
 
 func (x *GetApplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[8]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +1117,7 @@ func (x *GetApplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApplicationResponse.ProtoReflect.Descriptor instead.
 func (*GetApplicationResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{8}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetApplicationResponse) GetApplication() *Application {
@@ -728,7 +1140,7 @@ type ListApplicationsRequest struct {
 
 func (x *ListApplicationsRequest) Reset() {
 	*x = ListApplicationsRequest{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[9]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +1152,7 @@ func (x *ListApplicationsRequest) String() string {
 func (*ListApplicationsRequest) ProtoMessage() {}
 
 func (x *ListApplicationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[9]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +1165,7 @@ func (x *ListApplicationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApplicationsRequest.ProtoReflect.Descriptor instead.
 func (*ListApplicationsRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{9}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListApplicationsRequest) GetPageSize() uint32 {
@@ -783,7 +1195,7 @@ type ListApplicationsResponse struct {
 
 func (x *ListApplicationsResponse) Reset() {
 	*x = ListApplicationsResponse{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[10]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +1207,7 @@ func (x *ListApplicationsResponse) String() string {
 func (*ListApplicationsResponse) ProtoMessage() {}
 
 func (x *ListApplicationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[10]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +1220,7 @@ func (x *ListApplicationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApplicationsResponse.ProtoReflect.Descriptor instead.
 func (*ListApplicationsResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{10}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListApplicationsResponse) GetApplications() []*Application {
@@ -831,14 +1243,16 @@ type UpdateApplicationRequest struct {
 	// The application; its name says which. A non-empty etag must be the current one.
 	Application *Application `protobuf:"bytes,1,opt,name=application,proto3" json:"application,omitempty"`
 	// The top-level fields to change; empty means every field that is set.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// True: everything that was learned is forgotten, and feedback for earlier answers is refused.
+	ResetState    bool `protobuf:"varint,3,opt,name=reset_state,json=resetState,proto3" json:"reset_state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateApplicationRequest) Reset() {
 	*x = UpdateApplicationRequest{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[11]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +1264,7 @@ func (x *UpdateApplicationRequest) String() string {
 func (*UpdateApplicationRequest) ProtoMessage() {}
 
 func (x *UpdateApplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[11]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +1277,7 @@ func (x *UpdateApplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateApplicationRequest.ProtoReflect.Descriptor instead.
 func (*UpdateApplicationRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{11}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UpdateApplicationRequest) GetApplication() *Application {
@@ -880,6 +1294,13 @@ func (x *UpdateApplicationRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	return nil
 }
 
+func (x *UpdateApplicationRequest) GetResetState() bool {
+	if x != nil {
+		return x.ResetState
+	}
+	return false
+}
+
 // UpdateApplicationResponse holds the application as changed.
 type UpdateApplicationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -891,7 +1312,7 @@ type UpdateApplicationResponse struct {
 
 func (x *UpdateApplicationResponse) Reset() {
 	*x = UpdateApplicationResponse{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[12]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -903,7 +1324,7 @@ func (x *UpdateApplicationResponse) String() string {
 func (*UpdateApplicationResponse) ProtoMessage() {}
 
 func (x *UpdateApplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[12]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -916,7 +1337,7 @@ func (x *UpdateApplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateApplicationResponse.ProtoReflect.Descriptor instead.
 func (*UpdateApplicationResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{12}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UpdateApplicationResponse) GetApplication() *Application {
@@ -939,7 +1360,7 @@ type DeleteApplicationRequest struct {
 
 func (x *DeleteApplicationRequest) Reset() {
 	*x = DeleteApplicationRequest{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[13]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1372,7 @@ func (x *DeleteApplicationRequest) String() string {
 func (*DeleteApplicationRequest) ProtoMessage() {}
 
 func (x *DeleteApplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[13]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1385,7 @@ func (x *DeleteApplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteApplicationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteApplicationRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{13}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeleteApplicationRequest) GetApplication() string {
@@ -990,7 +1411,7 @@ type DeleteApplicationResponse struct {
 
 func (x *DeleteApplicationResponse) Reset() {
 	*x = DeleteApplicationResponse{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[14]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1002,7 +1423,7 @@ func (x *DeleteApplicationResponse) String() string {
 func (*DeleteApplicationResponse) ProtoMessage() {}
 
 func (x *DeleteApplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[14]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +1436,7 @@ func (x *DeleteApplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteApplicationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteApplicationResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{14}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{16}
 }
 
 // GetSelectionStateRequest names an application and perhaps a context.
@@ -1031,7 +1452,7 @@ type GetSelectionStateRequest struct {
 
 func (x *GetSelectionStateRequest) Reset() {
 	*x = GetSelectionStateRequest{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[15]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1464,7 @@ func (x *GetSelectionStateRequest) String() string {
 func (*GetSelectionStateRequest) ProtoMessage() {}
 
 func (x *GetSelectionStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[15]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1477,7 @@ func (x *GetSelectionStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSelectionStateRequest.ProtoReflect.Descriptor instead.
 func (*GetSelectionStateRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{15}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetSelectionStateRequest) GetApplication() string {
@@ -1088,7 +1509,7 @@ type GetSelectionStateResponse struct {
 
 func (x *GetSelectionStateResponse) Reset() {
 	*x = GetSelectionStateResponse{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[16]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1521,7 @@ func (x *GetSelectionStateResponse) String() string {
 func (*GetSelectionStateResponse) ProtoMessage() {}
 
 func (x *GetSelectionStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[16]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1534,7 @@ func (x *GetSelectionStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSelectionStateResponse.ProtoReflect.Descriptor instead.
 func (*GetSelectionStateResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{16}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetSelectionStateResponse) GetPolicy() string {
@@ -1154,7 +1575,7 @@ type ModelSelectionState struct {
 
 func (x *ModelSelectionState) Reset() {
 	*x = ModelSelectionState{}
-	mi := &file_clipper_v1_application_service_proto_msgTypes[17]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1587,7 @@ func (x *ModelSelectionState) String() string {
 func (*ModelSelectionState) ProtoMessage() {}
 
 func (x *ModelSelectionState) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_application_service_proto_msgTypes[17]
+	mi := &file_clipper_v1_application_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1600,7 @@ func (x *ModelSelectionState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelSelectionState.ProtoReflect.Descriptor instead.
 func (*ModelSelectionState) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{17}
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ModelSelectionState) GetModel() string {
@@ -1210,12 +1631,1410 @@ func (x *ModelSelectionState) GetStatistics() map[string]float64 {
 	return nil
 }
 
+// ExplainSelectionRequest names an application and perhaps a context.
+type ExplainSelectionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The application's name.
+	Application string `protobuf:"bytes,1,opt,name=application,proto3" json:"application,omitempty"`
+	// The context; empty for the shared state and the decisions of all contexts.
+	Context string `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`
+	// The most decisions to return, at most 100; 0 means 10.
+	Decisions     uint32 `protobuf:"varint,3,opt,name=decisions,proto3" json:"decisions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainSelectionRequest) Reset() {
+	*x = ExplainSelectionRequest{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainSelectionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainSelectionRequest) ProtoMessage() {}
+
+func (x *ExplainSelectionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainSelectionRequest.ProtoReflect.Descriptor instead.
+func (*ExplainSelectionRequest) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ExplainSelectionRequest) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
+func (x *ExplainSelectionRequest) GetContext() string {
+	if x != nil {
+		return x.Context
+	}
+	return ""
+}
+
+func (x *ExplainSelectionRequest) GetDecisions() uint32 {
+	if x != nil {
+		return x.Decisions
+	}
+	return 0
+}
+
+// ExplainSelectionResponse is what was learned and what was decided.
+type ExplainSelectionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was learned.
+	State *GetSelectionStateResponse `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	// The latest decisions, the newest first.
+	Decisions     []*Decision `protobuf:"bytes,2,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainSelectionResponse) Reset() {
+	*x = ExplainSelectionResponse{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainSelectionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainSelectionResponse) ProtoMessage() {}
+
+func (x *ExplainSelectionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainSelectionResponse.ProtoReflect.Descriptor instead.
+func (*ExplainSelectionResponse) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ExplainSelectionResponse) GetState() *GetSelectionStateResponse {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *ExplainSelectionResponse) GetDecisions() []*Decision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+// Decision is one query: whom it asked and why, what came of it, and what was learned from it.
+type Decision struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Identifies it in the decision log.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// When the query came.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// The application.
+	Application string `protobuf:"bytes,3,opt,name=application,proto3" json:"application,omitempty"`
+	// The context; empty for the shared state.
+	Context string `protobuf:"bytes,4,opt,name=context,proto3" json:"context,omitempty"`
+	// The policy that decided.
+	Policy string `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The models that were asked.
+	Models []*DecisionModel `protobuf:"bytes,6,rep,name=models,proto3" json:"models,omitempty"`
+	// The answer, in the form of the application's output.
+	Output *structpb.Value `protobuf:"bytes,7,opt,name=output,proto3" json:"output,omitempty"`
+	// Why the answer is the default output; unspecified when it is not.
+	DefaultReason DefaultReason `protobuf:"varint,8,opt,name=default_reason,json=defaultReason,proto3,enum=clipper.v1.DefaultReason" json:"default_reason,omitempty"`
+	// How far the answer could be trusted.
+	Confidence float64 `protobuf:"fixed64,9,opt,name=confidence,proto3" json:"confidence,omitempty"`
+	// How long the answer took.
+	Latency *durationpb.Duration `protobuf:"bytes,10,opt,name=latency,proto3" json:"latency,omitempty"`
+	// What a policy that looks at the query saw of it.
+	Features []float64 `protobuf:"fixed64,11,rep,packed,name=features,proto3" json:"features,omitempty"`
+	// What became known later; absent until then.
+	Feedback      *DecisionFeedback `protobuf:"bytes,12,opt,name=feedback,proto3" json:"feedback,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Decision) Reset() {
+	*x = Decision{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Decision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Decision) ProtoMessage() {}
+
+func (x *Decision) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Decision.ProtoReflect.Descriptor instead.
+func (*Decision) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Decision) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Decision) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Decision) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
+func (x *Decision) GetContext() string {
+	if x != nil {
+		return x.Context
+	}
+	return ""
+}
+
+func (x *Decision) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *Decision) GetModels() []*DecisionModel {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *Decision) GetOutput() *structpb.Value {
+	if x != nil {
+		return x.Output
+	}
+	return nil
+}
+
+func (x *Decision) GetDefaultReason() DefaultReason {
+	if x != nil {
+		return x.DefaultReason
+	}
+	return DefaultReason_DEFAULT_REASON_UNSPECIFIED
+}
+
+func (x *Decision) GetConfidence() float64 {
+	if x != nil {
+		return x.Confidence
+	}
+	return 0
+}
+
+func (x *Decision) GetLatency() *durationpb.Duration {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+func (x *Decision) GetFeatures() []float64 {
+	if x != nil {
+		return x.Features
+	}
+	return nil
+}
+
+func (x *Decision) GetFeedback() *DecisionFeedback {
+	if x != nil {
+		return x.Feedback
+	}
+	return nil
+}
+
+// DecisionModel is one model in a decision.
+type DecisionModel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The model as the application lists it.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// The version that was asked.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The probability with which it was chosen.
+	Propensity float64 `protobuf:"fixed64,3,opt,name=propensity,proto3" json:"propensity,omitempty"`
+	// Its share of the weight at that time.
+	Weight float64 `protobuf:"fixed64,4,opt,name=weight,proto3" json:"weight,omitempty"`
+	// True when it had no part in the answer.
+	Shadow bool `protobuf:"varint,5,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	// What happened.
+	Status PredictionStatus `protobuf:"varint,6,opt,name=status,proto3,enum=clipper.v1.PredictionStatus" json:"status,omitempty"`
+	// What it said, in the form of the application's output; absent when it said nothing in time.
+	Prediction    *structpb.Value `protobuf:"bytes,7,opt,name=prediction,proto3" json:"prediction,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecisionModel) Reset() {
+	*x = DecisionModel{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecisionModel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecisionModel) ProtoMessage() {}
+
+func (x *DecisionModel) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecisionModel.ProtoReflect.Descriptor instead.
+func (*DecisionModel) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DecisionModel) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *DecisionModel) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *DecisionModel) GetPropensity() float64 {
+	if x != nil {
+		return x.Propensity
+	}
+	return 0
+}
+
+func (x *DecisionModel) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *DecisionModel) GetShadow() bool {
+	if x != nil {
+		return x.Shadow
+	}
+	return false
+}
+
+func (x *DecisionModel) GetStatus() PredictionStatus {
+	if x != nil {
+		return x.Status
+	}
+	return PredictionStatus_PREDICTION_STATUS_UNSPECIFIED
+}
+
+func (x *DecisionModel) GetPrediction() *structpb.Value {
+	if x != nil {
+		return x.Prediction
+	}
+	return nil
+}
+
+// DecisionFeedback is what became known about a decision.
+type DecisionFeedback struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it came.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// The truth, when it was told.
+	Truth *structpb.Value `protobuf:"bytes,2,opt,name=truth,proto3" json:"truth,omitempty"`
+	// The reward of the answer: what was told, or 1 less the loss of the answer by the truth.
+	Reward *float64 `protobuf:"fixed64,3,opt,name=reward,proto3,oneof" json:"reward,omitempty"`
+	// The loss of each model that took part.
+	Losses        []*ModelLoss `protobuf:"bytes,4,rep,name=losses,proto3" json:"losses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecisionFeedback) Reset() {
+	*x = DecisionFeedback{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecisionFeedback) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecisionFeedback) ProtoMessage() {}
+
+func (x *DecisionFeedback) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecisionFeedback.ProtoReflect.Descriptor instead.
+func (*DecisionFeedback) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DecisionFeedback) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *DecisionFeedback) GetTruth() *structpb.Value {
+	if x != nil {
+		return x.Truth
+	}
+	return nil
+}
+
+func (x *DecisionFeedback) GetReward() float64 {
+	if x != nil && x.Reward != nil {
+		return *x.Reward
+	}
+	return 0
+}
+
+func (x *DecisionFeedback) GetLosses() []*ModelLoss {
+	if x != nil {
+		return x.Losses
+	}
+	return nil
+}
+
+// ListContextsRequest asks for a page.
+type ListContextsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The application's name.
+	Application string `protobuf:"bytes,1,opt,name=application,proto3" json:"application,omitempty"`
+	// The most to return, 1 to 1,000; 0 means 100.
+	PageSize uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The `next_page_token` of the page before; empty for the first.
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only contexts whose name begins so.
+	Prefix        string `protobuf:"bytes,4,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListContextsRequest) Reset() {
+	*x = ListContextsRequest{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListContextsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListContextsRequest) ProtoMessage() {}
+
+func (x *ListContextsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListContextsRequest.ProtoReflect.Descriptor instead.
+func (*ListContextsRequest) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListContextsRequest) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
+func (x *ListContextsRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListContextsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListContextsRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+// ListContextsResponse is one page.
+type ListContextsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The contexts, sorted by name.
+	Contexts []*ContextSummary `protobuf:"bytes,1,rep,name=contexts,proto3" json:"contexts,omitempty"`
+	// The token of the next page; empty when this is the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListContextsResponse) Reset() {
+	*x = ListContextsResponse{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListContextsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListContextsResponse) ProtoMessage() {}
+
+func (x *ListContextsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListContextsResponse.ProtoReflect.Descriptor instead.
+func (*ListContextsResponse) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListContextsResponse) GetContexts() []*ContextSummary {
+	if x != nil {
+		return x.Contexts
+	}
+	return nil
+}
+
+func (x *ListContextsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// ContextSummary is a context in a list.
+type ContextSummary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user, session or device.
+	Context string `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
+	// How many feedbacks were counted for it.
+	Observations float64 `protobuf:"fixed64,2,opt,name=observations,proto3" json:"observations,omitempty"`
+	// When it expires; absent when it does not.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContextSummary) Reset() {
+	*x = ContextSummary{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContextSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContextSummary) ProtoMessage() {}
+
+func (x *ContextSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContextSummary.ProtoReflect.Descriptor instead.
+func (*ContextSummary) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ContextSummary) GetContext() string {
+	if x != nil {
+		return x.Context
+	}
+	return ""
+}
+
+func (x *ContextSummary) GetObservations() float64 {
+	if x != nil {
+		return x.Observations
+	}
+	return 0
+}
+
+func (x *ContextSummary) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+// ExportSelectionStateRequest names an application and perhaps a context.
+type ExportSelectionStateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The application's name.
+	Application string `protobuf:"bytes,1,opt,name=application,proto3" json:"application,omitempty"`
+	// Only this context; empty for everything.
+	Context       string `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportSelectionStateRequest) Reset() {
+	*x = ExportSelectionStateRequest{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportSelectionStateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportSelectionStateRequest) ProtoMessage() {}
+
+func (x *ExportSelectionStateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportSelectionStateRequest.ProtoReflect.Descriptor instead.
+func (*ExportSelectionStateRequest) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ExportSelectionStateRequest) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
+func (x *ExportSelectionStateRequest) GetContext() string {
+	if x != nil {
+		return x.Context
+	}
+	return ""
+}
+
+// ExportSelectionStateResponse is the state of one context, or the shared one.
+type ExportSelectionStateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The context; empty for the shared state.
+	Context string `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`
+	// What was learned, as the policy reads it, with the sums behind it.
+	State         *GetSelectionStateResponse `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportSelectionStateResponse) Reset() {
+	*x = ExportSelectionStateResponse{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportSelectionStateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportSelectionStateResponse) ProtoMessage() {}
+
+func (x *ExportSelectionStateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportSelectionStateResponse.ProtoReflect.Descriptor instead.
+func (*ExportSelectionStateResponse) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ExportSelectionStateResponse) GetContext() string {
+	if x != nil {
+		return x.Context
+	}
+	return ""
+}
+
+func (x *ExportSelectionStateResponse) GetState() *GetSelectionStateResponse {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+// ResetSelectionStateRequest says what to forget.
+type ResetSelectionStateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The application's name.
+	Application string `protobuf:"bytes,1,opt,name=application,proto3" json:"application,omitempty"`
+	// The context; empty for the shared state and all contexts.
+	Context       string `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetSelectionStateRequest) Reset() {
+	*x = ResetSelectionStateRequest{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetSelectionStateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetSelectionStateRequest) ProtoMessage() {}
+
+func (x *ResetSelectionStateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetSelectionStateRequest.ProtoReflect.Descriptor instead.
+func (*ResetSelectionStateRequest) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ResetSelectionStateRequest) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
+func (x *ResetSelectionStateRequest) GetContext() string {
+	if x != nil {
+		return x.Context
+	}
+	return ""
+}
+
+// ResetSelectionStateResponse is empty.
+type ResetSelectionStateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetSelectionStateResponse) Reset() {
+	*x = ResetSelectionStateResponse{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetSelectionStateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetSelectionStateResponse) ProtoMessage() {}
+
+func (x *ResetSelectionStateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetSelectionStateResponse.ProtoReflect.Descriptor instead.
+func (*ResetSelectionStateResponse) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{31}
+}
+
+// GetModelCorrelationsRequest names an application.
+type GetModelCorrelationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The application's name.
+	Application   string `protobuf:"bytes,1,opt,name=application,proto3" json:"application,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetModelCorrelationsRequest) Reset() {
+	*x = GetModelCorrelationsRequest{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetModelCorrelationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetModelCorrelationsRequest) ProtoMessage() {}
+
+func (x *GetModelCorrelationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetModelCorrelationsRequest.ProtoReflect.Descriptor instead.
+func (*GetModelCorrelationsRequest) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *GetModelCorrelationsRequest) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
+// GetModelCorrelationsResponse is the report.
+type GetModelCorrelationsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Every pair of models that answered the same queries, the most alike first.
+	Pairs []*ModelPair `protobuf:"bytes,1,rep,name=pairs,proto3" json:"pairs,omitempty"`
+	// Groups that the models should share, and do not yet.
+	SuggestedGroups []*SuggestedGroup `protobuf:"bytes,2,rep,name=suggested_groups,json=suggestedGroups,proto3" json:"suggested_groups,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *GetModelCorrelationsResponse) Reset() {
+	*x = GetModelCorrelationsResponse{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetModelCorrelationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetModelCorrelationsResponse) ProtoMessage() {}
+
+func (x *GetModelCorrelationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetModelCorrelationsResponse.ProtoReflect.Descriptor instead.
+func (*GetModelCorrelationsResponse) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *GetModelCorrelationsResponse) GetPairs() []*ModelPair {
+	if x != nil {
+		return x.Pairs
+	}
+	return nil
+}
+
+func (x *GetModelCorrelationsResponse) GetSuggestedGroups() []*SuggestedGroup {
+	if x != nil {
+		return x.SuggestedGroups
+	}
+	return nil
+}
+
+// ModelPair is two models and how their losses go together.
+type ModelPair struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One, as the application lists it.
+	First string `protobuf:"bytes,1,opt,name=first,proto3" json:"first,omitempty"`
+	// The other.
+	Second string `protobuf:"bytes,2,opt,name=second,proto3" json:"second,omitempty"`
+	// The queries that both answered and whose truth is known.
+	Observations float64 `protobuf:"fixed64,3,opt,name=observations,proto3" json:"observations,omitempty"`
+	// The correlation of their losses, from -1 to 1; absent while one of them never changes.
+	Correlation *float64 `protobuf:"fixed64,4,opt,name=correlation,proto3,oneof" json:"correlation,omitempty"`
+	// The least that the correlation is, with a confidence of 95 %.
+	CorrelationLower *float64 `protobuf:"fixed64,5,opt,name=correlation_lower,json=correlationLower,proto3,oneof" json:"correlation_lower,omitempty"`
+	// The mean loss of each.
+	FirstLoss float64 `protobuf:"fixed64,6,opt,name=first_loss,json=firstLoss,proto3" json:"first_loss,omitempty"`
+	// The mean loss of the second.
+	SecondLoss    float64 `protobuf:"fixed64,7,opt,name=second_loss,json=secondLoss,proto3" json:"second_loss,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelPair) Reset() {
+	*x = ModelPair{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelPair) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelPair) ProtoMessage() {}
+
+func (x *ModelPair) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelPair.ProtoReflect.Descriptor instead.
+func (*ModelPair) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ModelPair) GetFirst() string {
+	if x != nil {
+		return x.First
+	}
+	return ""
+}
+
+func (x *ModelPair) GetSecond() string {
+	if x != nil {
+		return x.Second
+	}
+	return ""
+}
+
+func (x *ModelPair) GetObservations() float64 {
+	if x != nil {
+		return x.Observations
+	}
+	return 0
+}
+
+func (x *ModelPair) GetCorrelation() float64 {
+	if x != nil && x.Correlation != nil {
+		return *x.Correlation
+	}
+	return 0
+}
+
+func (x *ModelPair) GetCorrelationLower() float64 {
+	if x != nil && x.CorrelationLower != nil {
+		return *x.CorrelationLower
+	}
+	return 0
+}
+
+func (x *ModelPair) GetFirstLoss() float64 {
+	if x != nil {
+		return x.FirstLoss
+	}
+	return 0
+}
+
+func (x *ModelPair) GetSecondLoss() float64 {
+	if x != nil {
+		return x.SecondLoss
+	}
+	return 0
+}
+
+// SuggestedGroup is models whose errors go together so much that they are one opinion.
+type SuggestedGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The models, as the application lists them.
+	Models []string `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
+	// The least correlation between two of them.
+	Correlation   float64 `protobuf:"fixed64,2,opt,name=correlation,proto3" json:"correlation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuggestedGroup) Reset() {
+	*x = SuggestedGroup{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuggestedGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuggestedGroup) ProtoMessage() {}
+
+func (x *SuggestedGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuggestedGroup.ProtoReflect.Descriptor instead.
+func (*SuggestedGroup) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *SuggestedGroup) GetModels() []string {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *SuggestedGroup) GetCorrelation() float64 {
+	if x != nil {
+		return x.Correlation
+	}
+	return 0
+}
+
+// GetCanaryRequest names an application.
+type GetCanaryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The application's name.
+	Application   string `protobuf:"bytes,1,opt,name=application,proto3" json:"application,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCanaryRequest) Reset() {
+	*x = GetCanaryRequest{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCanaryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCanaryRequest) ProtoMessage() {}
+
+func (x *GetCanaryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCanaryRequest.ProtoReflect.Descriptor instead.
+func (*GetCanaryRequest) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *GetCanaryRequest) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
+// GetCanaryResponse is how far the canary has come.
+type GetCanaryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is doing.
+	State CanaryState `protobuf:"varint,1,opt,name=state,proto3,enum=clipper.v1.CanaryState" json:"state,omitempty"`
+	// Its share of the queries now.
+	Share float64 `protobuf:"fixed64,2,opt,name=share,proto3" json:"share,omitempty"`
+	// The tests as they stand: "loss", "errors" and "latency".
+	Tests []*CanaryTest `protobuf:"bytes,3,rep,name=tests,proto3" json:"tests,omitempty"`
+	// What was done, the newest first, at most 100.
+	Steps         []*CanaryStep `protobuf:"bytes,4,rep,name=steps,proto3" json:"steps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCanaryResponse) Reset() {
+	*x = GetCanaryResponse{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCanaryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCanaryResponse) ProtoMessage() {}
+
+func (x *GetCanaryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCanaryResponse.ProtoReflect.Descriptor instead.
+func (*GetCanaryResponse) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *GetCanaryResponse) GetState() CanaryState {
+	if x != nil {
+		return x.State
+	}
+	return CanaryState_CANARY_STATE_UNSPECIFIED
+}
+
+func (x *GetCanaryResponse) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+func (x *GetCanaryResponse) GetTests() []*CanaryTest {
+	if x != nil {
+		return x.Tests
+	}
+	return nil
+}
+
+func (x *GetCanaryResponse) GetSteps() []*CanaryStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+// CanaryTest compares the canary with the baseline. The bounds on the difference hold at all times at
+// once, with the canary's confidence for all its tests together.
+type CanaryTest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "loss", "errors" or "latency".
+	Metric string `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
+	// The mean of the canary, in [0, 1].
+	Canary float64 `protobuf:"fixed64,2,opt,name=canary,proto3" json:"canary,omitempty"`
+	// The mean of the baseline, in [0, 1].
+	Baseline float64 `protobuf:"fixed64,3,opt,name=baseline,proto3" json:"baseline,omitempty"`
+	// How many values the canary's mean is of.
+	CanaryCount float64 `protobuf:"fixed64,4,opt,name=canary_count,json=canaryCount,proto3" json:"canary_count,omitempty"`
+	// How many values the baseline's mean is of.
+	BaselineCount float64 `protobuf:"fixed64,5,opt,name=baseline_count,json=baselineCount,proto3" json:"baseline_count,omitempty"`
+	// The least that the difference of the means, canary less baseline, is.
+	Lower float64 `protobuf:"fixed64,6,opt,name=lower,proto3" json:"lower,omitempty"`
+	// The most that it is.
+	Upper float64 `protobuf:"fixed64,7,opt,name=upper,proto3" json:"upper,omitempty"`
+	// By how much the difference may be more than 0.
+	Margin        float64 `protobuf:"fixed64,8,opt,name=margin,proto3" json:"margin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CanaryTest) Reset() {
+	*x = CanaryTest{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CanaryTest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CanaryTest) ProtoMessage() {}
+
+func (x *CanaryTest) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CanaryTest.ProtoReflect.Descriptor instead.
+func (*CanaryTest) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *CanaryTest) GetMetric() string {
+	if x != nil {
+		return x.Metric
+	}
+	return ""
+}
+
+func (x *CanaryTest) GetCanary() float64 {
+	if x != nil {
+		return x.Canary
+	}
+	return 0
+}
+
+func (x *CanaryTest) GetBaseline() float64 {
+	if x != nil {
+		return x.Baseline
+	}
+	return 0
+}
+
+func (x *CanaryTest) GetCanaryCount() float64 {
+	if x != nil {
+		return x.CanaryCount
+	}
+	return 0
+}
+
+func (x *CanaryTest) GetBaselineCount() float64 {
+	if x != nil {
+		return x.BaselineCount
+	}
+	return 0
+}
+
+func (x *CanaryTest) GetLower() float64 {
+	if x != nil {
+		return x.Lower
+	}
+	return 0
+}
+
+func (x *CanaryTest) GetUpper() float64 {
+	if x != nil {
+		return x.Upper
+	}
+	return 0
+}
+
+func (x *CanaryTest) GetMargin() float64 {
+	if x != nil {
+		return x.Margin
+	}
+	return 0
+}
+
+// CanaryStep is a change of the canary's share.
+type CanaryStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// The share before.
+	From float64 `protobuf:"fixed64,2,opt,name=from,proto3" json:"from,omitempty"`
+	// The share after.
+	To float64 `protobuf:"fixed64,3,opt,name=to,proto3" json:"to,omitempty"`
+	// Why, in words.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The tests as they stood.
+	Tests         []*CanaryTest `protobuf:"bytes,5,rep,name=tests,proto3" json:"tests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CanaryStep) Reset() {
+	*x = CanaryStep{}
+	mi := &file_clipper_v1_application_service_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CanaryStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CanaryStep) ProtoMessage() {}
+
+func (x *CanaryStep) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_application_service_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CanaryStep.ProtoReflect.Descriptor instead.
+func (*CanaryStep) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_application_service_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *CanaryStep) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *CanaryStep) GetFrom() float64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *CanaryStep) GetTo() float64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *CanaryStep) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CanaryStep) GetTests() []*CanaryTest {
+	if x != nil {
+		return x.Tests
+	}
+	return nil
+}
+
 var File_clipper_v1_application_service_proto protoreflect.FileDescriptor
 
 const file_clipper_v1_application_service_proto_rawDesc = "" +
 	"\n" +
 	"$clipper/v1/application_service.proto\x12\n" +
-	"clipper.v1\x1a\x17clipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\x05\n" +
+	"clipper.v1\x1a!clipper/v1/feedback_service.proto\x1a\x1eclipper/v1/query_service.proto\x1a\x17clipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\a\n" +
 	"\vApplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12.\n" +
@@ -1234,21 +3053,47 @@ const file_clipper_v1_application_service_proto_rawDesc = "" +
 	"\vupdate_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
 	"\x04etag\x18\x0e \x01(\tR\x04etag\x12'\n" +
-	"\x0frefuse_overload\x18\x0f \x01(\bR\x0erefuseOverload\"\xb4\x01\n" +
+	"\x0frefuse_overload\x18\x0f \x01(\bR\x0erefuseOverload\x12!\n" +
+	"\fanswer_early\x18\x10 \x01(\bR\vanswerEarly\x12D\n" +
+	"\x10context_lifetime\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\x0fcontextLifetime\x12:\n" +
+	"\fdecision_log\x18\x12 \x01(\v2\x17.clipper.v1.DecisionLogR\vdecisionLog\x12*\n" +
+	"\x06canary\x18\x13 \x01(\v2\x12.clipper.v1.CanaryR\x06canary\"e\n" +
+	"\vDecisionLog\x12\x1f\n" +
+	"\vsample_rate\x18\x01 \x01(\x01R\n" +
+	"sampleRate\x125\n" +
+	"\x06format\x18\x02 \x01(\x0e2\x1d.clipper.v1.DecisionLogFormatR\x06format\"\xc4\x02\n" +
+	"\x06Canary\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x1a\n" +
+	"\bbaseline\x18\x02 \x01(\tR\bbaseline\x12#\n" +
+	"\rinitial_share\x18\x03 \x01(\x01R\finitialShare\x12\x1f\n" +
+	"\vfinal_share\x18\x04 \x01(\x01R\n" +
+	"finalShare\x12\x12\n" +
+	"\x04step\x18\x05 \x01(\x01R\x04step\x12#\n" +
+	"\rmin_feedbacks\x18\x06 \x01(\rR\fminFeedbacks\x12\x1f\n" +
+	"\vloss_margin\x18\a \x01(\x01R\n" +
+	"lossMargin\x12!\n" +
+	"\ferror_margin\x18\b \x01(\x01R\verrorMargin\x12%\n" +
+	"\x0elatency_margin\x18\t \x01(\x01R\rlatencyMargin\x12\x1e\n" +
+	"\n" +
+	"confidence\x18\n" +
+	" \x01(\x01R\n" +
+	"confidence\"\xda\x01\n" +
 	"\n" +
 	"OutputSpec\x12*\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x16.clipper.v1.OutputKindR\x04kind\x121\n" +
 	"\tdata_type\x18\x02 \x01(\x0e2\x14.clipper.v1.DataTypeR\bdataType\x12-\n" +
 	"\x05range\x18\x03 \x01(\v2\x17.clipper.v1.NumberRangeR\x05range\x12\x18\n" +
-	"\aclasses\x18\x04 \x03(\tR\aclasses\"1\n" +
+	"\aclasses\x18\x04 \x03(\tR\aclasses\x12$\n" +
+	"\x04loss\x18\x05 \x01(\x0e2\x10.clipper.v1.LossR\x04loss\"1\n" +
 	"\vNumberRange\x12\x10\n" +
 	"\x03min\x18\x01 \x01(\x01R\x03min\x12\x10\n" +
-	"\x03max\x18\x02 \x01(\x01R\x03max\"\x9f\x01\n" +
+	"\x03max\x18\x02 \x01(\x01R\x03max\"\xb9\x01\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
 	"\n" +
 	"parameters\x18\x02 \x03(\v2\".clipper.v1.Policy.ParametersEntryR\n" +
-	"parameters\x1a=\n" +
+	"parameters\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x88\x01\n" +
@@ -1272,11 +3117,13 @@ const file_clipper_v1_application_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"\x7f\n" +
 	"\x18ListApplicationsResponse\x12;\n" +
 	"\fapplications\x18\x01 \x03(\v2\x17.clipper.v1.ApplicationR\fapplications\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x92\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb3\x01\n" +
 	"\x18UpdateApplicationRequest\x129\n" +
 	"\vapplication\x18\x01 \x01(\v2\x17.clipper.v1.ApplicationR\vapplication\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"V\n" +
+	"updateMask\x12\x1f\n" +
+	"\vreset_state\x18\x03 \x01(\bR\n" +
+	"resetState\"V\n" +
 	"\x19UpdateApplicationResponse\x129\n" +
 	"\vapplication\x18\x01 \x01(\v2\x17.clipper.v1.ApplicationR\vapplication\"P\n" +
 	"\x18DeleteApplicationRequest\x12 \n" +
@@ -1299,20 +3146,149 @@ const file_clipper_v1_application_service_proto_rawDesc = "" +
 	"statistics\x1a=\n" +
 	"\x0fStatisticsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01*p\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"s\n" +
+	"\x17ExplainSelectionRequest\x12 \n" +
+	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x18\n" +
+	"\acontext\x18\x02 \x01(\tR\acontext\x12\x1c\n" +
+	"\tdecisions\x18\x03 \x01(\rR\tdecisions\"\x8b\x01\n" +
+	"\x18ExplainSelectionResponse\x12;\n" +
+	"\x05state\x18\x01 \x01(\v2%.clipper.v1.GetSelectionStateResponseR\x05state\x122\n" +
+	"\tdecisions\x18\x02 \x03(\v2\x14.clipper.v1.DecisionR\tdecisions\"\xee\x03\n" +
+	"\bDecision\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12 \n" +
+	"\vapplication\x18\x03 \x01(\tR\vapplication\x12\x18\n" +
+	"\acontext\x18\x04 \x01(\tR\acontext\x12\x16\n" +
+	"\x06policy\x18\x05 \x01(\tR\x06policy\x121\n" +
+	"\x06models\x18\x06 \x03(\v2\x19.clipper.v1.DecisionModelR\x06models\x12.\n" +
+	"\x06output\x18\a \x01(\v2\x16.google.protobuf.ValueR\x06output\x12@\n" +
+	"\x0edefault_reason\x18\b \x01(\x0e2\x19.clipper.v1.DefaultReasonR\rdefaultReason\x12\x1e\n" +
+	"\n" +
+	"confidence\x18\t \x01(\x01R\n" +
+	"confidence\x123\n" +
+	"\alatency\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\alatency\x12\x1a\n" +
+	"\bfeatures\x18\v \x03(\x01R\bfeatures\x128\n" +
+	"\bfeedback\x18\f \x01(\v2\x1c.clipper.v1.DecisionFeedbackR\bfeedback\"\xfd\x01\n" +
+	"\rDecisionModel\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1e\n" +
+	"\n" +
+	"propensity\x18\x03 \x01(\x01R\n" +
+	"propensity\x12\x16\n" +
+	"\x06weight\x18\x04 \x01(\x01R\x06weight\x12\x16\n" +
+	"\x06shadow\x18\x05 \x01(\bR\x06shadow\x124\n" +
+	"\x06status\x18\x06 \x01(\x0e2\x1c.clipper.v1.PredictionStatusR\x06status\x126\n" +
+	"\n" +
+	"prediction\x18\a \x01(\v2\x16.google.protobuf.ValueR\n" +
+	"prediction\"\xc7\x01\n" +
+	"\x10DecisionFeedback\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12,\n" +
+	"\x05truth\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05truth\x12\x1b\n" +
+	"\x06reward\x18\x03 \x01(\x01H\x00R\x06reward\x88\x01\x01\x12-\n" +
+	"\x06losses\x18\x04 \x03(\v2\x15.clipper.v1.ModelLossR\x06lossesB\t\n" +
+	"\a_reward\"\x8b\x01\n" +
+	"\x13ListContextsRequest\x12 \n" +
+	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x16\n" +
+	"\x06prefix\x18\x04 \x01(\tR\x06prefix\"v\n" +
+	"\x14ListContextsResponse\x126\n" +
+	"\bcontexts\x18\x01 \x03(\v2\x1a.clipper.v1.ContextSummaryR\bcontexts\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8b\x01\n" +
+	"\x0eContextSummary\x12\x18\n" +
+	"\acontext\x18\x01 \x01(\tR\acontext\x12\"\n" +
+	"\fobservations\x18\x02 \x01(\x01R\fobservations\x12;\n" +
+	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"Y\n" +
+	"\x1bExportSelectionStateRequest\x12 \n" +
+	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x18\n" +
+	"\acontext\x18\x02 \x01(\tR\acontext\"u\n" +
+	"\x1cExportSelectionStateResponse\x12\x18\n" +
+	"\acontext\x18\x01 \x01(\tR\acontext\x12;\n" +
+	"\x05state\x18\x02 \x01(\v2%.clipper.v1.GetSelectionStateResponseR\x05state\"X\n" +
+	"\x1aResetSelectionStateRequest\x12 \n" +
+	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x18\n" +
+	"\acontext\x18\x02 \x01(\tR\acontext\"\x1d\n" +
+	"\x1bResetSelectionStateResponse\"?\n" +
+	"\x1bGetModelCorrelationsRequest\x12 \n" +
+	"\vapplication\x18\x01 \x01(\tR\vapplication\"\x92\x01\n" +
+	"\x1cGetModelCorrelationsResponse\x12+\n" +
+	"\x05pairs\x18\x01 \x03(\v2\x15.clipper.v1.ModelPairR\x05pairs\x12E\n" +
+	"\x10suggested_groups\x18\x02 \x03(\v2\x1a.clipper.v1.SuggestedGroupR\x0fsuggestedGroups\"\x9c\x02\n" +
+	"\tModelPair\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\tR\x05first\x12\x16\n" +
+	"\x06second\x18\x02 \x01(\tR\x06second\x12\"\n" +
+	"\fobservations\x18\x03 \x01(\x01R\fobservations\x12%\n" +
+	"\vcorrelation\x18\x04 \x01(\x01H\x00R\vcorrelation\x88\x01\x01\x120\n" +
+	"\x11correlation_lower\x18\x05 \x01(\x01H\x01R\x10correlationLower\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"first_loss\x18\x06 \x01(\x01R\tfirstLoss\x12\x1f\n" +
+	"\vsecond_loss\x18\a \x01(\x01R\n" +
+	"secondLossB\x0e\n" +
+	"\f_correlationB\x14\n" +
+	"\x12_correlation_lower\"J\n" +
+	"\x0eSuggestedGroup\x12\x16\n" +
+	"\x06models\x18\x01 \x03(\tR\x06models\x12 \n" +
+	"\vcorrelation\x18\x02 \x01(\x01R\vcorrelation\"4\n" +
+	"\x10GetCanaryRequest\x12 \n" +
+	"\vapplication\x18\x01 \x01(\tR\vapplication\"\xb4\x01\n" +
+	"\x11GetCanaryResponse\x12-\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x17.clipper.v1.CanaryStateR\x05state\x12\x14\n" +
+	"\x05share\x18\x02 \x01(\x01R\x05share\x12,\n" +
+	"\x05tests\x18\x03 \x03(\v2\x16.clipper.v1.CanaryTestR\x05tests\x12,\n" +
+	"\x05steps\x18\x04 \x03(\v2\x16.clipper.v1.CanaryStepR\x05steps\"\xe6\x01\n" +
+	"\n" +
+	"CanaryTest\x12\x16\n" +
+	"\x06metric\x18\x01 \x01(\tR\x06metric\x12\x16\n" +
+	"\x06canary\x18\x02 \x01(\x01R\x06canary\x12\x1a\n" +
+	"\bbaseline\x18\x03 \x01(\x01R\bbaseline\x12!\n" +
+	"\fcanary_count\x18\x04 \x01(\x01R\vcanaryCount\x12%\n" +
+	"\x0ebaseline_count\x18\x05 \x01(\x01R\rbaselineCount\x12\x14\n" +
+	"\x05lower\x18\x06 \x01(\x01R\x05lower\x12\x14\n" +
+	"\x05upper\x18\a \x01(\x01R\x05upper\x12\x16\n" +
+	"\x06margin\x18\b \x01(\x01R\x06margin\"\xa6\x01\n" +
+	"\n" +
+	"CanaryStep\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x01R\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\x01R\x02to\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12,\n" +
+	"\x05tests\x18\x05 \x03(\v2\x16.clipper.v1.CanaryTestR\x05tests*}\n" +
+	"\x11DecisionLogFormat\x12#\n" +
+	"\x1fDECISION_LOG_FORMAT_UNSPECIFIED\x10\x00\x12\"\n" +
+	"\x1eDECISION_LOG_FORMAT_JSON_LINES\x10\x01\x12\x1f\n" +
+	"\x1bDECISION_LOG_FORMAT_PARQUET\x10\x02*P\n" +
+	"\x04Loss\x12\x14\n" +
+	"\x10LOSS_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rLOSS_ZERO_ONE\x10\x01\x12\x11\n" +
+	"\rLOSS_ABSOLUTE\x10\x02\x12\f\n" +
+	"\bLOSS_LOG\x10\x03*p\n" +
 	"\n" +
 	"OutputKind\x12\x1b\n" +
 	"\x17OUTPUT_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OUTPUT_KIND_LABEL\x10\x01\x12\x16\n" +
 	"\x12OUTPUT_KIND_NUMBER\x10\x02\x12\x16\n" +
-	"\x12OUTPUT_KIND_SCORES\x10\x032\xd4\x04\n" +
+	"\x12OUTPUT_KIND_SCORES\x10\x03*~\n" +
+	"\vCanaryState\x12\x1c\n" +
+	"\x18CANARY_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14CANARY_STATE_RUNNING\x10\x01\x12\x19\n" +
+	"\x15CANARY_STATE_PROMOTED\x10\x02\x12\x1c\n" +
+	"\x18CANARY_STATE_ROLLED_BACK\x10\x032\x90\t\n" +
 	"\x12ApplicationService\x12`\n" +
 	"\x11CreateApplication\x12$.clipper.v1.CreateApplicationRequest\x1a%.clipper.v1.CreateApplicationResponse\x12W\n" +
 	"\x0eGetApplication\x12!.clipper.v1.GetApplicationRequest\x1a\".clipper.v1.GetApplicationResponse\x12]\n" +
 	"\x10ListApplications\x12#.clipper.v1.ListApplicationsRequest\x1a$.clipper.v1.ListApplicationsResponse\x12`\n" +
 	"\x11UpdateApplication\x12$.clipper.v1.UpdateApplicationRequest\x1a%.clipper.v1.UpdateApplicationResponse\x12`\n" +
 	"\x11DeleteApplication\x12$.clipper.v1.DeleteApplicationRequest\x1a%.clipper.v1.DeleteApplicationResponse\x12`\n" +
-	"\x11GetSelectionState\x12$.clipper.v1.GetSelectionStateRequest\x1a%.clipper.v1.GetSelectionStateResponseB\xb2\x01\n" +
+	"\x11GetSelectionState\x12$.clipper.v1.GetSelectionStateRequest\x1a%.clipper.v1.GetSelectionStateResponse\x12]\n" +
+	"\x10ExplainSelection\x12#.clipper.v1.ExplainSelectionRequest\x1a$.clipper.v1.ExplainSelectionResponse\x12Q\n" +
+	"\fListContexts\x12\x1f.clipper.v1.ListContextsRequest\x1a .clipper.v1.ListContextsResponse\x12k\n" +
+	"\x14ExportSelectionState\x12'.clipper.v1.ExportSelectionStateRequest\x1a(.clipper.v1.ExportSelectionStateResponse0\x01\x12f\n" +
+	"\x13ResetSelectionState\x12&.clipper.v1.ResetSelectionStateRequest\x1a'.clipper.v1.ResetSelectionStateResponse\x12i\n" +
+	"\x14GetModelCorrelations\x12'.clipper.v1.GetModelCorrelationsRequest\x1a(.clipper.v1.GetModelCorrelationsResponse\x12H\n" +
+	"\tGetCanary\x12\x1c.clipper.v1.GetCanaryRequest\x1a\x1d.clipper.v1.GetCanaryResponseB\xb2\x01\n" +
 	"\x0ecom.clipper.v1B\x17ApplicationServiceProtoP\x01Z>github.com/clipper-serving/clipper/gen/go/clipper/v1;clipperv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Clipper.V1\xca\x02\n" +
 	"Clipper\\V1\xe2\x02\x16Clipper\\V1\\GPBMetadata\xea\x02\vClipper::V1b\x06proto3"
@@ -1329,77 +3305,145 @@ func file_clipper_v1_application_service_proto_rawDescGZIP() []byte {
 	return file_clipper_v1_application_service_proto_rawDescData
 }
 
-var file_clipper_v1_application_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_clipper_v1_application_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_clipper_v1_application_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_clipper_v1_application_service_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_clipper_v1_application_service_proto_goTypes = []any{
-	(OutputKind)(0),                   // 0: clipper.v1.OutputKind
-	(*Application)(nil),               // 1: clipper.v1.Application
-	(*OutputSpec)(nil),                // 2: clipper.v1.OutputSpec
-	(*NumberRange)(nil),               // 3: clipper.v1.NumberRange
-	(*Policy)(nil),                    // 4: clipper.v1.Policy
-	(*ApplicationModel)(nil),          // 5: clipper.v1.ApplicationModel
-	(*CreateApplicationRequest)(nil),  // 6: clipper.v1.CreateApplicationRequest
-	(*CreateApplicationResponse)(nil), // 7: clipper.v1.CreateApplicationResponse
-	(*GetApplicationRequest)(nil),     // 8: clipper.v1.GetApplicationRequest
-	(*GetApplicationResponse)(nil),    // 9: clipper.v1.GetApplicationResponse
-	(*ListApplicationsRequest)(nil),   // 10: clipper.v1.ListApplicationsRequest
-	(*ListApplicationsResponse)(nil),  // 11: clipper.v1.ListApplicationsResponse
-	(*UpdateApplicationRequest)(nil),  // 12: clipper.v1.UpdateApplicationRequest
-	(*UpdateApplicationResponse)(nil), // 13: clipper.v1.UpdateApplicationResponse
-	(*DeleteApplicationRequest)(nil),  // 14: clipper.v1.DeleteApplicationRequest
-	(*DeleteApplicationResponse)(nil), // 15: clipper.v1.DeleteApplicationResponse
-	(*GetSelectionStateRequest)(nil),  // 16: clipper.v1.GetSelectionStateRequest
-	(*GetSelectionStateResponse)(nil), // 17: clipper.v1.GetSelectionStateResponse
-	(*ModelSelectionState)(nil),       // 18: clipper.v1.ModelSelectionState
-	nil,                               // 19: clipper.v1.Policy.ParametersEntry
-	nil,                               // 20: clipper.v1.ModelSelectionState.StatisticsEntry
-	(*TensorSpec)(nil),                // 21: clipper.v1.TensorSpec
-	(*durationpb.Duration)(nil),       // 22: google.protobuf.Duration
-	(*structpb.Value)(nil),            // 23: google.protobuf.Value
-	(*timestamppb.Timestamp)(nil),     // 24: google.protobuf.Timestamp
-	(DataType)(0),                     // 25: clipper.v1.DataType
-	(*fieldmaskpb.FieldMask)(nil),     // 26: google.protobuf.FieldMask
+	(DecisionLogFormat)(0),               // 0: clipper.v1.DecisionLogFormat
+	(Loss)(0),                            // 1: clipper.v1.Loss
+	(OutputKind)(0),                      // 2: clipper.v1.OutputKind
+	(CanaryState)(0),                     // 3: clipper.v1.CanaryState
+	(*Application)(nil),                  // 4: clipper.v1.Application
+	(*DecisionLog)(nil),                  // 5: clipper.v1.DecisionLog
+	(*Canary)(nil),                       // 6: clipper.v1.Canary
+	(*OutputSpec)(nil),                   // 7: clipper.v1.OutputSpec
+	(*NumberRange)(nil),                  // 8: clipper.v1.NumberRange
+	(*Policy)(nil),                       // 9: clipper.v1.Policy
+	(*ApplicationModel)(nil),             // 10: clipper.v1.ApplicationModel
+	(*CreateApplicationRequest)(nil),     // 11: clipper.v1.CreateApplicationRequest
+	(*CreateApplicationResponse)(nil),    // 12: clipper.v1.CreateApplicationResponse
+	(*GetApplicationRequest)(nil),        // 13: clipper.v1.GetApplicationRequest
+	(*GetApplicationResponse)(nil),       // 14: clipper.v1.GetApplicationResponse
+	(*ListApplicationsRequest)(nil),      // 15: clipper.v1.ListApplicationsRequest
+	(*ListApplicationsResponse)(nil),     // 16: clipper.v1.ListApplicationsResponse
+	(*UpdateApplicationRequest)(nil),     // 17: clipper.v1.UpdateApplicationRequest
+	(*UpdateApplicationResponse)(nil),    // 18: clipper.v1.UpdateApplicationResponse
+	(*DeleteApplicationRequest)(nil),     // 19: clipper.v1.DeleteApplicationRequest
+	(*DeleteApplicationResponse)(nil),    // 20: clipper.v1.DeleteApplicationResponse
+	(*GetSelectionStateRequest)(nil),     // 21: clipper.v1.GetSelectionStateRequest
+	(*GetSelectionStateResponse)(nil),    // 22: clipper.v1.GetSelectionStateResponse
+	(*ModelSelectionState)(nil),          // 23: clipper.v1.ModelSelectionState
+	(*ExplainSelectionRequest)(nil),      // 24: clipper.v1.ExplainSelectionRequest
+	(*ExplainSelectionResponse)(nil),     // 25: clipper.v1.ExplainSelectionResponse
+	(*Decision)(nil),                     // 26: clipper.v1.Decision
+	(*DecisionModel)(nil),                // 27: clipper.v1.DecisionModel
+	(*DecisionFeedback)(nil),             // 28: clipper.v1.DecisionFeedback
+	(*ListContextsRequest)(nil),          // 29: clipper.v1.ListContextsRequest
+	(*ListContextsResponse)(nil),         // 30: clipper.v1.ListContextsResponse
+	(*ContextSummary)(nil),               // 31: clipper.v1.ContextSummary
+	(*ExportSelectionStateRequest)(nil),  // 32: clipper.v1.ExportSelectionStateRequest
+	(*ExportSelectionStateResponse)(nil), // 33: clipper.v1.ExportSelectionStateResponse
+	(*ResetSelectionStateRequest)(nil),   // 34: clipper.v1.ResetSelectionStateRequest
+	(*ResetSelectionStateResponse)(nil),  // 35: clipper.v1.ResetSelectionStateResponse
+	(*GetModelCorrelationsRequest)(nil),  // 36: clipper.v1.GetModelCorrelationsRequest
+	(*GetModelCorrelationsResponse)(nil), // 37: clipper.v1.GetModelCorrelationsResponse
+	(*ModelPair)(nil),                    // 38: clipper.v1.ModelPair
+	(*SuggestedGroup)(nil),               // 39: clipper.v1.SuggestedGroup
+	(*GetCanaryRequest)(nil),             // 40: clipper.v1.GetCanaryRequest
+	(*GetCanaryResponse)(nil),            // 41: clipper.v1.GetCanaryResponse
+	(*CanaryTest)(nil),                   // 42: clipper.v1.CanaryTest
+	(*CanaryStep)(nil),                   // 43: clipper.v1.CanaryStep
+	nil,                                  // 44: clipper.v1.Policy.ParametersEntry
+	nil,                                  // 45: clipper.v1.ModelSelectionState.StatisticsEntry
+	(*TensorSpec)(nil),                   // 46: clipper.v1.TensorSpec
+	(*durationpb.Duration)(nil),          // 47: google.protobuf.Duration
+	(*structpb.Value)(nil),               // 48: google.protobuf.Value
+	(*timestamppb.Timestamp)(nil),        // 49: google.protobuf.Timestamp
+	(DataType)(0),                        // 50: clipper.v1.DataType
+	(*fieldmaskpb.FieldMask)(nil),        // 51: google.protobuf.FieldMask
+	(DefaultReason)(0),                   // 52: clipper.v1.DefaultReason
+	(PredictionStatus)(0),                // 53: clipper.v1.PredictionStatus
+	(*ModelLoss)(nil),                    // 54: clipper.v1.ModelLoss
 }
 var file_clipper_v1_application_service_proto_depIdxs = []int32{
-	21, // 0: clipper.v1.Application.inputs:type_name -> clipper.v1.TensorSpec
-	2,  // 1: clipper.v1.Application.output:type_name -> clipper.v1.OutputSpec
-	22, // 2: clipper.v1.Application.latency_objective:type_name -> google.protobuf.Duration
-	23, // 3: clipper.v1.Application.default_output:type_name -> google.protobuf.Value
-	4,  // 4: clipper.v1.Application.policy:type_name -> clipper.v1.Policy
-	5,  // 5: clipper.v1.Application.models:type_name -> clipper.v1.ApplicationModel
-	22, // 6: clipper.v1.Application.feedback_lifetime:type_name -> google.protobuf.Duration
-	24, // 7: clipper.v1.Application.create_time:type_name -> google.protobuf.Timestamp
-	24, // 8: clipper.v1.Application.update_time:type_name -> google.protobuf.Timestamp
-	0,  // 9: clipper.v1.OutputSpec.kind:type_name -> clipper.v1.OutputKind
-	25, // 10: clipper.v1.OutputSpec.data_type:type_name -> clipper.v1.DataType
-	3,  // 11: clipper.v1.OutputSpec.range:type_name -> clipper.v1.NumberRange
-	19, // 12: clipper.v1.Policy.parameters:type_name -> clipper.v1.Policy.ParametersEntry
-	1,  // 13: clipper.v1.CreateApplicationRequest.application:type_name -> clipper.v1.Application
-	1,  // 14: clipper.v1.CreateApplicationResponse.application:type_name -> clipper.v1.Application
-	1,  // 15: clipper.v1.GetApplicationResponse.application:type_name -> clipper.v1.Application
-	1,  // 16: clipper.v1.ListApplicationsResponse.applications:type_name -> clipper.v1.Application
-	1,  // 17: clipper.v1.UpdateApplicationRequest.application:type_name -> clipper.v1.Application
-	26, // 18: clipper.v1.UpdateApplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 19: clipper.v1.UpdateApplicationResponse.application:type_name -> clipper.v1.Application
-	18, // 20: clipper.v1.GetSelectionStateResponse.models:type_name -> clipper.v1.ModelSelectionState
-	20, // 21: clipper.v1.ModelSelectionState.statistics:type_name -> clipper.v1.ModelSelectionState.StatisticsEntry
-	6,  // 22: clipper.v1.ApplicationService.CreateApplication:input_type -> clipper.v1.CreateApplicationRequest
-	8,  // 23: clipper.v1.ApplicationService.GetApplication:input_type -> clipper.v1.GetApplicationRequest
-	10, // 24: clipper.v1.ApplicationService.ListApplications:input_type -> clipper.v1.ListApplicationsRequest
-	12, // 25: clipper.v1.ApplicationService.UpdateApplication:input_type -> clipper.v1.UpdateApplicationRequest
-	14, // 26: clipper.v1.ApplicationService.DeleteApplication:input_type -> clipper.v1.DeleteApplicationRequest
-	16, // 27: clipper.v1.ApplicationService.GetSelectionState:input_type -> clipper.v1.GetSelectionStateRequest
-	7,  // 28: clipper.v1.ApplicationService.CreateApplication:output_type -> clipper.v1.CreateApplicationResponse
-	9,  // 29: clipper.v1.ApplicationService.GetApplication:output_type -> clipper.v1.GetApplicationResponse
-	11, // 30: clipper.v1.ApplicationService.ListApplications:output_type -> clipper.v1.ListApplicationsResponse
-	13, // 31: clipper.v1.ApplicationService.UpdateApplication:output_type -> clipper.v1.UpdateApplicationResponse
-	15, // 32: clipper.v1.ApplicationService.DeleteApplication:output_type -> clipper.v1.DeleteApplicationResponse
-	17, // 33: clipper.v1.ApplicationService.GetSelectionState:output_type -> clipper.v1.GetSelectionStateResponse
-	28, // [28:34] is the sub-list for method output_type
-	22, // [22:28] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	46, // 0: clipper.v1.Application.inputs:type_name -> clipper.v1.TensorSpec
+	7,  // 1: clipper.v1.Application.output:type_name -> clipper.v1.OutputSpec
+	47, // 2: clipper.v1.Application.latency_objective:type_name -> google.protobuf.Duration
+	48, // 3: clipper.v1.Application.default_output:type_name -> google.protobuf.Value
+	9,  // 4: clipper.v1.Application.policy:type_name -> clipper.v1.Policy
+	10, // 5: clipper.v1.Application.models:type_name -> clipper.v1.ApplicationModel
+	47, // 6: clipper.v1.Application.feedback_lifetime:type_name -> google.protobuf.Duration
+	49, // 7: clipper.v1.Application.create_time:type_name -> google.protobuf.Timestamp
+	49, // 8: clipper.v1.Application.update_time:type_name -> google.protobuf.Timestamp
+	47, // 9: clipper.v1.Application.context_lifetime:type_name -> google.protobuf.Duration
+	5,  // 10: clipper.v1.Application.decision_log:type_name -> clipper.v1.DecisionLog
+	6,  // 11: clipper.v1.Application.canary:type_name -> clipper.v1.Canary
+	0,  // 12: clipper.v1.DecisionLog.format:type_name -> clipper.v1.DecisionLogFormat
+	2,  // 13: clipper.v1.OutputSpec.kind:type_name -> clipper.v1.OutputKind
+	50, // 14: clipper.v1.OutputSpec.data_type:type_name -> clipper.v1.DataType
+	8,  // 15: clipper.v1.OutputSpec.range:type_name -> clipper.v1.NumberRange
+	1,  // 16: clipper.v1.OutputSpec.loss:type_name -> clipper.v1.Loss
+	44, // 17: clipper.v1.Policy.parameters:type_name -> clipper.v1.Policy.ParametersEntry
+	4,  // 18: clipper.v1.CreateApplicationRequest.application:type_name -> clipper.v1.Application
+	4,  // 19: clipper.v1.CreateApplicationResponse.application:type_name -> clipper.v1.Application
+	4,  // 20: clipper.v1.GetApplicationResponse.application:type_name -> clipper.v1.Application
+	4,  // 21: clipper.v1.ListApplicationsResponse.applications:type_name -> clipper.v1.Application
+	4,  // 22: clipper.v1.UpdateApplicationRequest.application:type_name -> clipper.v1.Application
+	51, // 23: clipper.v1.UpdateApplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	4,  // 24: clipper.v1.UpdateApplicationResponse.application:type_name -> clipper.v1.Application
+	23, // 25: clipper.v1.GetSelectionStateResponse.models:type_name -> clipper.v1.ModelSelectionState
+	45, // 26: clipper.v1.ModelSelectionState.statistics:type_name -> clipper.v1.ModelSelectionState.StatisticsEntry
+	22, // 27: clipper.v1.ExplainSelectionResponse.state:type_name -> clipper.v1.GetSelectionStateResponse
+	26, // 28: clipper.v1.ExplainSelectionResponse.decisions:type_name -> clipper.v1.Decision
+	49, // 29: clipper.v1.Decision.time:type_name -> google.protobuf.Timestamp
+	27, // 30: clipper.v1.Decision.models:type_name -> clipper.v1.DecisionModel
+	48, // 31: clipper.v1.Decision.output:type_name -> google.protobuf.Value
+	52, // 32: clipper.v1.Decision.default_reason:type_name -> clipper.v1.DefaultReason
+	47, // 33: clipper.v1.Decision.latency:type_name -> google.protobuf.Duration
+	28, // 34: clipper.v1.Decision.feedback:type_name -> clipper.v1.DecisionFeedback
+	53, // 35: clipper.v1.DecisionModel.status:type_name -> clipper.v1.PredictionStatus
+	48, // 36: clipper.v1.DecisionModel.prediction:type_name -> google.protobuf.Value
+	49, // 37: clipper.v1.DecisionFeedback.time:type_name -> google.protobuf.Timestamp
+	48, // 38: clipper.v1.DecisionFeedback.truth:type_name -> google.protobuf.Value
+	54, // 39: clipper.v1.DecisionFeedback.losses:type_name -> clipper.v1.ModelLoss
+	31, // 40: clipper.v1.ListContextsResponse.contexts:type_name -> clipper.v1.ContextSummary
+	49, // 41: clipper.v1.ContextSummary.expire_time:type_name -> google.protobuf.Timestamp
+	22, // 42: clipper.v1.ExportSelectionStateResponse.state:type_name -> clipper.v1.GetSelectionStateResponse
+	38, // 43: clipper.v1.GetModelCorrelationsResponse.pairs:type_name -> clipper.v1.ModelPair
+	39, // 44: clipper.v1.GetModelCorrelationsResponse.suggested_groups:type_name -> clipper.v1.SuggestedGroup
+	3,  // 45: clipper.v1.GetCanaryResponse.state:type_name -> clipper.v1.CanaryState
+	42, // 46: clipper.v1.GetCanaryResponse.tests:type_name -> clipper.v1.CanaryTest
+	43, // 47: clipper.v1.GetCanaryResponse.steps:type_name -> clipper.v1.CanaryStep
+	49, // 48: clipper.v1.CanaryStep.time:type_name -> google.protobuf.Timestamp
+	42, // 49: clipper.v1.CanaryStep.tests:type_name -> clipper.v1.CanaryTest
+	11, // 50: clipper.v1.ApplicationService.CreateApplication:input_type -> clipper.v1.CreateApplicationRequest
+	13, // 51: clipper.v1.ApplicationService.GetApplication:input_type -> clipper.v1.GetApplicationRequest
+	15, // 52: clipper.v1.ApplicationService.ListApplications:input_type -> clipper.v1.ListApplicationsRequest
+	17, // 53: clipper.v1.ApplicationService.UpdateApplication:input_type -> clipper.v1.UpdateApplicationRequest
+	19, // 54: clipper.v1.ApplicationService.DeleteApplication:input_type -> clipper.v1.DeleteApplicationRequest
+	21, // 55: clipper.v1.ApplicationService.GetSelectionState:input_type -> clipper.v1.GetSelectionStateRequest
+	24, // 56: clipper.v1.ApplicationService.ExplainSelection:input_type -> clipper.v1.ExplainSelectionRequest
+	29, // 57: clipper.v1.ApplicationService.ListContexts:input_type -> clipper.v1.ListContextsRequest
+	32, // 58: clipper.v1.ApplicationService.ExportSelectionState:input_type -> clipper.v1.ExportSelectionStateRequest
+	34, // 59: clipper.v1.ApplicationService.ResetSelectionState:input_type -> clipper.v1.ResetSelectionStateRequest
+	36, // 60: clipper.v1.ApplicationService.GetModelCorrelations:input_type -> clipper.v1.GetModelCorrelationsRequest
+	40, // 61: clipper.v1.ApplicationService.GetCanary:input_type -> clipper.v1.GetCanaryRequest
+	12, // 62: clipper.v1.ApplicationService.CreateApplication:output_type -> clipper.v1.CreateApplicationResponse
+	14, // 63: clipper.v1.ApplicationService.GetApplication:output_type -> clipper.v1.GetApplicationResponse
+	16, // 64: clipper.v1.ApplicationService.ListApplications:output_type -> clipper.v1.ListApplicationsResponse
+	18, // 65: clipper.v1.ApplicationService.UpdateApplication:output_type -> clipper.v1.UpdateApplicationResponse
+	20, // 66: clipper.v1.ApplicationService.DeleteApplication:output_type -> clipper.v1.DeleteApplicationResponse
+	22, // 67: clipper.v1.ApplicationService.GetSelectionState:output_type -> clipper.v1.GetSelectionStateResponse
+	25, // 68: clipper.v1.ApplicationService.ExplainSelection:output_type -> clipper.v1.ExplainSelectionResponse
+	30, // 69: clipper.v1.ApplicationService.ListContexts:output_type -> clipper.v1.ListContextsResponse
+	33, // 70: clipper.v1.ApplicationService.ExportSelectionState:output_type -> clipper.v1.ExportSelectionStateResponse
+	35, // 71: clipper.v1.ApplicationService.ResetSelectionState:output_type -> clipper.v1.ResetSelectionStateResponse
+	37, // 72: clipper.v1.ApplicationService.GetModelCorrelations:output_type -> clipper.v1.GetModelCorrelationsResponse
+	41, // 73: clipper.v1.ApplicationService.GetCanary:output_type -> clipper.v1.GetCanaryResponse
+	62, // [62:74] is the sub-list for method output_type
+	50, // [50:62] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_clipper_v1_application_service_proto_init() }
@@ -1407,14 +3451,18 @@ func file_clipper_v1_application_service_proto_init() {
 	if File_clipper_v1_application_service_proto != nil {
 		return
 	}
+	file_clipper_v1_feedback_service_proto_init()
+	file_clipper_v1_query_service_proto_init()
 	file_clipper_v1_tensor_proto_init()
+	file_clipper_v1_application_service_proto_msgTypes[24].OneofWrappers = []any{}
+	file_clipper_v1_application_service_proto_msgTypes[34].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clipper_v1_application_service_proto_rawDesc), len(file_clipper_v1_application_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   20,
+			NumEnums:      4,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

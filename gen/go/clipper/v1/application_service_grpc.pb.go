@@ -21,12 +21,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ApplicationService_CreateApplication_FullMethodName = "/clipper.v1.ApplicationService/CreateApplication"
-	ApplicationService_GetApplication_FullMethodName    = "/clipper.v1.ApplicationService/GetApplication"
-	ApplicationService_ListApplications_FullMethodName  = "/clipper.v1.ApplicationService/ListApplications"
-	ApplicationService_UpdateApplication_FullMethodName = "/clipper.v1.ApplicationService/UpdateApplication"
-	ApplicationService_DeleteApplication_FullMethodName = "/clipper.v1.ApplicationService/DeleteApplication"
-	ApplicationService_GetSelectionState_FullMethodName = "/clipper.v1.ApplicationService/GetSelectionState"
+	ApplicationService_CreateApplication_FullMethodName    = "/clipper.v1.ApplicationService/CreateApplication"
+	ApplicationService_GetApplication_FullMethodName       = "/clipper.v1.ApplicationService/GetApplication"
+	ApplicationService_ListApplications_FullMethodName     = "/clipper.v1.ApplicationService/ListApplications"
+	ApplicationService_UpdateApplication_FullMethodName    = "/clipper.v1.ApplicationService/UpdateApplication"
+	ApplicationService_DeleteApplication_FullMethodName    = "/clipper.v1.ApplicationService/DeleteApplication"
+	ApplicationService_GetSelectionState_FullMethodName    = "/clipper.v1.ApplicationService/GetSelectionState"
+	ApplicationService_ExplainSelection_FullMethodName     = "/clipper.v1.ApplicationService/ExplainSelection"
+	ApplicationService_ListContexts_FullMethodName         = "/clipper.v1.ApplicationService/ListContexts"
+	ApplicationService_ExportSelectionState_FullMethodName = "/clipper.v1.ApplicationService/ExportSelectionState"
+	ApplicationService_ResetSelectionState_FullMethodName  = "/clipper.v1.ApplicationService/ResetSelectionState"
+	ApplicationService_GetModelCorrelations_FullMethodName = "/clipper.v1.ApplicationService/GetModelCorrelations"
+	ApplicationService_GetCanary_FullMethodName            = "/clipper.v1.ApplicationService/GetCanary"
 )
 
 // ApplicationServiceClient is the client API for ApplicationService service.
@@ -46,7 +52,8 @@ type ApplicationServiceClient interface {
 	// ListApplications returns the applications, sorted by name. INVALID_ARGUMENT: a bad page token.
 	ListApplications(ctx context.Context, in *ListApplicationsRequest, opts ...grpc.CallOption) (*ListApplicationsResponse, error)
 	// UpdateApplication changes the named fields of an application. What was learned is kept for
-	// the models that stay, as long as the policy stays the same.
+	// the models that stay, unless `reset_state` is true; a policy that replaces another begins with
+	// what both of them count.
 	//
 	// INVALID_ARGUMENT, NOT_FOUND and FAILED_PRECONDITION as for CreateApplication.
 	// ABORTED: the etag is not the current one.
@@ -57,6 +64,29 @@ type ApplicationServiceClient interface {
 	// GetSelectionState returns what an application has learned, as its policy reads it now.
 	// NOT_FOUND: no such application.
 	GetSelectionState(ctx context.Context, in *GetSelectionStateRequest, opts ...grpc.CallOption) (*GetSelectionStateResponse, error)
+	// ExplainSelection returns the same with the latest decisions and what became of them, as the
+	// selector instance that is asked remembers them. NOT_FOUND: no such application.
+	ExplainSelection(ctx context.Context, in *ExplainSelectionRequest, opts ...grpc.CallOption) (*ExplainSelectionResponse, error)
+	// ListContexts returns the contexts that have a state of their own, sorted by name.
+	//
+	// NOT_FOUND: no such application. INVALID_ARGUMENT: a bad page token.
+	ListContexts(ctx context.Context, in *ListContextsRequest, opts ...grpc.CallOption) (*ListContextsResponse, error)
+	// ExportSelectionState sends everything that an application has learned: the shared state first,
+	// then each context, sorted by name. NOT_FOUND: no such application.
+	ExportSelectionState(ctx context.Context, in *ExportSelectionStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportSelectionStateResponse], error)
+	// ResetSelectionState forgets what a context, or the whole application, has learned. A feedback
+	// for an earlier answer still counts, from nothing.
+	//
+	// NOT_FOUND: no such application, or no such context.
+	ResetSelectionState(ctx context.Context, in *ResetSelectionStateRequest, opts ...grpc.CallOption) (*ResetSelectionStateResponse, error)
+	// GetModelCorrelations returns how the errors of the application's models go together, and which
+	// models should share a group. It knows pairs that answered the same queries and whose truth came
+	// back. NOT_FOUND: no such application.
+	GetModelCorrelations(ctx context.Context, in *GetModelCorrelationsRequest, opts ...grpc.CallOption) (*GetModelCorrelationsResponse, error)
+	// GetCanary returns how far an application's canary has come, and every step with its reason.
+	//
+	// NOT_FOUND: no such application. FAILED_PRECONDITION: it has no canary.
+	GetCanary(ctx context.Context, in *GetCanaryRequest, opts ...grpc.CallOption) (*GetCanaryResponse, error)
 }
 
 type applicationServiceClient struct {
@@ -127,6 +157,75 @@ func (c *applicationServiceClient) GetSelectionState(ctx context.Context, in *Ge
 	return out, nil
 }
 
+func (c *applicationServiceClient) ExplainSelection(ctx context.Context, in *ExplainSelectionRequest, opts ...grpc.CallOption) (*ExplainSelectionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainSelectionResponse)
+	err := c.cc.Invoke(ctx, ApplicationService_ExplainSelection_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *applicationServiceClient) ListContexts(ctx context.Context, in *ListContextsRequest, opts ...grpc.CallOption) (*ListContextsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListContextsResponse)
+	err := c.cc.Invoke(ctx, ApplicationService_ListContexts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *applicationServiceClient) ExportSelectionState(ctx context.Context, in *ExportSelectionStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportSelectionStateResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ApplicationService_ServiceDesc.Streams[0], ApplicationService_ExportSelectionState_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportSelectionStateRequest, ExportSelectionStateResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ApplicationService_ExportSelectionStateClient = grpc.ServerStreamingClient[ExportSelectionStateResponse]
+
+func (c *applicationServiceClient) ResetSelectionState(ctx context.Context, in *ResetSelectionStateRequest, opts ...grpc.CallOption) (*ResetSelectionStateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResetSelectionStateResponse)
+	err := c.cc.Invoke(ctx, ApplicationService_ResetSelectionState_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *applicationServiceClient) GetModelCorrelations(ctx context.Context, in *GetModelCorrelationsRequest, opts ...grpc.CallOption) (*GetModelCorrelationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetModelCorrelationsResponse)
+	err := c.cc.Invoke(ctx, ApplicationService_GetModelCorrelations_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *applicationServiceClient) GetCanary(ctx context.Context, in *GetCanaryRequest, opts ...grpc.CallOption) (*GetCanaryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCanaryResponse)
+	err := c.cc.Invoke(ctx, ApplicationService_GetCanary_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ApplicationServiceServer is the server API for ApplicationService service.
 // All implementations must embed UnimplementedApplicationServiceServer
 // for forward compatibility.
@@ -144,7 +243,8 @@ type ApplicationServiceServer interface {
 	// ListApplications returns the applications, sorted by name. INVALID_ARGUMENT: a bad page token.
 	ListApplications(context.Context, *ListApplicationsRequest) (*ListApplicationsResponse, error)
 	// UpdateApplication changes the named fields of an application. What was learned is kept for
-	// the models that stay, as long as the policy stays the same.
+	// the models that stay, unless `reset_state` is true; a policy that replaces another begins with
+	// what both of them count.
 	//
 	// INVALID_ARGUMENT, NOT_FOUND and FAILED_PRECONDITION as for CreateApplication.
 	// ABORTED: the etag is not the current one.
@@ -155,6 +255,29 @@ type ApplicationServiceServer interface {
 	// GetSelectionState returns what an application has learned, as its policy reads it now.
 	// NOT_FOUND: no such application.
 	GetSelectionState(context.Context, *GetSelectionStateRequest) (*GetSelectionStateResponse, error)
+	// ExplainSelection returns the same with the latest decisions and what became of them, as the
+	// selector instance that is asked remembers them. NOT_FOUND: no such application.
+	ExplainSelection(context.Context, *ExplainSelectionRequest) (*ExplainSelectionResponse, error)
+	// ListContexts returns the contexts that have a state of their own, sorted by name.
+	//
+	// NOT_FOUND: no such application. INVALID_ARGUMENT: a bad page token.
+	ListContexts(context.Context, *ListContextsRequest) (*ListContextsResponse, error)
+	// ExportSelectionState sends everything that an application has learned: the shared state first,
+	// then each context, sorted by name. NOT_FOUND: no such application.
+	ExportSelectionState(*ExportSelectionStateRequest, grpc.ServerStreamingServer[ExportSelectionStateResponse]) error
+	// ResetSelectionState forgets what a context, or the whole application, has learned. A feedback
+	// for an earlier answer still counts, from nothing.
+	//
+	// NOT_FOUND: no such application, or no such context.
+	ResetSelectionState(context.Context, *ResetSelectionStateRequest) (*ResetSelectionStateResponse, error)
+	// GetModelCorrelations returns how the errors of the application's models go together, and which
+	// models should share a group. It knows pairs that answered the same queries and whose truth came
+	// back. NOT_FOUND: no such application.
+	GetModelCorrelations(context.Context, *GetModelCorrelationsRequest) (*GetModelCorrelationsResponse, error)
+	// GetCanary returns how far an application's canary has come, and every step with its reason.
+	//
+	// NOT_FOUND: no such application. FAILED_PRECONDITION: it has no canary.
+	GetCanary(context.Context, *GetCanaryRequest) (*GetCanaryResponse, error)
 	mustEmbedUnimplementedApplicationServiceServer()
 }
 
@@ -182,6 +305,24 @@ func (UnimplementedApplicationServiceServer) DeleteApplication(context.Context, 
 }
 func (UnimplementedApplicationServiceServer) GetSelectionState(context.Context, *GetSelectionStateRequest) (*GetSelectionStateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSelectionState not implemented")
+}
+func (UnimplementedApplicationServiceServer) ExplainSelection(context.Context, *ExplainSelectionRequest) (*ExplainSelectionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainSelection not implemented")
+}
+func (UnimplementedApplicationServiceServer) ListContexts(context.Context, *ListContextsRequest) (*ListContextsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListContexts not implemented")
+}
+func (UnimplementedApplicationServiceServer) ExportSelectionState(*ExportSelectionStateRequest, grpc.ServerStreamingServer[ExportSelectionStateResponse]) error {
+	return status.Error(codes.Unimplemented, "method ExportSelectionState not implemented")
+}
+func (UnimplementedApplicationServiceServer) ResetSelectionState(context.Context, *ResetSelectionStateRequest) (*ResetSelectionStateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResetSelectionState not implemented")
+}
+func (UnimplementedApplicationServiceServer) GetModelCorrelations(context.Context, *GetModelCorrelationsRequest) (*GetModelCorrelationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetModelCorrelations not implemented")
+}
+func (UnimplementedApplicationServiceServer) GetCanary(context.Context, *GetCanaryRequest) (*GetCanaryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCanary not implemented")
 }
 func (UnimplementedApplicationServiceServer) mustEmbedUnimplementedApplicationServiceServer() {}
 func (UnimplementedApplicationServiceServer) testEmbeddedByValue()                            {}
@@ -312,6 +453,107 @@ func _ApplicationService_GetSelectionState_Handler(srv interface{}, ctx context.
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ApplicationService_ExplainSelection_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainSelectionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplicationServiceServer).ExplainSelection(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplicationService_ExplainSelection_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplicationServiceServer).ExplainSelection(ctx, req.(*ExplainSelectionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ApplicationService_ListContexts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListContextsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplicationServiceServer).ListContexts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplicationService_ListContexts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplicationServiceServer).ListContexts(ctx, req.(*ListContextsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ApplicationService_ExportSelectionState_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportSelectionStateRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ApplicationServiceServer).ExportSelectionState(m, &grpc.GenericServerStream[ExportSelectionStateRequest, ExportSelectionStateResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ApplicationService_ExportSelectionStateServer = grpc.ServerStreamingServer[ExportSelectionStateResponse]
+
+func _ApplicationService_ResetSelectionState_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResetSelectionStateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplicationServiceServer).ResetSelectionState(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplicationService_ResetSelectionState_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplicationServiceServer).ResetSelectionState(ctx, req.(*ResetSelectionStateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ApplicationService_GetModelCorrelations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetModelCorrelationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplicationServiceServer).GetModelCorrelations(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplicationService_GetModelCorrelations_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplicationServiceServer).GetModelCorrelations(ctx, req.(*GetModelCorrelationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ApplicationService_GetCanary_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCanaryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplicationServiceServer).GetCanary(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplicationService_GetCanary_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplicationServiceServer).GetCanary(ctx, req.(*GetCanaryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ApplicationService_ServiceDesc is the grpc.ServiceDesc for ApplicationService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -343,7 +585,33 @@ var ApplicationService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "GetSelectionState",
 			Handler:    _ApplicationService_GetSelectionState_Handler,
 		},
+		{
+			MethodName: "ExplainSelection",
+			Handler:    _ApplicationService_ExplainSelection_Handler,
+		},
+		{
+			MethodName: "ListContexts",
+			Handler:    _ApplicationService_ListContexts_Handler,
+		},
+		{
+			MethodName: "ResetSelectionState",
+			Handler:    _ApplicationService_ResetSelectionState_Handler,
+		},
+		{
+			MethodName: "GetModelCorrelations",
+			Handler:    _ApplicationService_GetModelCorrelations_Handler,
+		},
+		{
+			MethodName: "GetCanary",
+			Handler:    _ApplicationService_GetCanary_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ExportSelectionState",
+			Handler:       _ApplicationService_ExportSelectionState_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "clipper/v1/application_service.proto",
 }

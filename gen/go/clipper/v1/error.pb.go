@@ -91,6 +91,11 @@ const (
 	ErrorReason_ERROR_REASON_CONTEXT_NOT_FOUND ErrorReason = 29
 	// The replica cannot be started as described. FAILED_PRECONDITION.
 	ErrorReason_ERROR_REASON_LAUNCH_FAILED ErrorReason = 30
+	// The application's custom policy cannot be reached or answers what it must not. FAILED_PRECONDITION on
+	// creation, UNAVAILABLE later.
+	ErrorReason_ERROR_REASON_POLICY_FAILED ErrorReason = 31
+	// The application has no canary. FAILED_PRECONDITION.
+	ErrorReason_ERROR_REASON_NO_CANARY ErrorReason = 32
 )
 
 // Enum value maps for ErrorReason.
@@ -127,6 +132,8 @@ var (
 		28: "ERROR_REASON_UNKNOWN_METHOD",
 		29: "ERROR_REASON_CONTEXT_NOT_FOUND",
 		30: "ERROR_REASON_LAUNCH_FAILED",
+		31: "ERROR_REASON_POLICY_FAILED",
+		32: "ERROR_REASON_NO_CANARY",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":             0,
@@ -160,6 +167,8 @@ var (
 		"ERROR_REASON_UNKNOWN_METHOD":          28,
 		"ERROR_REASON_CONTEXT_NOT_FOUND":       29,
 		"ERROR_REASON_LAUNCH_FAILED":           30,
+		"ERROR_REASON_POLICY_FAILED":           31,
+		"ERROR_REASON_NO_CANARY":               32,
 	}
 )
 
@@ -284,7 +293,7 @@ const file_clipper_v1_error_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\x0e2\x17.clipper.v1.ErrorReasonR\x06reason\x12\x14\n" +
 	"\x05field\x18\x04 \x01(\tR\x05field\x12:\n" +
 	"\vretry_after\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"retryAfter*\xff\a\n" +
+	"retryAfter*\xbb\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bERROR_REASON_MALFORMED_JSON\x10\x01\x12\x1e\n" +
@@ -317,7 +326,9 @@ const file_clipper_v1_error_proto_rawDesc = "" +
 	"\x15ERROR_REASON_INTERNAL\x10\x1b\x12\x1f\n" +
 	"\x1bERROR_REASON_UNKNOWN_METHOD\x10\x1c\x12\"\n" +
 	"\x1eERROR_REASON_CONTEXT_NOT_FOUND\x10\x1d\x12\x1e\n" +
-	"\x1aERROR_REASON_LAUNCH_FAILED\x10\x1eB\xa5\x01\n" +
+	"\x1aERROR_REASON_LAUNCH_FAILED\x10\x1e\x12\x1e\n" +
+	"\x1aERROR_REASON_POLICY_FAILED\x10\x1f\x12\x1a\n" +
+	"\x16ERROR_REASON_NO_CANARY\x10 B\xa5\x01\n" +
 	"\x0ecom.clipper.v1B\n" +
 	"ErrorProtoP\x01Z>github.com/clipper-serving/clipper/gen/go/clipper/v1;clipperv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Clipper.V1\xca\x02\n" +

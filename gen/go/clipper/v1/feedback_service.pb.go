@@ -174,7 +174,10 @@ type FeedbackResponse struct {
 	// True when this feedback had been counted before and has changed nothing.
 	Duplicate bool `protobuf:"varint,1,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
 	// The loss of each model that took part, in [0, 1].
-	Losses        []*ModelLoss `protobuf:"bytes,2,rep,name=losses,proto3" json:"losses,omitempty"`
+	Losses []*ModelLoss `protobuf:"bytes,2,rep,name=losses,proto3" json:"losses,omitempty"`
+	// True when the store cannot be reached now and the selector keeps this feedback, as durably, until
+	// it can. Whether it is a duplicate is not known yet.
+	Buffered      bool `protobuf:"varint,3,opt,name=buffered,proto3" json:"buffered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -221,6 +224,13 @@ func (x *FeedbackResponse) GetLosses() []*ModelLoss {
 		return x.Losses
 	}
 	return nil
+}
+
+func (x *FeedbackResponse) GetBuffered() bool {
+	if x != nil {
+		return x.Buffered
+	}
+	return false
 }
 
 // ModelLoss is how wrong one model was.
@@ -593,10 +603,11 @@ const file_clipper_v1_feedback_service_proto_rawDesc = "" +
 	"\x05truth\x18\x06 \x01(\v2\x16.google.protobuf.ValueH\x00R\x05truth\x12\x18\n" +
 	"\x06reward\x18\a \x01(\x01H\x00R\x06reward\x12\x0e\n" +
 	"\x02id\x18\b \x01(\tR\x02idB\r\n" +
-	"\vobservation\"_\n" +
+	"\vobservation\"{\n" +
 	"\x10FeedbackResponse\x12\x1c\n" +
 	"\tduplicate\x18\x01 \x01(\bR\tduplicate\x12-\n" +
-	"\x06losses\x18\x02 \x03(\v2\x15.clipper.v1.ModelLossR\x06losses\"5\n" +
+	"\x06losses\x18\x02 \x03(\v2\x15.clipper.v1.ModelLossR\x06losses\x12\x1a\n" +
+	"\bbuffered\x18\x03 \x01(\bR\bbuffered\"5\n" +
 	"\tModelLoss\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x12\n" +
 	"\x04loss\x18\x02 \x01(\x01R\x04loss\"k\n" +

@@ -42,6 +42,8 @@ const (
 	DefaultReason_DEFAULT_REASON_OVERLOADED DefaultReason = 5
 	// The service that selects or runs the models could not be reached.
 	DefaultReason_DEFAULT_REASON_UNAVAILABLE DefaultReason = 6
+	// The application's custom policy failed or did not answer in time.
+	DefaultReason_DEFAULT_REASON_POLICY_FAILED DefaultReason = 7
 )
 
 // Enum value maps for DefaultReason.
@@ -54,6 +56,7 @@ var (
 		4: "DEFAULT_REASON_NO_REPLICA",
 		5: "DEFAULT_REASON_OVERLOADED",
 		6: "DEFAULT_REASON_UNAVAILABLE",
+		7: "DEFAULT_REASON_POLICY_FAILED",
 	}
 	DefaultReason_value = map[string]int32{
 		"DEFAULT_REASON_UNSPECIFIED":    0,
@@ -63,6 +66,7 @@ var (
 		"DEFAULT_REASON_NO_REPLICA":     4,
 		"DEFAULT_REASON_OVERLOADED":     5,
 		"DEFAULT_REASON_UNAVAILABLE":    6,
+		"DEFAULT_REASON_POLICY_FAILED":  7,
 	}
 )
 
@@ -942,7 +946,7 @@ const file_clipper_v1_query_service_proto_rawDesc = "" +
 	"\x05query\x18\x02 \x01(\v2\x18.clipper.v1.QueryRequestR\x05query\"b\n" +
 	"\x13QueryStreamResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12/\n" +
-	"\x06result\x18\x02 \x01(\v2\x17.clipper.v1.QueryResultR\x06result*\xef\x01\n" +
+	"\x06result\x18\x02 \x01(\v2\x17.clipper.v1.QueryResultR\x06result*\x91\x02\n" +
 	"\rDefaultReason\x12\x1e\n" +
 	"\x1aDEFAULT_REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17DEFAULT_REASON_DEADLINE\x10\x01\x12!\n" +
@@ -950,7 +954,8 @@ const file_clipper_v1_query_service_proto_rawDesc = "" +
 	"\x1cDEFAULT_REASON_MODELS_FAILED\x10\x03\x12\x1d\n" +
 	"\x19DEFAULT_REASON_NO_REPLICA\x10\x04\x12\x1d\n" +
 	"\x19DEFAULT_REASON_OVERLOADED\x10\x05\x12\x1e\n" +
-	"\x1aDEFAULT_REASON_UNAVAILABLE\x10\x06*\x95\x02\n" +
+	"\x1aDEFAULT_REASON_UNAVAILABLE\x10\x06\x12 \n" +
+	"\x1cDEFAULT_REASON_POLICY_FAILED\x10\a*\x95\x02\n" +
 	"\x10PredictionStatus\x12!\n" +
 	"\x1dPREDICTION_STATUS_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PREDICTION_STATUS_OK\x10\x01\x12\x1e\n" +

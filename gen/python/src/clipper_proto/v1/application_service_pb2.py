@@ -22,6 +22,8 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from clipper_proto.v1 import feedback_service_pb2 as clipper_dot_v1_dot_feedback__service__pb2
+from clipper_proto.v1 import query_service_pb2 as clipper_dot_v1_dot_query__service__pb2
 from clipper_proto.v1 import tensor_pb2 as clipper_dot_v1_dot_tensor__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
@@ -29,7 +31,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$clipper/v1/application_service.proto\x12\nclipper.v1\x1a\x17\x63lipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x04\n\x0b\x41pplication\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12&\n\x06inputs\x18\x03 \x03(\x0b\x32\x16.clipper.v1.TensorSpec\x12&\n\x06output\x18\x04 \x01(\x0b\x32\x16.clipper.v1.OutputSpec\x12\x34\n\x11latency_objective\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0e\x64\x65\x66\x61ult_output\x18\x06 \x01(\x0b\x32\x16.google.protobuf.Value\x12\"\n\x06policy\x18\x07 \x01(\x0b\x32\x12.clipper.v1.Policy\x12,\n\x06models\x18\x08 \x03(\x0b\x32\x1c.clipper.v1.ApplicationModel\x12\x1c\n\x14\x63onfidence_threshold\x18\t \x01(\x01\x12\x34\n\x11\x66\x65\x65\x64\x62\x61\x63k_lifetime\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cprior_weight\x18\x0b \x01(\x01\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x12\x17\n\x0frefuse_overload\x18\x0f \x01(\x08\"\x94\x01\n\nOutputSpec\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.clipper.v1.OutputKind\x12\'\n\tdata_type\x18\x02 \x01(\x0e\x32\x14.clipper.v1.DataType\x12&\n\x05range\x18\x03 \x01(\x0b\x32\x17.clipper.v1.NumberRange\x12\x0f\n\x07\x63lasses\x18\x04 \x03(\t\"\'\n\x0bNumberRange\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03max\x18\x02 \x01(\x01\"\x81\x01\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\nparameters\x18\x02 \x03(\x0b\x32\".clipper.v1.Policy.ParametersEntry\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"a\n\x10\x41pplicationModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\r\n\x05group\x18\x04 \x01(\t\x12\x0e\n\x06shadow\x18\x05 \x01(\x08\"H\n\x18\x43reateApplicationRequest\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\"I\n\x19\x43reateApplicationResponse\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\",\n\x15GetApplicationRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"F\n\x16GetApplicationResponse\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\"@\n\x17ListApplicationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x18ListApplicationsResponse\x12-\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32\x17.clipper.v1.Application\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"y\n\x18UpdateApplicationRequest\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"I\n\x19UpdateApplicationResponse\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\"=\n\x18\x44\x65leteApplicationRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1b\n\x19\x44\x65leteApplicationResponse\"@\n\x18GetSelectionStateRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x02 \x01(\t\"r\n\x19GetSelectionStateResponse\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x14\n\x0cobservations\x18\x02 \x01(\x01\x12/\n\x06models\x18\x03 \x03(\x0b\x32\x1f.clipper.v1.ModelSelectionState\"\xc1\x01\n\x13ModelSelectionState\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\x43\n\nstatistics\x18\x04 \x03(\x0b\x32/.clipper.v1.ModelSelectionState.StatisticsEntry\x1a\x31\n\x0fStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*p\n\nOutputKind\x12\x1b\n\x17OUTPUT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTPUT_KIND_LABEL\x10\x01\x12\x16\n\x12OUTPUT_KIND_NUMBER\x10\x02\x12\x16\n\x12OUTPUT_KIND_SCORES\x10\x03\x32\xd4\x04\n\x12\x41pplicationService\x12`\n\x11\x43reateApplication\x12$.clipper.v1.CreateApplicationRequest\x1a%.clipper.v1.CreateApplicationResponse\x12W\n\x0eGetApplication\x12!.clipper.v1.GetApplicationRequest\x1a\".clipper.v1.GetApplicationResponse\x12]\n\x10ListApplications\x12#.clipper.v1.ListApplicationsRequest\x1a$.clipper.v1.ListApplicationsResponse\x12`\n\x11UpdateApplication\x12$.clipper.v1.UpdateApplicationRequest\x1a%.clipper.v1.UpdateApplicationResponse\x12`\n\x11\x44\x65leteApplication\x12$.clipper.v1.DeleteApplicationRequest\x1a%.clipper.v1.DeleteApplicationResponse\x12`\n\x11GetSelectionState\x12$.clipper.v1.GetSelectionStateRequest\x1a%.clipper.v1.GetSelectionStateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$clipper/v1/application_service.proto\x12\nclipper.v1\x1a!clipper/v1/feedback_service.proto\x1a\x1e\x63lipper/v1/query_service.proto\x1a\x17\x63lipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x05\n\x0b\x41pplication\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12&\n\x06inputs\x18\x03 \x03(\x0b\x32\x16.clipper.v1.TensorSpec\x12&\n\x06output\x18\x04 \x01(\x0b\x32\x16.clipper.v1.OutputSpec\x12\x34\n\x11latency_objective\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0e\x64\x65\x66\x61ult_output\x18\x06 \x01(\x0b\x32\x16.google.protobuf.Value\x12\"\n\x06policy\x18\x07 \x01(\x0b\x32\x12.clipper.v1.Policy\x12,\n\x06models\x18\x08 \x03(\x0b\x32\x1c.clipper.v1.ApplicationModel\x12\x1c\n\x14\x63onfidence_threshold\x18\t \x01(\x01\x12\x34\n\x11\x66\x65\x65\x64\x62\x61\x63k_lifetime\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cprior_weight\x18\x0b \x01(\x01\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x12\x17\n\x0frefuse_overload\x18\x0f \x01(\x08\x12\x14\n\x0c\x61nswer_early\x18\x10 \x01(\x08\x12\x33\n\x10\x63ontext_lifetime\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\x0c\x64\x65\x63ision_log\x18\x12 \x01(\x0b\x32\x17.clipper.v1.DecisionLog\x12\"\n\x06\x63\x61nary\x18\x13 \x01(\x0b\x32\x12.clipper.v1.Canary\"Q\n\x0b\x44\x65\x63isionLog\x12\x13\n\x0bsample_rate\x18\x01 \x01(\x01\x12-\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1d.clipper.v1.DecisionLogFormat\"\xd1\x01\n\x06\x43\x61nary\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61seline\x18\x02 \x01(\t\x12\x15\n\rinitial_share\x18\x03 \x01(\x01\x12\x13\n\x0b\x66inal_share\x18\x04 \x01(\x01\x12\x0c\n\x04step\x18\x05 \x01(\x01\x12\x15\n\rmin_feedbacks\x18\x06 \x01(\r\x12\x13\n\x0bloss_margin\x18\x07 \x01(\x01\x12\x14\n\x0c\x65rror_margin\x18\x08 \x01(\x01\x12\x16\n\x0elatency_margin\x18\t \x01(\x01\x12\x12\n\nconfidence\x18\n \x01(\x01\"\xb4\x01\n\nOutputSpec\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.clipper.v1.OutputKind\x12\'\n\tdata_type\x18\x02 \x01(\x0e\x32\x14.clipper.v1.DataType\x12&\n\x05range\x18\x03 \x01(\x0b\x32\x17.clipper.v1.NumberRange\x12\x0f\n\x07\x63lasses\x18\x04 \x03(\t\x12\x1e\n\x04loss\x18\x05 \x01(\x0e\x32\x10.clipper.v1.Loss\"\'\n\x0bNumberRange\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03max\x18\x02 \x01(\x01\"\x92\x01\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\nparameters\x18\x02 \x03(\x0b\x32\".clipper.v1.Policy.ParametersEntry\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"a\n\x10\x41pplicationModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\r\n\x05group\x18\x04 \x01(\t\x12\x0e\n\x06shadow\x18\x05 \x01(\x08\"H\n\x18\x43reateApplicationRequest\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\"I\n\x19\x43reateApplicationResponse\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\",\n\x15GetApplicationRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"F\n\x16GetApplicationResponse\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\"@\n\x17ListApplicationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x18ListApplicationsResponse\x12-\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32\x17.clipper.v1.Application\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8e\x01\n\x18UpdateApplicationRequest\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x13\n\x0breset_state\x18\x03 \x01(\x08\"I\n\x19UpdateApplicationResponse\x12,\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x17.clipper.v1.Application\"=\n\x18\x44\x65leteApplicationRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1b\n\x19\x44\x65leteApplicationResponse\"@\n\x18GetSelectionStateRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x02 \x01(\t\"r\n\x19GetSelectionStateResponse\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x14\n\x0cobservations\x18\x02 \x01(\x01\x12/\n\x06models\x18\x03 \x03(\x0b\x32\x1f.clipper.v1.ModelSelectionState\"\xc1\x01\n\x13ModelSelectionState\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\x43\n\nstatistics\x18\x04 \x03(\x0b\x32/.clipper.v1.ModelSelectionState.StatisticsEntry\x1a\x31\n\x0fStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"R\n\x17\x45xplainSelectionRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x02 \x01(\t\x12\x11\n\tdecisions\x18\x03 \x01(\r\"y\n\x18\x45xplainSelectionResponse\x12\x34\n\x05state\x18\x01 \x01(\x0b\x32%.clipper.v1.GetSelectionStateResponse\x12\'\n\tdecisions\x18\x02 \x03(\x0b\x32\x14.clipper.v1.Decision\"\xfe\x02\n\x08\x44\x65\x63ision\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61pplication\x18\x03 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x04 \x01(\t\x12\x0e\n\x06policy\x18\x05 \x01(\t\x12)\n\x06models\x18\x06 \x03(\x0b\x32\x19.clipper.v1.DecisionModel\x12&\n\x06output\x18\x07 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x31\n\x0e\x64\x65\x66\x61ult_reason\x18\x08 \x01(\x0e\x32\x19.clipper.v1.DefaultReason\x12\x12\n\nconfidence\x18\t \x01(\x01\x12*\n\x07latency\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x66\x65\x61tures\x18\x0b \x03(\x01\x12.\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x0c \x01(\x0b\x32\x1c.clipper.v1.DecisionFeedback\"\xbd\x01\n\rDecisionModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\npropensity\x18\x03 \x01(\x01\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12\x0e\n\x06shadow\x18\x05 \x01(\x08\x12,\n\x06status\x18\x06 \x01(\x0e\x32\x1c.clipper.v1.PredictionStatus\x12*\n\nprediction\x18\x07 \x01(\x0b\x32\x16.google.protobuf.Value\"\xaa\x01\n\x10\x44\x65\x63isionFeedback\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x05truth\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x13\n\x06reward\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12%\n\x06losses\x18\x04 \x03(\x0b\x32\x15.clipper.v1.ModelLossB\t\n\x07_reward\"a\n\x13ListContextsRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06prefix\x18\x04 \x01(\t\"]\n\x14ListContextsResponse\x12,\n\x08\x63ontexts\x18\x01 \x03(\x0b\x32\x1a.clipper.v1.ContextSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"h\n\x0e\x43ontextSummary\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x14\n\x0cobservations\x18\x02 \x01(\x01\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x1b\x45xportSelectionStateRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x02 \x01(\t\"e\n\x1c\x45xportSelectionStateResponse\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x34\n\x05state\x18\x02 \x01(\x0b\x32%.clipper.v1.GetSelectionStateResponse\"B\n\x1aResetSelectionStateRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x02 \x01(\t\"\x1d\n\x1bResetSelectionStateResponse\"2\n\x1bGetModelCorrelationsRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"z\n\x1cGetModelCorrelationsResponse\x12$\n\x05pairs\x18\x01 \x03(\x0b\x32\x15.clipper.v1.ModelPair\x12\x34\n\x10suggested_groups\x18\x02 \x03(\x0b\x32\x1a.clipper.v1.SuggestedGroup\"\xc9\x01\n\tModelPair\x12\r\n\x05\x66irst\x18\x01 \x01(\t\x12\x0e\n\x06second\x18\x02 \x01(\t\x12\x14\n\x0cobservations\x18\x03 \x01(\x01\x12\x18\n\x0b\x63orrelation\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11\x63orrelation_lower\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\nfirst_loss\x18\x06 \x01(\x01\x12\x13\n\x0bsecond_loss\x18\x07 \x01(\x01\x42\x0e\n\x0c_correlationB\x14\n\x12_correlation_lower\"5\n\x0eSuggestedGroup\x12\x0e\n\x06models\x18\x01 \x03(\t\x12\x13\n\x0b\x63orrelation\x18\x02 \x01(\x01\"\'\n\x10GetCanaryRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"\x98\x01\n\x11GetCanaryResponse\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.clipper.v1.CanaryState\x12\r\n\x05share\x18\x02 \x01(\x01\x12%\n\x05tests\x18\x03 \x03(\x0b\x32\x16.clipper.v1.CanaryTest\x12%\n\x05steps\x18\x04 \x03(\x0b\x32\x16.clipper.v1.CanaryStep\"\x9a\x01\n\nCanaryTest\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61nary\x18\x02 \x01(\x01\x12\x10\n\x08\x62\x61seline\x18\x03 \x01(\x01\x12\x14\n\x0c\x63\x61nary_count\x18\x04 \x01(\x01\x12\x16\n\x0e\x62\x61seline_count\x18\x05 \x01(\x01\x12\r\n\x05lower\x18\x06 \x01(\x01\x12\r\n\x05upper\x18\x07 \x01(\x01\x12\x0e\n\x06margin\x18\x08 \x01(\x01\"\x87\x01\n\nCanaryStep\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x66rom\x18\x02 \x01(\x01\x12\n\n\x02to\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12%\n\x05tests\x18\x05 \x03(\x0b\x32\x16.clipper.v1.CanaryTest*}\n\x11\x44\x65\x63isionLogFormat\x12#\n\x1f\x44\x45\x43ISION_LOG_FORMAT_UNSPECIFIED\x10\x00\x12\"\n\x1e\x44\x45\x43ISION_LOG_FORMAT_JSON_LINES\x10\x01\x12\x1f\n\x1b\x44\x45\x43ISION_LOG_FORMAT_PARQUET\x10\x02*P\n\x04Loss\x12\x14\n\x10LOSS_UNSPECIFIED\x10\x00\x12\x11\n\rLOSS_ZERO_ONE\x10\x01\x12\x11\n\rLOSS_ABSOLUTE\x10\x02\x12\x0c\n\x08LOSS_LOG\x10\x03*p\n\nOutputKind\x12\x1b\n\x17OUTPUT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTPUT_KIND_LABEL\x10\x01\x12\x16\n\x12OUTPUT_KIND_NUMBER\x10\x02\x12\x16\n\x12OUTPUT_KIND_SCORES\x10\x03*~\n\x0b\x43\x61naryState\x12\x1c\n\x18\x43\x41NARY_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43\x41NARY_STATE_RUNNING\x10\x01\x12\x19\n\x15\x43\x41NARY_STATE_PROMOTED\x10\x02\x12\x1c\n\x18\x43\x41NARY_STATE_ROLLED_BACK\x10\x03\x32\x90\t\n\x12\x41pplicationService\x12`\n\x11\x43reateApplication\x12$.clipper.v1.CreateApplicationRequest\x1a%.clipper.v1.CreateApplicationResponse\x12W\n\x0eGetApplication\x12!.clipper.v1.GetApplicationRequest\x1a\".clipper.v1.GetApplicationResponse\x12]\n\x10ListApplications\x12#.clipper.v1.ListApplicationsRequest\x1a$.clipper.v1.ListApplicationsResponse\x12`\n\x11UpdateApplication\x12$.clipper.v1.UpdateApplicationRequest\x1a%.clipper.v1.UpdateApplicationResponse\x12`\n\x11\x44\x65leteApplication\x12$.clipper.v1.DeleteApplicationRequest\x1a%.clipper.v1.DeleteApplicationResponse\x12`\n\x11GetSelectionState\x12$.clipper.v1.GetSelectionStateRequest\x1a%.clipper.v1.GetSelectionStateResponse\x12]\n\x10\x45xplainSelection\x12#.clipper.v1.ExplainSelectionRequest\x1a$.clipper.v1.ExplainSelectionResponse\x12Q\n\x0cListContexts\x12\x1f.clipper.v1.ListContextsRequest\x1a .clipper.v1.ListContextsResponse\x12k\n\x14\x45xportSelectionState\x12\'.clipper.v1.ExportSelectionStateRequest\x1a(.clipper.v1.ExportSelectionStateResponse0\x01\x12\x66\n\x13ResetSelectionState\x12&.clipper.v1.ResetSelectionStateRequest\x1a\'.clipper.v1.ResetSelectionStateResponse\x12i\n\x14GetModelCorrelations\x12\'.clipper.v1.GetModelCorrelationsRequest\x1a(.clipper.v1.GetModelCorrelationsResponse\x12H\n\tGetCanary\x12\x1c.clipper.v1.GetCanaryRequest\x1a\x1d.clipper.v1.GetCanaryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,48 +42,98 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICY_PARAMETERSENTRY']._serialized_options = b'8\001'
   _globals['_MODELSELECTIONSTATE_STATISTICSENTRY']._loaded_options = None
   _globals['_MODELSELECTIONSTATE_STATISTICSENTRY']._serialized_options = b'8\001'
-  _globals['_OUTPUTKIND']._serialized_start=2288
-  _globals['_OUTPUTKIND']._serialized_end=2400
-  _globals['_APPLICATION']._serialized_start=207
-  _globals['_APPLICATION']._serialized_end=762
-  _globals['_OUTPUTSPEC']._serialized_start=765
-  _globals['_OUTPUTSPEC']._serialized_end=913
-  _globals['_NUMBERRANGE']._serialized_start=915
-  _globals['_NUMBERRANGE']._serialized_end=954
-  _globals['_POLICY']._serialized_start=957
-  _globals['_POLICY']._serialized_end=1086
-  _globals['_POLICY_PARAMETERSENTRY']._serialized_start=1037
-  _globals['_POLICY_PARAMETERSENTRY']._serialized_end=1086
-  _globals['_APPLICATIONMODEL']._serialized_start=1088
-  _globals['_APPLICATIONMODEL']._serialized_end=1185
-  _globals['_CREATEAPPLICATIONREQUEST']._serialized_start=1187
-  _globals['_CREATEAPPLICATIONREQUEST']._serialized_end=1259
-  _globals['_CREATEAPPLICATIONRESPONSE']._serialized_start=1261
-  _globals['_CREATEAPPLICATIONRESPONSE']._serialized_end=1334
-  _globals['_GETAPPLICATIONREQUEST']._serialized_start=1336
-  _globals['_GETAPPLICATIONREQUEST']._serialized_end=1380
-  _globals['_GETAPPLICATIONRESPONSE']._serialized_start=1382
-  _globals['_GETAPPLICATIONRESPONSE']._serialized_end=1452
-  _globals['_LISTAPPLICATIONSREQUEST']._serialized_start=1454
-  _globals['_LISTAPPLICATIONSREQUEST']._serialized_end=1518
-  _globals['_LISTAPPLICATIONSRESPONSE']._serialized_start=1520
-  _globals['_LISTAPPLICATIONSRESPONSE']._serialized_end=1618
-  _globals['_UPDATEAPPLICATIONREQUEST']._serialized_start=1620
-  _globals['_UPDATEAPPLICATIONREQUEST']._serialized_end=1741
-  _globals['_UPDATEAPPLICATIONRESPONSE']._serialized_start=1743
-  _globals['_UPDATEAPPLICATIONRESPONSE']._serialized_end=1816
-  _globals['_DELETEAPPLICATIONREQUEST']._serialized_start=1818
-  _globals['_DELETEAPPLICATIONREQUEST']._serialized_end=1879
-  _globals['_DELETEAPPLICATIONRESPONSE']._serialized_start=1881
-  _globals['_DELETEAPPLICATIONRESPONSE']._serialized_end=1908
-  _globals['_GETSELECTIONSTATEREQUEST']._serialized_start=1910
-  _globals['_GETSELECTIONSTATEREQUEST']._serialized_end=1974
-  _globals['_GETSELECTIONSTATERESPONSE']._serialized_start=1976
-  _globals['_GETSELECTIONSTATERESPONSE']._serialized_end=2090
-  _globals['_MODELSELECTIONSTATE']._serialized_start=2093
-  _globals['_MODELSELECTIONSTATE']._serialized_end=2286
-  _globals['_MODELSELECTIONSTATE_STATISTICSENTRY']._serialized_start=2237
-  _globals['_MODELSELECTIONSTATE_STATISTICSENTRY']._serialized_end=2286
-  _globals['_APPLICATIONSERVICE']._serialized_start=2403
-  _globals['_APPLICATIONSERVICE']._serialized_end=2999
+  _globals['_DECISIONLOGFORMAT']._serialized_start=5333
+  _globals['_DECISIONLOGFORMAT']._serialized_end=5458
+  _globals['_LOSS']._serialized_start=5460
+  _globals['_LOSS']._serialized_end=5540
+  _globals['_OUTPUTKIND']._serialized_start=5542
+  _globals['_OUTPUTKIND']._serialized_end=5654
+  _globals['_CANARYSTATE']._serialized_start=5656
+  _globals['_CANARYSTATE']._serialized_end=5782
+  _globals['_APPLICATION']._serialized_start=274
+  _globals['_APPLICATION']._serialized_end=987
+  _globals['_DECISIONLOG']._serialized_start=989
+  _globals['_DECISIONLOG']._serialized_end=1070
+  _globals['_CANARY']._serialized_start=1073
+  _globals['_CANARY']._serialized_end=1282
+  _globals['_OUTPUTSPEC']._serialized_start=1285
+  _globals['_OUTPUTSPEC']._serialized_end=1465
+  _globals['_NUMBERRANGE']._serialized_start=1467
+  _globals['_NUMBERRANGE']._serialized_end=1506
+  _globals['_POLICY']._serialized_start=1509
+  _globals['_POLICY']._serialized_end=1655
+  _globals['_POLICY_PARAMETERSENTRY']._serialized_start=1606
+  _globals['_POLICY_PARAMETERSENTRY']._serialized_end=1655
+  _globals['_APPLICATIONMODEL']._serialized_start=1657
+  _globals['_APPLICATIONMODEL']._serialized_end=1754
+  _globals['_CREATEAPPLICATIONREQUEST']._serialized_start=1756
+  _globals['_CREATEAPPLICATIONREQUEST']._serialized_end=1828
+  _globals['_CREATEAPPLICATIONRESPONSE']._serialized_start=1830
+  _globals['_CREATEAPPLICATIONRESPONSE']._serialized_end=1903
+  _globals['_GETAPPLICATIONREQUEST']._serialized_start=1905
+  _globals['_GETAPPLICATIONREQUEST']._serialized_end=1949
+  _globals['_GETAPPLICATIONRESPONSE']._serialized_start=1951
+  _globals['_GETAPPLICATIONRESPONSE']._serialized_end=2021
+  _globals['_LISTAPPLICATIONSREQUEST']._serialized_start=2023
+  _globals['_LISTAPPLICATIONSREQUEST']._serialized_end=2087
+  _globals['_LISTAPPLICATIONSRESPONSE']._serialized_start=2089
+  _globals['_LISTAPPLICATIONSRESPONSE']._serialized_end=2187
+  _globals['_UPDATEAPPLICATIONREQUEST']._serialized_start=2190
+  _globals['_UPDATEAPPLICATIONREQUEST']._serialized_end=2332
+  _globals['_UPDATEAPPLICATIONRESPONSE']._serialized_start=2334
+  _globals['_UPDATEAPPLICATIONRESPONSE']._serialized_end=2407
+  _globals['_DELETEAPPLICATIONREQUEST']._serialized_start=2409
+  _globals['_DELETEAPPLICATIONREQUEST']._serialized_end=2470
+  _globals['_DELETEAPPLICATIONRESPONSE']._serialized_start=2472
+  _globals['_DELETEAPPLICATIONRESPONSE']._serialized_end=2499
+  _globals['_GETSELECTIONSTATEREQUEST']._serialized_start=2501
+  _globals['_GETSELECTIONSTATEREQUEST']._serialized_end=2565
+  _globals['_GETSELECTIONSTATERESPONSE']._serialized_start=2567
+  _globals['_GETSELECTIONSTATERESPONSE']._serialized_end=2681
+  _globals['_MODELSELECTIONSTATE']._serialized_start=2684
+  _globals['_MODELSELECTIONSTATE']._serialized_end=2877
+  _globals['_MODELSELECTIONSTATE_STATISTICSENTRY']._serialized_start=2828
+  _globals['_MODELSELECTIONSTATE_STATISTICSENTRY']._serialized_end=2877
+  _globals['_EXPLAINSELECTIONREQUEST']._serialized_start=2879
+  _globals['_EXPLAINSELECTIONREQUEST']._serialized_end=2961
+  _globals['_EXPLAINSELECTIONRESPONSE']._serialized_start=2963
+  _globals['_EXPLAINSELECTIONRESPONSE']._serialized_end=3084
+  _globals['_DECISION']._serialized_start=3087
+  _globals['_DECISION']._serialized_end=3469
+  _globals['_DECISIONMODEL']._serialized_start=3472
+  _globals['_DECISIONMODEL']._serialized_end=3661
+  _globals['_DECISIONFEEDBACK']._serialized_start=3664
+  _globals['_DECISIONFEEDBACK']._serialized_end=3834
+  _globals['_LISTCONTEXTSREQUEST']._serialized_start=3836
+  _globals['_LISTCONTEXTSREQUEST']._serialized_end=3933
+  _globals['_LISTCONTEXTSRESPONSE']._serialized_start=3935
+  _globals['_LISTCONTEXTSRESPONSE']._serialized_end=4028
+  _globals['_CONTEXTSUMMARY']._serialized_start=4030
+  _globals['_CONTEXTSUMMARY']._serialized_end=4134
+  _globals['_EXPORTSELECTIONSTATEREQUEST']._serialized_start=4136
+  _globals['_EXPORTSELECTIONSTATEREQUEST']._serialized_end=4203
+  _globals['_EXPORTSELECTIONSTATERESPONSE']._serialized_start=4205
+  _globals['_EXPORTSELECTIONSTATERESPONSE']._serialized_end=4306
+  _globals['_RESETSELECTIONSTATEREQUEST']._serialized_start=4308
+  _globals['_RESETSELECTIONSTATEREQUEST']._serialized_end=4374
+  _globals['_RESETSELECTIONSTATERESPONSE']._serialized_start=4376
+  _globals['_RESETSELECTIONSTATERESPONSE']._serialized_end=4405
+  _globals['_GETMODELCORRELATIONSREQUEST']._serialized_start=4407
+  _globals['_GETMODELCORRELATIONSREQUEST']._serialized_end=4457
+  _globals['_GETMODELCORRELATIONSRESPONSE']._serialized_start=4459
+  _globals['_GETMODELCORRELATIONSRESPONSE']._serialized_end=4581
+  _globals['_MODELPAIR']._serialized_start=4584
+  _globals['_MODELPAIR']._serialized_end=4785
+  _globals['_SUGGESTEDGROUP']._serialized_start=4787
+  _globals['_SUGGESTEDGROUP']._serialized_end=4840
+  _globals['_GETCANARYREQUEST']._serialized_start=4842
+  _globals['_GETCANARYREQUEST']._serialized_end=4881
+  _globals['_GETCANARYRESPONSE']._serialized_start=4884
+  _globals['_GETCANARYRESPONSE']._serialized_end=5036
+  _globals['_CANARYTEST']._serialized_start=5039
+  _globals['_CANARYTEST']._serialized_end=5193
+  _globals['_CANARYSTEP']._serialized_start=5196
+  _globals['_CANARYSTEP']._serialized_end=5331
+  _globals['_APPLICATIONSERVICE']._serialized_start=5785
+  _globals['_APPLICATIONSERVICE']._serialized_end=6953
 # @@protoc_insertion_point(module_scope)

@@ -66,6 +66,36 @@ class ApplicationServiceStub(object):
                 request_serializer=clipper_dot_v1_dot_application__service__pb2.GetSelectionStateRequest.SerializeToString,
                 response_deserializer=clipper_dot_v1_dot_application__service__pb2.GetSelectionStateResponse.FromString,
                 _registered_method=True)
+        self.ExplainSelection = channel.unary_unary(
+                '/clipper.v1.ApplicationService/ExplainSelection',
+                request_serializer=clipper_dot_v1_dot_application__service__pb2.ExplainSelectionRequest.SerializeToString,
+                response_deserializer=clipper_dot_v1_dot_application__service__pb2.ExplainSelectionResponse.FromString,
+                _registered_method=True)
+        self.ListContexts = channel.unary_unary(
+                '/clipper.v1.ApplicationService/ListContexts',
+                request_serializer=clipper_dot_v1_dot_application__service__pb2.ListContextsRequest.SerializeToString,
+                response_deserializer=clipper_dot_v1_dot_application__service__pb2.ListContextsResponse.FromString,
+                _registered_method=True)
+        self.ExportSelectionState = channel.unary_stream(
+                '/clipper.v1.ApplicationService/ExportSelectionState',
+                request_serializer=clipper_dot_v1_dot_application__service__pb2.ExportSelectionStateRequest.SerializeToString,
+                response_deserializer=clipper_dot_v1_dot_application__service__pb2.ExportSelectionStateResponse.FromString,
+                _registered_method=True)
+        self.ResetSelectionState = channel.unary_unary(
+                '/clipper.v1.ApplicationService/ResetSelectionState',
+                request_serializer=clipper_dot_v1_dot_application__service__pb2.ResetSelectionStateRequest.SerializeToString,
+                response_deserializer=clipper_dot_v1_dot_application__service__pb2.ResetSelectionStateResponse.FromString,
+                _registered_method=True)
+        self.GetModelCorrelations = channel.unary_unary(
+                '/clipper.v1.ApplicationService/GetModelCorrelations',
+                request_serializer=clipper_dot_v1_dot_application__service__pb2.GetModelCorrelationsRequest.SerializeToString,
+                response_deserializer=clipper_dot_v1_dot_application__service__pb2.GetModelCorrelationsResponse.FromString,
+                _registered_method=True)
+        self.GetCanary = channel.unary_unary(
+                '/clipper.v1.ApplicationService/GetCanary',
+                request_serializer=clipper_dot_v1_dot_application__service__pb2.GetCanaryRequest.SerializeToString,
+                response_deserializer=clipper_dot_v1_dot_application__service__pb2.GetCanaryResponse.FromString,
+                _registered_method=True)
 
 
 class ApplicationServiceServicer(object):
@@ -99,7 +129,8 @@ class ApplicationServiceServicer(object):
 
     def UpdateApplication(self, request, context):
         """UpdateApplication changes the named fields of an application. What was learned is kept for
-        the models that stay, as long as the policy stays the same.
+        the models that stay, unless `reset_state` is true; a policy that replaces another begins with
+        what both of them count.
 
         INVALID_ARGUMENT, NOT_FOUND and FAILED_PRECONDITION as for CreateApplication.
         ABORTED: the etag is not the current one.
@@ -119,6 +150,59 @@ class ApplicationServiceServicer(object):
     def GetSelectionState(self, request, context):
         """GetSelectionState returns what an application has learned, as its policy reads it now.
         NOT_FOUND: no such application.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainSelection(self, request, context):
+        """ExplainSelection returns the same with the latest decisions and what became of them, as the
+        selector instance that is asked remembers them. NOT_FOUND: no such application.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListContexts(self, request, context):
+        """ListContexts returns the contexts that have a state of their own, sorted by name.
+
+        NOT_FOUND: no such application. INVALID_ARGUMENT: a bad page token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportSelectionState(self, request, context):
+        """ExportSelectionState sends everything that an application has learned: the shared state first,
+        then each context, sorted by name. NOT_FOUND: no such application.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetSelectionState(self, request, context):
+        """ResetSelectionState forgets what a context, or the whole application, has learned. A feedback
+        for an earlier answer still counts, from nothing.
+
+        NOT_FOUND: no such application, or no such context.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelCorrelations(self, request, context):
+        """GetModelCorrelations returns how the errors of the application's models go together, and which
+        models should share a group. It knows pairs that answered the same queries and whose truth came
+        back. NOT_FOUND: no such application.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCanary(self, request, context):
+        """GetCanary returns how far an application's canary has come, and every step with its reason.
+
+        NOT_FOUND: no such application. FAILED_PRECONDITION: it has no canary.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,6 +240,36 @@ def add_ApplicationServiceServicer_to_server(servicer, server):
                     servicer.GetSelectionState,
                     request_deserializer=clipper_dot_v1_dot_application__service__pb2.GetSelectionStateRequest.FromString,
                     response_serializer=clipper_dot_v1_dot_application__service__pb2.GetSelectionStateResponse.SerializeToString,
+            ),
+            'ExplainSelection': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainSelection,
+                    request_deserializer=clipper_dot_v1_dot_application__service__pb2.ExplainSelectionRequest.FromString,
+                    response_serializer=clipper_dot_v1_dot_application__service__pb2.ExplainSelectionResponse.SerializeToString,
+            ),
+            'ListContexts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListContexts,
+                    request_deserializer=clipper_dot_v1_dot_application__service__pb2.ListContextsRequest.FromString,
+                    response_serializer=clipper_dot_v1_dot_application__service__pb2.ListContextsResponse.SerializeToString,
+            ),
+            'ExportSelectionState': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportSelectionState,
+                    request_deserializer=clipper_dot_v1_dot_application__service__pb2.ExportSelectionStateRequest.FromString,
+                    response_serializer=clipper_dot_v1_dot_application__service__pb2.ExportSelectionStateResponse.SerializeToString,
+            ),
+            'ResetSelectionState': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetSelectionState,
+                    request_deserializer=clipper_dot_v1_dot_application__service__pb2.ResetSelectionStateRequest.FromString,
+                    response_serializer=clipper_dot_v1_dot_application__service__pb2.ResetSelectionStateResponse.SerializeToString,
+            ),
+            'GetModelCorrelations': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelCorrelations,
+                    request_deserializer=clipper_dot_v1_dot_application__service__pb2.GetModelCorrelationsRequest.FromString,
+                    response_serializer=clipper_dot_v1_dot_application__service__pb2.GetModelCorrelationsResponse.SerializeToString,
+            ),
+            'GetCanary': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCanary,
+                    request_deserializer=clipper_dot_v1_dot_application__service__pb2.GetCanaryRequest.FromString,
+                    response_serializer=clipper_dot_v1_dot_application__service__pb2.GetCanaryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -322,6 +436,168 @@ class ApplicationService(object):
             '/clipper.v1.ApplicationService/GetSelectionState',
             clipper_dot_v1_dot_application__service__pb2.GetSelectionStateRequest.SerializeToString,
             clipper_dot_v1_dot_application__service__pb2.GetSelectionStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainSelection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clipper.v1.ApplicationService/ExplainSelection',
+            clipper_dot_v1_dot_application__service__pb2.ExplainSelectionRequest.SerializeToString,
+            clipper_dot_v1_dot_application__service__pb2.ExplainSelectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListContexts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clipper.v1.ApplicationService/ListContexts',
+            clipper_dot_v1_dot_application__service__pb2.ListContextsRequest.SerializeToString,
+            clipper_dot_v1_dot_application__service__pb2.ListContextsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportSelectionState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/clipper.v1.ApplicationService/ExportSelectionState',
+            clipper_dot_v1_dot_application__service__pb2.ExportSelectionStateRequest.SerializeToString,
+            clipper_dot_v1_dot_application__service__pb2.ExportSelectionStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetSelectionState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clipper.v1.ApplicationService/ResetSelectionState',
+            clipper_dot_v1_dot_application__service__pb2.ResetSelectionStateRequest.SerializeToString,
+            clipper_dot_v1_dot_application__service__pb2.ResetSelectionStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelCorrelations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clipper.v1.ApplicationService/GetModelCorrelations',
+            clipper_dot_v1_dot_application__service__pb2.GetModelCorrelationsRequest.SerializeToString,
+            clipper_dot_v1_dot_application__service__pb2.GetModelCorrelationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCanary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clipper.v1.ApplicationService/GetCanary',
+            clipper_dot_v1_dot_application__service__pb2.GetCanaryRequest.SerializeToString,
+            clipper_dot_v1_dot_application__service__pb2.GetCanaryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ from clipper_proto.v1 import tensor_pb2 as clipper_dot_v1_dot_tensor__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!clipper/v1/feedback_service.proto\x12\nclipper.v1\x1a\x16\x63lipper/v1/error.proto\x1a\x17\x63lipper/v1/tensor.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xda\x01\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x02 \x01(\t\x12\"\n\x06inputs\x18\x03 \x03(\x0b\x32\x12.clipper.v1.Tensor\x12\x12\n\ninput_json\x18\x04 \x01(\x0c\x12\x0f\n\x07\x63ontext\x18\x05 \x01(\t\x12\'\n\x05truth\x18\x06 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12\x10\n\x06reward\x18\x07 \x01(\x01H\x00\x12\n\n\x02id\x18\x08 \x01(\tB\r\n\x0bobservation\"L\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x12%\n\x06losses\x18\x02 \x03(\x0b\x32\x15.clipper.v1.ModelLoss\"(\n\tModelLoss\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04loss\x18\x02 \x01(\x01\"W\n\x14\x46\x65\x65\x64\x62\x61\x63kBatchRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12*\n\x05items\x18\x02 \x03(\x0b\x32\x1b.clipper.v1.FeedbackRequest\"D\n\x15\x46\x65\x65\x64\x62\x61\x63kBatchResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.clipper.v1.FeedbackResult\"p\n\x0e\x46\x65\x65\x64\x62\x61\x63kResult\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.clipper.v1.FeedbackResponseH\x00\x12\"\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x11.clipper.v1.ErrorH\x00\x42\x08\n\x06result\"X\n\x15\x46\x65\x65\x64\x62\x61\x63kStreamRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12-\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x02 \x01(\x0b\x32\x1b.clipper.v1.FeedbackRequest\"V\n\x16\x46\x65\x65\x64\x62\x61\x63kStreamResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x06result\x18\x02 \x01(\x0b\x32\x1a.clipper.v1.FeedbackResult2\x8b\x02\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12\x45\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x1b.clipper.v1.FeedbackRequest\x1a\x1c.clipper.v1.FeedbackResponse\x12T\n\rFeedbackBatch\x12 .clipper.v1.FeedbackBatchRequest\x1a!.clipper.v1.FeedbackBatchResponse\x12[\n\x0e\x46\x65\x65\x64\x62\x61\x63kStream\x12!.clipper.v1.FeedbackStreamRequest\x1a\".clipper.v1.FeedbackStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!clipper/v1/feedback_service.proto\x12\nclipper.v1\x1a\x16\x63lipper/v1/error.proto\x1a\x17\x63lipper/v1/tensor.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xda\x01\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x02 \x01(\t\x12\"\n\x06inputs\x18\x03 \x03(\x0b\x32\x12.clipper.v1.Tensor\x12\x12\n\ninput_json\x18\x04 \x01(\x0c\x12\x0f\n\x07\x63ontext\x18\x05 \x01(\t\x12\'\n\x05truth\x18\x06 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12\x10\n\x06reward\x18\x07 \x01(\x01H\x00\x12\n\n\x02id\x18\x08 \x01(\tB\r\n\x0bobservation\"^\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x12%\n\x06losses\x18\x02 \x03(\x0b\x32\x15.clipper.v1.ModelLoss\x12\x10\n\x08\x62uffered\x18\x03 \x01(\x08\"(\n\tModelLoss\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04loss\x18\x02 \x01(\x01\"W\n\x14\x46\x65\x65\x64\x62\x61\x63kBatchRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12*\n\x05items\x18\x02 \x03(\x0b\x32\x1b.clipper.v1.FeedbackRequest\"D\n\x15\x46\x65\x65\x64\x62\x61\x63kBatchResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.clipper.v1.FeedbackResult\"p\n\x0e\x46\x65\x65\x64\x62\x61\x63kResult\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.clipper.v1.FeedbackResponseH\x00\x12\"\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x11.clipper.v1.ErrorH\x00\x42\x08\n\x06result\"X\n\x15\x46\x65\x65\x64\x62\x61\x63kStreamRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12-\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x02 \x01(\x0b\x32\x1b.clipper.v1.FeedbackRequest\"V\n\x16\x46\x65\x65\x64\x62\x61\x63kStreamResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x06result\x18\x02 \x01(\x0b\x32\x1a.clipper.v1.FeedbackResult2\x8b\x02\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12\x45\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x1b.clipper.v1.FeedbackRequest\x1a\x1c.clipper.v1.FeedbackResponse\x12T\n\rFeedbackBatch\x12 .clipper.v1.FeedbackBatchRequest\x1a!.clipper.v1.FeedbackBatchResponse\x12[\n\x0e\x46\x65\x65\x64\x62\x61\x63kStream\x12!.clipper.v1.FeedbackStreamRequest\x1a\".clipper.v1.FeedbackStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,19 +37,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FEEDBACKREQUEST']._serialized_start=129
   _globals['_FEEDBACKREQUEST']._serialized_end=347
   _globals['_FEEDBACKRESPONSE']._serialized_start=349
-  _globals['_FEEDBACKRESPONSE']._serialized_end=425
-  _globals['_MODELLOSS']._serialized_start=427
-  _globals['_MODELLOSS']._serialized_end=467
-  _globals['_FEEDBACKBATCHREQUEST']._serialized_start=469
-  _globals['_FEEDBACKBATCHREQUEST']._serialized_end=556
-  _globals['_FEEDBACKBATCHRESPONSE']._serialized_start=558
-  _globals['_FEEDBACKBATCHRESPONSE']._serialized_end=626
-  _globals['_FEEDBACKRESULT']._serialized_start=628
-  _globals['_FEEDBACKRESULT']._serialized_end=740
-  _globals['_FEEDBACKSTREAMREQUEST']._serialized_start=742
-  _globals['_FEEDBACKSTREAMREQUEST']._serialized_end=830
-  _globals['_FEEDBACKSTREAMRESPONSE']._serialized_start=832
-  _globals['_FEEDBACKSTREAMRESPONSE']._serialized_end=918
-  _globals['_FEEDBACKSERVICE']._serialized_start=921
-  _globals['_FEEDBACKSERVICE']._serialized_end=1188
+  _globals['_FEEDBACKRESPONSE']._serialized_end=443
+  _globals['_MODELLOSS']._serialized_start=445
+  _globals['_MODELLOSS']._serialized_end=485
+  _globals['_FEEDBACKBATCHREQUEST']._serialized_start=487
+  _globals['_FEEDBACKBATCHREQUEST']._serialized_end=574
+  _globals['_FEEDBACKBATCHRESPONSE']._serialized_start=576
+  _globals['_FEEDBACKBATCHRESPONSE']._serialized_end=644
+  _globals['_FEEDBACKRESULT']._serialized_start=646
+  _globals['_FEEDBACKRESULT']._serialized_end=758
+  _globals['_FEEDBACKSTREAMREQUEST']._serialized_start=760
+  _globals['_FEEDBACKSTREAMREQUEST']._serialized_end=848
+  _globals['_FEEDBACKSTREAMRESPONSE']._serialized_start=850
+  _globals['_FEEDBACKSTREAMRESPONSE']._serialized_end=936
+  _globals['_FEEDBACKSERVICE']._serialized_start=939
+  _globals['_FEEDBACKSERVICE']._serialized_end=1206
 # @@protoc_insertion_point(module_scope)

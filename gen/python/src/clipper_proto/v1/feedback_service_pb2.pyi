@@ -29,12 +29,14 @@ class FeedbackRequest(_message.Message):
     def __init__(self, application: _Optional[str] = ..., feedback_id: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., input_json: _Optional[bytes] = ..., context: _Optional[str] = ..., truth: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., reward: _Optional[float] = ..., id: _Optional[str] = ...) -> None: ...
 
 class FeedbackResponse(_message.Message):
-    __slots__ = ("duplicate", "losses")
+    __slots__ = ("duplicate", "losses", "buffered")
     DUPLICATE_FIELD_NUMBER: _ClassVar[int]
     LOSSES_FIELD_NUMBER: _ClassVar[int]
+    BUFFERED_FIELD_NUMBER: _ClassVar[int]
     duplicate: bool
     losses: _containers.RepeatedCompositeFieldContainer[ModelLoss]
-    def __init__(self, duplicate: bool = ..., losses: _Optional[_Iterable[_Union[ModelLoss, _Mapping]]] = ...) -> None: ...
+    buffered: bool
+    def __init__(self, duplicate: bool = ..., losses: _Optional[_Iterable[_Union[ModelLoss, _Mapping]]] = ..., buffered: bool = ...) -> None: ...
 
 class ModelLoss(_message.Message):
     __slots__ = ("model", "loss")

@@ -18,6 +18,7 @@ class DefaultReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DEFAULT_REASON_NO_REPLICA: _ClassVar[DefaultReason]
     DEFAULT_REASON_OVERLOADED: _ClassVar[DefaultReason]
     DEFAULT_REASON_UNAVAILABLE: _ClassVar[DefaultReason]
+    DEFAULT_REASON_POLICY_FAILED: _ClassVar[DefaultReason]
 
 class PredictionStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -36,6 +37,7 @@ DEFAULT_REASON_MODELS_FAILED: DefaultReason
 DEFAULT_REASON_NO_REPLICA: DefaultReason
 DEFAULT_REASON_OVERLOADED: DefaultReason
 DEFAULT_REASON_UNAVAILABLE: DefaultReason
+DEFAULT_REASON_POLICY_FAILED: DefaultReason
 PREDICTION_STATUS_UNSPECIFIED: PredictionStatus
 PREDICTION_STATUS_OK: PredictionStatus
 PREDICTION_STATUS_DEADLINE: PredictionStatus

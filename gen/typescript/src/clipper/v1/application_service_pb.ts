@@ -6,6 +6,10 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { ModelLoss } from "./feedback_service_pb.js";
+import { file_clipper_v1_feedback_service } from "./feedback_service_pb.js";
+import type { DefaultReason, PredictionStatus } from "./query_service_pb.js";
+import { file_clipper_v1_query_service } from "./query_service_pb.js";
 import type { DataType, TensorSpec } from "./tensor_pb.js";
 import { file_clipper_v1_tensor } from "./tensor_pb.js";
 import type { Duration, FieldMask, Timestamp, Value } from "@bufbuild/protobuf/wkt";
@@ -16,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file clipper/v1/application_service.proto.
  */
 export const file_clipper_v1_application_service: GenFile = /*@__PURE__*/
-  fileDesc("CiRjbGlwcGVyL3YxL2FwcGxpY2F0aW9uX3NlcnZpY2UucHJvdG8SCmNsaXBwZXIudjEiqwQKC0FwcGxpY2F0aW9uEgwKBG5hbWUYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkSJgoGaW5wdXRzGAMgAygLMhYuY2xpcHBlci52MS5UZW5zb3JTcGVjEiYKBm91dHB1dBgEIAEoCzIWLmNsaXBwZXIudjEuT3V0cHV0U3BlYxI0ChFsYXRlbmN5X29iamVjdGl2ZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCg5kZWZhdWx0X291dHB1dBgGIAEoCzIWLmdvb2dsZS5wcm90b2J1Zi5WYWx1ZRIiCgZwb2xpY3kYByABKAsyEi5jbGlwcGVyLnYxLlBvbGljeRIsCgZtb2RlbHMYCCADKAsyHC5jbGlwcGVyLnYxLkFwcGxpY2F0aW9uTW9kZWwSHAoUY29uZmlkZW5jZV90aHJlc2hvbGQYCSABKAESNAoRZmVlZGJhY2tfbGlmZXRpbWUYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFAoMcHJpb3Jfd2VpZ2h0GAsgASgBEi8KC2NyZWF0ZV90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgOIAEoCRIXCg9yZWZ1c2Vfb3ZlcmxvYWQYDyABKAgilAEKCk91dHB1dFNwZWMSJAoEa2luZBgBIAEoDjIWLmNsaXBwZXIudjEuT3V0cHV0S2luZBInCglkYXRhX3R5cGUYAiABKA4yFC5jbGlwcGVyLnYxLkRhdGFUeXBlEiYKBXJhbmdlGAMgASgLMhcuY2xpcHBlci52MS5OdW1iZXJSYW5nZRIPCgdjbGFzc2VzGAQgAygJIicKC051bWJlclJhbmdlEgsKA21pbhgBIAEoARILCgNtYXgYAiABKAEigQEKBlBvbGljeRIMCgRuYW1lGAEgASgJEjYKCnBhcmFtZXRlcnMYAiADKAsyIi5jbGlwcGVyLnYxLlBvbGljeS5QYXJhbWV0ZXJzRW50cnkaMQoPUGFyYW1ldGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAToCOAEiYQoQQXBwbGljYXRpb25Nb2RlbBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEg4KBndlaWdodBgDIAEoARINCgVncm91cBgEIAEoCRIOCgZzaGFkb3cYBSABKAgiSAoYQ3JlYXRlQXBwbGljYXRpb25SZXF1ZXN0EiwKC2FwcGxpY2F0aW9uGAEgASgLMhcuY2xpcHBlci52MS5BcHBsaWNhdGlvbiJJChlDcmVhdGVBcHBsaWNhdGlvblJlc3BvbnNlEiwKC2FwcGxpY2F0aW9uGAEgASgLMhcuY2xpcHBlci52MS5BcHBsaWNhdGlvbiIsChVHZXRBcHBsaWNhdGlvblJlcXVlc3QSEwoLYXBwbGljYXRpb24YASABKAkiRgoWR2V0QXBwbGljYXRpb25SZXNwb25zZRIsCgthcHBsaWNhdGlvbhgBIAEoCzIXLmNsaXBwZXIudjEuQXBwbGljYXRpb24iQAoXTGlzdEFwcGxpY2F0aW9uc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgNEhIKCnBhZ2VfdG9rZW4YAiABKAkiYgoYTGlzdEFwcGxpY2F0aW9uc1Jlc3BvbnNlEi0KDGFwcGxpY2F0aW9ucxgBIAMoCzIXLmNsaXBwZXIudjEuQXBwbGljYXRpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJInkKGFVwZGF0ZUFwcGxpY2F0aW9uUmVxdWVzdBIsCgthcHBsaWNhdGlvbhgBIAEoCzIXLmNsaXBwZXIudjEuQXBwbGljYXRpb24SLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIkkKGVVwZGF0ZUFwcGxpY2F0aW9uUmVzcG9uc2USLAoLYXBwbGljYXRpb24YASABKAsyFy5jbGlwcGVyLnYxLkFwcGxpY2F0aW9uIj0KGERlbGV0ZUFwcGxpY2F0aW9uUmVxdWVzdBITCgthcHBsaWNhdGlvbhgBIAEoCRIMCgRldGFnGAIgASgJIhsKGURlbGV0ZUFwcGxpY2F0aW9uUmVzcG9uc2UiQAoYR2V0U2VsZWN0aW9uU3RhdGVSZXF1ZXN0EhMKC2FwcGxpY2F0aW9uGAEgASgJEg8KB2NvbnRleHQYAiABKAkicgoZR2V0U2VsZWN0aW9uU3RhdGVSZXNwb25zZRIOCgZwb2xpY3kYASABKAkSFAoMb2JzZXJ2YXRpb25zGAIgASgBEi8KBm1vZGVscxgDIAMoCzIfLmNsaXBwZXIudjEuTW9kZWxTZWxlY3Rpb25TdGF0ZSLBAQoTTW9kZWxTZWxlY3Rpb25TdGF0ZRINCgVtb2RlbBgBIAEoCRIOCgZ3ZWlnaHQYAiABKAESEwoLcHJvYmFiaWxpdHkYAyABKAESQwoKc3RhdGlzdGljcxgEIAMoCzIvLmNsaXBwZXIudjEuTW9kZWxTZWxlY3Rpb25TdGF0ZS5TdGF0aXN0aWNzRW50cnkaMQoPU3RhdGlzdGljc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAToCOAEqcAoKT3V0cHV0S2luZBIbChdPVVRQVVRfS0lORF9VTlNQRUNJRklFRBAAEhUKEU9VVFBVVF9LSU5EX0xBQkVMEAESFgoST1VUUFVUX0tJTkRfTlVNQkVSEAISFgoST1VUUFVUX0tJTkRfU0NPUkVTEAMy1AQKEkFwcGxpY2F0aW9uU2VydmljZRJgChFDcmVhdGVBcHBsaWNhdGlvbhIkLmNsaXBwZXIudjEuQ3JlYXRlQXBwbGljYXRpb25SZXF1ZXN0GiUuY2xpcHBlci52MS5DcmVhdGVBcHBsaWNhdGlvblJlc3BvbnNlElcKDkdldEFwcGxpY2F0aW9uEiEuY2xpcHBlci52MS5HZXRBcHBsaWNhdGlvblJlcXVlc3QaIi5jbGlwcGVyLnYxLkdldEFwcGxpY2F0aW9uUmVzcG9uc2USXQoQTGlzdEFwcGxpY2F0aW9ucxIjLmNsaXBwZXIudjEuTGlzdEFwcGxpY2F0aW9uc1JlcXVlc3QaJC5jbGlwcGVyLnYxLkxpc3RBcHBsaWNhdGlvbnNSZXNwb25zZRJgChFVcGRhdGVBcHBsaWNhdGlvbhIkLmNsaXBwZXIudjEuVXBkYXRlQXBwbGljYXRpb25SZXF1ZXN0GiUuY2xpcHBlci52MS5VcGRhdGVBcHBsaWNhdGlvblJlc3BvbnNlEmAKEURlbGV0ZUFwcGxpY2F0aW9uEiQuY2xpcHBlci52MS5EZWxldGVBcHBsaWNhdGlvblJlcXVlc3QaJS5jbGlwcGVyLnYxLkRlbGV0ZUFwcGxpY2F0aW9uUmVzcG9uc2USYAoRR2V0U2VsZWN0aW9uU3RhdGUSJC5jbGlwcGVyLnYxLkdldFNlbGVjdGlvblN0YXRlUmVxdWVzdBolLmNsaXBwZXIudjEuR2V0U2VsZWN0aW9uU3RhdGVSZXNwb25zZWIGcHJvdG8z", [file_clipper_v1_tensor, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("CiRjbGlwcGVyL3YxL2FwcGxpY2F0aW9uX3NlcnZpY2UucHJvdG8SCmNsaXBwZXIudjEiyQUKC0FwcGxpY2F0aW9uEgwKBG5hbWUYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkSJgoGaW5wdXRzGAMgAygLMhYuY2xpcHBlci52MS5UZW5zb3JTcGVjEiYKBm91dHB1dBgEIAEoCzIWLmNsaXBwZXIudjEuT3V0cHV0U3BlYxI0ChFsYXRlbmN5X29iamVjdGl2ZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCg5kZWZhdWx0X291dHB1dBgGIAEoCzIWLmdvb2dsZS5wcm90b2J1Zi5WYWx1ZRIiCgZwb2xpY3kYByABKAsyEi5jbGlwcGVyLnYxLlBvbGljeRIsCgZtb2RlbHMYCCADKAsyHC5jbGlwcGVyLnYxLkFwcGxpY2F0aW9uTW9kZWwSHAoUY29uZmlkZW5jZV90aHJlc2hvbGQYCSABKAESNAoRZmVlZGJhY2tfbGlmZXRpbWUYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFAoMcHJpb3Jfd2VpZ2h0GAsgASgBEi8KC2NyZWF0ZV90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgOIAEoCRIXCg9yZWZ1c2Vfb3ZlcmxvYWQYDyABKAgSFAoMYW5zd2VyX2Vhcmx5GBAgASgIEjMKEGNvbnRleHRfbGlmZXRpbWUYESABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLQoMZGVjaXNpb25fbG9nGBIgASgLMhcuY2xpcHBlci52MS5EZWNpc2lvbkxvZxIiCgZjYW5hcnkYEyABKAsyEi5jbGlwcGVyLnYxLkNhbmFyeSJRCgtEZWNpc2lvbkxvZxITCgtzYW1wbGVfcmF0ZRgBIAEoARItCgZmb3JtYXQYAiABKA4yHS5jbGlwcGVyLnYxLkRlY2lzaW9uTG9nRm9ybWF0ItEBCgZDYW5hcnkSDQoFbW9kZWwYASABKAkSEAoIYmFzZWxpbmUYAiABKAkSFQoNaW5pdGlhbF9zaGFyZRgDIAEoARITCgtmaW5hbF9zaGFyZRgEIAEoARIMCgRzdGVwGAUgASgBEhUKDW1pbl9mZWVkYmFja3MYBiABKA0SEwoLbG9zc19tYXJnaW4YByABKAESFAoMZXJyb3JfbWFyZ2luGAggASgBEhYKDmxhdGVuY3lfbWFyZ2luGAkgASgBEhIKCmNvbmZpZGVuY2UYCiABKAEitAEKCk91dHB1dFNwZWMSJAoEa2luZBgBIAEoDjIWLmNsaXBwZXIudjEuT3V0cHV0S2luZBInCglkYXRhX3R5cGUYAiABKA4yFC5jbGlwcGVyLnYxLkRhdGFUeXBlEiYKBXJhbmdlGAMgASgLMhcuY2xpcHBlci52MS5OdW1iZXJSYW5nZRIPCgdjbGFzc2VzGAQgAygJEh4KBGxvc3MYBSABKA4yEC5jbGlwcGVyLnYxLkxvc3MiJwoLTnVtYmVyUmFuZ2USCwoDbWluGAEgASgBEgsKA21heBgCIAEoASKSAQoGUG9saWN5EgwKBG5hbWUYASABKAkSNgoKcGFyYW1ldGVycxgCIAMoCzIiLmNsaXBwZXIudjEuUG9saWN5LlBhcmFtZXRlcnNFbnRyeRIPCgdhZGRyZXNzGAMgASgJGjEKD1BhcmFtZXRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAE6AjgBImEKEEFwcGxpY2F0aW9uTW9kZWwSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIOCgZ3ZWlnaHQYAyABKAESDQoFZ3JvdXAYBCABKAkSDgoGc2hhZG93GAUgASgIIkgKGENyZWF0ZUFwcGxpY2F0aW9uUmVxdWVzdBIsCgthcHBsaWNhdGlvbhgBIAEoCzIXLmNsaXBwZXIudjEuQXBwbGljYXRpb24iSQoZQ3JlYXRlQXBwbGljYXRpb25SZXNwb25zZRIsCgthcHBsaWNhdGlvbhgBIAEoCzIXLmNsaXBwZXIudjEuQXBwbGljYXRpb24iLAoVR2V0QXBwbGljYXRpb25SZXF1ZXN0EhMKC2FwcGxpY2F0aW9uGAEgASgJIkYKFkdldEFwcGxpY2F0aW9uUmVzcG9uc2USLAoLYXBwbGljYXRpb24YASABKAsyFy5jbGlwcGVyLnYxLkFwcGxpY2F0aW9uIkAKF0xpc3RBcHBsaWNhdGlvbnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoDRISCgpwYWdlX3Rva2VuGAIgASgJImIKGExpc3RBcHBsaWNhdGlvbnNSZXNwb25zZRItCgxhcHBsaWNhdGlvbnMYASADKAsyFy5jbGlwcGVyLnYxLkFwcGxpY2F0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKOAQoYVXBkYXRlQXBwbGljYXRpb25SZXF1ZXN0EiwKC2FwcGxpY2F0aW9uGAEgASgLMhcuY2xpcHBlci52MS5BcHBsaWNhdGlvbhIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSEwoLcmVzZXRfc3RhdGUYAyABKAgiSQoZVXBkYXRlQXBwbGljYXRpb25SZXNwb25zZRIsCgthcHBsaWNhdGlvbhgBIAEoCzIXLmNsaXBwZXIudjEuQXBwbGljYXRpb24iPQoYRGVsZXRlQXBwbGljYXRpb25SZXF1ZXN0EhMKC2FwcGxpY2F0aW9uGAEgASgJEgwKBGV0YWcYAiABKAkiGwoZRGVsZXRlQXBwbGljYXRpb25SZXNwb25zZSJAChhHZXRTZWxlY3Rpb25TdGF0ZVJlcXVlc3QSEwoLYXBwbGljYXRpb24YASABKAkSDwoHY29udGV4dBgCIAEoCSJyChlHZXRTZWxlY3Rpb25TdGF0ZVJlc3BvbnNlEg4KBnBvbGljeRgBIAEoCRIUCgxvYnNlcnZhdGlvbnMYAiABKAESLwoGbW9kZWxzGAMgAygLMh8uY2xpcHBlci52MS5Nb2RlbFNlbGVjdGlvblN0YXRlIsEBChNNb2RlbFNlbGVjdGlvblN0YXRlEg0KBW1vZGVsGAEgASgJEg4KBndlaWdodBgCIAEoARITCgtwcm9iYWJpbGl0eRgDIAEoARJDCgpzdGF0aXN0aWNzGAQgAygLMi8uY2xpcHBlci52MS5Nb2RlbFNlbGVjdGlvblN0YXRlLlN0YXRpc3RpY3NFbnRyeRoxCg9TdGF0aXN0aWNzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgBOgI4ASJSChdFeHBsYWluU2VsZWN0aW9uUmVxdWVzdBITCgthcHBsaWNhdGlvbhgBIAEoCRIPCgdjb250ZXh0GAIgASgJEhEKCWRlY2lzaW9ucxgDIAEoDSJ5ChhFeHBsYWluU2VsZWN0aW9uUmVzcG9uc2USNAoFc3RhdGUYASABKAsyJS5jbGlwcGVyLnYxLkdldFNlbGVjdGlvblN0YXRlUmVzcG9uc2USJwoJZGVjaXNpb25zGAIgAygLMhQuY2xpcHBlci52MS5EZWNpc2lvbiL+AgoIRGVjaXNpb24SCgoCaWQYASABKAkSKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoLYXBwbGljYXRpb24YAyABKAkSDwoHY29udGV4dBgEIAEoCRIOCgZwb2xpY3kYBSABKAkSKQoGbW9kZWxzGAYgAygLMhkuY2xpcHBlci52MS5EZWNpc2lvbk1vZGVsEiYKBm91dHB1dBgHIAEoCzIWLmdvb2dsZS5wcm90b2J1Zi5WYWx1ZRIxCg5kZWZhdWx0X3JlYXNvbhgIIAEoDjIZLmNsaXBwZXIudjEuRGVmYXVsdFJlYXNvbhISCgpjb25maWRlbmNlGAkgASgBEioKB2xhdGVuY3kYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIZmVhdHVyZXMYCyADKAESLgoIZmVlZGJhY2sYDCABKAsyHC5jbGlwcGVyLnYxLkRlY2lzaW9uRmVlZGJhY2sivQEKDURlY2lzaW9uTW9kZWwSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRISCgpwcm9wZW5zaXR5GAMgASgBEg4KBndlaWdodBgEIAEoARIOCgZzaGFkb3cYBSABKAgSLAoGc3RhdHVzGAYgASgOMhwuY2xpcHBlci52MS5QcmVkaWN0aW9uU3RhdHVzEioKCnByZWRpY3Rpb24YByABKAsyFi5nb29nbGUucHJvdG9idWYuVmFsdWUiqgEKEERlY2lzaW9uRmVlZGJhY2sSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJQoFdHJ1dGgYAiABKAsyFi5nb29nbGUucHJvdG9idWYuVmFsdWUSEwoGcmV3YXJkGAMgASgBSACIAQESJQoGbG9zc2VzGAQgAygLMhUuY2xpcHBlci52MS5Nb2RlbExvc3NCCQoHX3Jld2FyZCJhChNMaXN0Q29udGV4dHNSZXF1ZXN0EhMKC2FwcGxpY2F0aW9uGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoDRISCgpwYWdlX3Rva2VuGAMgASgJEg4KBnByZWZpeBgEIAEoCSJdChRMaXN0Q29udGV4dHNSZXNwb25zZRIsCghjb250ZXh0cxgBIAMoCzIaLmNsaXBwZXIudjEuQ29udGV4dFN1bW1hcnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJImgKDkNvbnRleHRTdW1tYXJ5Eg8KB2NvbnRleHQYASABKAkSFAoMb2JzZXJ2YXRpb25zGAIgASgBEi8KC2V4cGlyZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJDChtFeHBvcnRTZWxlY3Rpb25TdGF0ZVJlcXVlc3QSEwoLYXBwbGljYXRpb24YASABKAkSDwoHY29udGV4dBgCIAEoCSJlChxFeHBvcnRTZWxlY3Rpb25TdGF0ZVJlc3BvbnNlEg8KB2NvbnRleHQYASABKAkSNAoFc3RhdGUYAiABKAsyJS5jbGlwcGVyLnYxLkdldFNlbGVjdGlvblN0YXRlUmVzcG9uc2UiQgoaUmVzZXRTZWxlY3Rpb25TdGF0ZVJlcXVlc3QSEwoLYXBwbGljYXRpb24YASABKAkSDwoHY29udGV4dBgCIAEoCSIdChtSZXNldFNlbGVjdGlvblN0YXRlUmVzcG9uc2UiMgobR2V0TW9kZWxDb3JyZWxhdGlvbnNSZXF1ZXN0EhMKC2FwcGxpY2F0aW9uGAEgASgJInoKHEdldE1vZGVsQ29ycmVsYXRpb25zUmVzcG9uc2USJAoFcGFpcnMYASADKAsyFS5jbGlwcGVyLnYxLk1vZGVsUGFpchI0ChBzdWdnZXN0ZWRfZ3JvdXBzGAIgAygLMhouY2xpcHBlci52MS5TdWdnZXN0ZWRHcm91cCLJAQoJTW9kZWxQYWlyEg0KBWZpcnN0GAEgASgJEg4KBnNlY29uZBgCIAEoCRIUCgxvYnNlcnZhdGlvbnMYAyABKAESGAoLY29ycmVsYXRpb24YBCABKAFIAIgBARIeChFjb3JyZWxhdGlvbl9sb3dlchgFIAEoAUgBiAEBEhIKCmZpcnN0X2xvc3MYBiABKAESEwoLc2Vjb25kX2xvc3MYByABKAFCDgoMX2NvcnJlbGF0aW9uQhQKEl9jb3JyZWxhdGlvbl9sb3dlciI1Cg5TdWdnZXN0ZWRHcm91cBIOCgZtb2RlbHMYASADKAkSEwoLY29ycmVsYXRpb24YAiABKAEiJwoQR2V0Q2FuYXJ5UmVxdWVzdBITCgthcHBsaWNhdGlvbhgBIAEoCSKYAQoRR2V0Q2FuYXJ5UmVzcG9uc2USJgoFc3RhdGUYASABKA4yFy5jbGlwcGVyLnYxLkNhbmFyeVN0YXRlEg0KBXNoYXJlGAIgASgBEiUKBXRlc3RzGAMgAygLMhYuY2xpcHBlci52MS5DYW5hcnlUZXN0EiUKBXN0ZXBzGAQgAygLMhYuY2xpcHBlci52MS5DYW5hcnlTdGVwIpoBCgpDYW5hcnlUZXN0Eg4KBm1ldHJpYxgBIAEoCRIOCgZjYW5hcnkYAiABKAESEAoIYmFzZWxpbmUYAyABKAESFAoMY2FuYXJ5X2NvdW50GAQgASgBEhYKDmJhc2VsaW5lX2NvdW50GAUgASgBEg0KBWxvd2VyGAYgASgBEg0KBXVwcGVyGAcgASgBEg4KBm1hcmdpbhgIIAEoASKHAQoKQ2FuYXJ5U3RlcBIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRmcm9tGAIgASgBEgoKAnRvGAMgASgBEg4KBnJlYXNvbhgEIAEoCRIlCgV0ZXN0cxgFIAMoCzIWLmNsaXBwZXIudjEuQ2FuYXJ5VGVzdCp9ChFEZWNpc2lvbkxvZ0Zvcm1hdBIjCh9ERUNJU0lPTl9MT0dfRk9STUFUX1VOU1BFQ0lGSUVEEAASIgoeREVDSVNJT05fTE9HX0ZPUk1BVF9KU09OX0xJTkVTEAESHwobREVDSVNJT05fTE9HX0ZPUk1BVF9QQVJRVUVUEAIqUAoETG9zcxIUChBMT1NTX1VOU1BFQ0lGSUVEEAASEQoNTE9TU19aRVJPX09ORRABEhEKDUxPU1NfQUJTT0xVVEUQAhIMCghMT1NTX0xPRxADKnAKCk91dHB1dEtpbmQSGwoXT1VUUFVUX0tJTkRfVU5TUEVDSUZJRUQQABIVChFPVVRQVVRfS0lORF9MQUJFTBABEhYKEk9VVFBVVF9LSU5EX05VTUJFUhACEhYKEk9VVFBVVF9LSU5EX1NDT1JFUxADKn4KC0NhbmFyeVN0YXRlEhwKGENBTkFSWV9TVEFURV9VTlNQRUNJRklFRBAAEhgKFENBTkFSWV9TVEFURV9SVU5OSU5HEAESGQoVQ0FOQVJZX1NUQVRFX1BST01PVEVEEAISHAoYQ0FOQVJZX1NUQVRFX1JPTExFRF9CQUNLEAMykAkKEkFwcGxpY2F0aW9uU2VydmljZRJgChFDcmVhdGVBcHBsaWNhdGlvbhIkLmNsaXBwZXIudjEuQ3JlYXRlQXBwbGljYXRpb25SZXF1ZXN0GiUuY2xpcHBlci52MS5DcmVhdGVBcHBsaWNhdGlvblJlc3BvbnNlElcKDkdldEFwcGxpY2F0aW9uEiEuY2xpcHBlci52MS5HZXRBcHBsaWNhdGlvblJlcXVlc3QaIi5jbGlwcGVyLnYxLkdldEFwcGxpY2F0aW9uUmVzcG9uc2USXQoQTGlzdEFwcGxpY2F0aW9ucxIjLmNsaXBwZXIudjEuTGlzdEFwcGxpY2F0aW9uc1JlcXVlc3QaJC5jbGlwcGVyLnYxLkxpc3RBcHBsaWNhdGlvbnNSZXNwb25zZRJgChFVcGRhdGVBcHBsaWNhdGlvbhIkLmNsaXBwZXIudjEuVXBkYXRlQXBwbGljYXRpb25SZXF1ZXN0GiUuY2xpcHBlci52MS5VcGRhdGVBcHBsaWNhdGlvblJlc3BvbnNlEmAKEURlbGV0ZUFwcGxpY2F0aW9uEiQuY2xpcHBlci52MS5EZWxldGVBcHBsaWNhdGlvblJlcXVlc3QaJS5jbGlwcGVyLnYxLkRlbGV0ZUFwcGxpY2F0aW9uUmVzcG9uc2USYAoRR2V0U2VsZWN0aW9uU3RhdGUSJC5jbGlwcGVyLnYxLkdldFNlbGVjdGlvblN0YXRlUmVxdWVzdBolLmNsaXBwZXIudjEuR2V0U2VsZWN0aW9uU3RhdGVSZXNwb25zZRJdChBFeHBsYWluU2VsZWN0aW9uEiMuY2xpcHBlci52MS5FeHBsYWluU2VsZWN0aW9uUmVxdWVzdBokLmNsaXBwZXIudjEuRXhwbGFpblNlbGVjdGlvblJlc3BvbnNlElEKDExpc3RDb250ZXh0cxIfLmNsaXBwZXIudjEuTGlzdENvbnRleHRzUmVxdWVzdBogLmNsaXBwZXIudjEuTGlzdENvbnRleHRzUmVzcG9uc2USawoURXhwb3J0U2VsZWN0aW9uU3RhdGUSJy5jbGlwcGVyLnYxLkV4cG9ydFNlbGVjdGlvblN0YXRlUmVxdWVzdBooLmNsaXBwZXIudjEuRXhwb3J0U2VsZWN0aW9uU3RhdGVSZXNwb25zZTABEmYKE1Jlc2V0U2VsZWN0aW9uU3RhdGUSJi5jbGlwcGVyLnYxLlJlc2V0U2VsZWN0aW9uU3RhdGVSZXF1ZXN0GicuY2xpcHBlci52MS5SZXNldFNlbGVjdGlvblN0YXRlUmVzcG9uc2USaQoUR2V0TW9kZWxDb3JyZWxhdGlvbnMSJy5jbGlwcGVyLnYxLkdldE1vZGVsQ29ycmVsYXRpb25zUmVxdWVzdBooLmNsaXBwZXIudjEuR2V0TW9kZWxDb3JyZWxhdGlvbnNSZXNwb25zZRJICglHZXRDYW5hcnkSHC5jbGlwcGVyLnYxLkdldENhbmFyeVJlcXVlc3QaHS5jbGlwcGVyLnYxLkdldENhbmFyeVJlc3BvbnNlYgZwcm90bzM", [file_clipper_v1_feedback_service, file_clipper_v1_query_service, file_clipper_v1_tensor, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * Application is what a client queries.
@@ -134,6 +138,36 @@ export type Application = Message<"clipper.v1.Application"> & {
    * @generated from field: bool refuse_overload = 15;
    */
   refuseOverload: boolean;
+
+  /**
+   * True: the answer is given before the deadline as soon as the models that are still missing
+   * cannot change it, whatever they say. What they say is still learned from.
+   *
+   * @generated from field: bool answer_early = 16;
+   */
+  answerEarly: boolean;
+
+  /**
+   * How long the state of a context is kept after its last feedback, from 1 min. Default 0: for ever.
+   *
+   * @generated from field: google.protobuf.Duration context_lifetime = 17;
+   */
+  contextLifetime?: Duration | undefined;
+
+  /**
+   * Which decisions are logged for evaluation; absent: none.
+   *
+   * @generated from field: clipper.v1.DecisionLog decision_log = 18;
+   */
+  decisionLog?: DecisionLog | undefined;
+
+  /**
+   * A model whose share of the queries grows by itself while nothing is worse for it; absent: none.
+   * The policy is "static".
+   *
+   * @generated from field: clipper.v1.Canary canary = 19;
+   */
+  canary?: Canary | undefined;
 };
 
 /**
@@ -142,6 +176,122 @@ export type Application = Message<"clipper.v1.Application"> & {
  */
 export const ApplicationSchema: GenMessage<Application> = /*@__PURE__*/
   messageDesc(file_clipper_v1_application_service, 0);
+
+/**
+ * DecisionLog says which decisions a selector writes to its decision log, with what they led to.
+ *
+ * @generated from message clipper.v1.DecisionLog
+ */
+export type DecisionLog = Message<"clipper.v1.DecisionLog"> & {
+  /**
+   * The share of the queries that is logged, drawn at random, from 0 to 1.
+   *
+   * @generated from field: double sample_rate = 1;
+   */
+  sampleRate: number;
+
+  /**
+   * The form of the files.
+   *
+   * @generated from field: clipper.v1.DecisionLogFormat format = 2;
+   */
+  format: DecisionLogFormat;
+};
+
+/**
+ * Describes the message clipper.v1.DecisionLog.
+ * Use `create(DecisionLogSchema)` to create a new message.
+ */
+export const DecisionLogSchema: GenMessage<DecisionLog> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 1);
+
+/**
+ * Canary is a model that is let in step by step. Its share of the queries grows only while tests that
+ * hold at any time, however often one looks, say that it is not worse than the baseline; as soon as one
+ * says that it is worse, its share becomes 0.
+ *
+ * @generated from message clipper.v1.Canary
+ */
+export type Canary = Message<"clipper.v1.Canary"> & {
+  /**
+   * The model that is let in, as the application lists it: "name" or "name:version".
+   *
+   * @generated from field: string model = 1;
+   */
+  model: string;
+
+  /**
+   * The model that it is compared with. Default: the only other one that may answer.
+   *
+   * @generated from field: string baseline = 2;
+   */
+  baseline: string;
+
+  /**
+   * Its share at the beginning, in (0, 1). Default 0.01.
+   *
+   * @generated from field: double initial_share = 3;
+   */
+  initialShare: number;
+
+  /**
+   * Its share in the end, in (0, 1]. Default 1.
+   *
+   * @generated from field: double final_share = 4;
+   */
+  finalShare: number;
+
+  /**
+   * The factor by which its share grows at a step, more than 1. Default 2.
+   *
+   * @generated from field: double step = 5;
+   */
+  step: number;
+
+  /**
+   * The fewest feedbacks for the canary between two steps. Default 100.
+   *
+   * @generated from field: uint32 min_feedbacks = 6;
+   */
+  minFeedbacks: number;
+
+  /**
+   * By how much its mean loss may be more than the baseline's, in (0, 1]. Default 0.02.
+   *
+   * @generated from field: double loss_margin = 7;
+   */
+  lossMargin: number;
+
+  /**
+   * By how much its share of errors may be more than the baseline's, in (0, 1]. Default 0.02.
+   *
+   * @generated from field: double error_margin = 8;
+   */
+  errorMargin: number;
+
+  /**
+   * By how much its mean latency, as a share of the latency objective, may be more than the
+   * baseline's, in (0, 1]. Default 0.1.
+   *
+   * @generated from field: double latency_margin = 9;
+   */
+  latencyMargin: number;
+
+  /**
+   * The probability, over the whole of the canary's life, with which no test is wrong, in [0.5, 1).
+   * Default 0.95.
+   *
+   * @generated from field: double confidence = 10;
+   */
+  confidence: number;
+};
+
+/**
+ * Describes the message clipper.v1.Canary.
+ * Use `create(CanarySchema)` to create a new message.
+ */
+export const CanarySchema: GenMessage<Canary> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 2);
 
 /**
  * OutputSpec says what an application's output is.
@@ -176,6 +326,13 @@ export type OutputSpec = Message<"clipper.v1.OutputSpec"> & {
    * @generated from field: repeated string classes = 4;
    */
   classes: string[];
+
+  /**
+   * How wrong an output is, in [0, 1]. Default: by the kind.
+   *
+   * @generated from field: clipper.v1.Loss loss = 5;
+   */
+  loss: Loss;
 };
 
 /**
@@ -183,7 +340,7 @@ export type OutputSpec = Message<"clipper.v1.OutputSpec"> & {
  * Use `create(OutputSpecSchema)` to create a new message.
  */
 export const OutputSpecSchema: GenMessage<OutputSpec> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 1);
+  messageDesc(file_clipper_v1_application_service, 3);
 
 /**
  * NumberRange is a closed interval; min is less than max and both are finite.
@@ -211,7 +368,7 @@ export type NumberRange = Message<"clipper.v1.NumberRange"> & {
  * Use `create(NumberRangeSchema)` to create a new message.
  */
 export const NumberRangeSchema: GenMessage<NumberRange> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 2);
+  messageDesc(file_clipper_v1_application_service, 4);
 
 /**
  * Policy names a selection policy and its parameters.
@@ -220,7 +377,8 @@ export const NumberRangeSchema: GenMessage<NumberRange> = /*@__PURE__*/
  */
 export type Policy = Message<"clipper.v1.Policy"> & {
   /**
-   * "single", "static", "exp3" or "exp4". Default: "single" for one model, else "exp4".
+   * "single", "static", "majority", "mean", "epsilon-greedy", "ucb1", "thompson", "exp3", "exp4",
+   * "linucb" or "custom". Default: "single" for one model, else "exp4".
    *
    * @generated from field: string name = 1;
    */
@@ -233,6 +391,14 @@ export type Policy = Message<"clipper.v1.Policy"> & {
    * @generated from field: map<string, double> parameters = 2;
    */
   parameters: { [key: string]: number };
+
+  /**
+   * Of "custom": where its SelectionPolicyService is, as a gRPC target such as "localhost:7100" or
+   * "unix:///run/policy.sock".
+   *
+   * @generated from field: string address = 3;
+   */
+  address: string;
 };
 
 /**
@@ -240,7 +406,7 @@ export type Policy = Message<"clipper.v1.Policy"> & {
  * Use `create(PolicySchema)` to create a new message.
  */
 export const PolicySchema: GenMessage<Policy> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 3);
+  messageDesc(file_clipper_v1_application_service, 5);
 
 /**
  * ApplicationModel is one model that an application may ask.
@@ -290,7 +456,7 @@ export type ApplicationModel = Message<"clipper.v1.ApplicationModel"> & {
  * Use `create(ApplicationModelSchema)` to create a new message.
  */
 export const ApplicationModelSchema: GenMessage<ApplicationModel> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 4);
+  messageDesc(file_clipper_v1_application_service, 6);
 
 /**
  * CreateApplicationRequest holds the application to create.
@@ -311,7 +477,7 @@ export type CreateApplicationRequest = Message<"clipper.v1.CreateApplicationRequ
  * Use `create(CreateApplicationRequestSchema)` to create a new message.
  */
 export const CreateApplicationRequestSchema: GenMessage<CreateApplicationRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 5);
+  messageDesc(file_clipper_v1_application_service, 7);
 
 /**
  * CreateApplicationResponse holds the application as created.
@@ -332,7 +498,7 @@ export type CreateApplicationResponse = Message<"clipper.v1.CreateApplicationRes
  * Use `create(CreateApplicationResponseSchema)` to create a new message.
  */
 export const CreateApplicationResponseSchema: GenMessage<CreateApplicationResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 6);
+  messageDesc(file_clipper_v1_application_service, 8);
 
 /**
  * GetApplicationRequest names an application.
@@ -353,7 +519,7 @@ export type GetApplicationRequest = Message<"clipper.v1.GetApplicationRequest"> 
  * Use `create(GetApplicationRequestSchema)` to create a new message.
  */
 export const GetApplicationRequestSchema: GenMessage<GetApplicationRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 7);
+  messageDesc(file_clipper_v1_application_service, 9);
 
 /**
  * GetApplicationResponse holds the application.
@@ -374,7 +540,7 @@ export type GetApplicationResponse = Message<"clipper.v1.GetApplicationResponse"
  * Use `create(GetApplicationResponseSchema)` to create a new message.
  */
 export const GetApplicationResponseSchema: GenMessage<GetApplicationResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 8);
+  messageDesc(file_clipper_v1_application_service, 10);
 
 /**
  * ListApplicationsRequest asks for one page.
@@ -402,7 +568,7 @@ export type ListApplicationsRequest = Message<"clipper.v1.ListApplicationsReques
  * Use `create(ListApplicationsRequestSchema)` to create a new message.
  */
 export const ListApplicationsRequestSchema: GenMessage<ListApplicationsRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 9);
+  messageDesc(file_clipper_v1_application_service, 11);
 
 /**
  * ListApplicationsResponse is one page.
@@ -430,7 +596,7 @@ export type ListApplicationsResponse = Message<"clipper.v1.ListApplicationsRespo
  * Use `create(ListApplicationsResponseSchema)` to create a new message.
  */
 export const ListApplicationsResponseSchema: GenMessage<ListApplicationsResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 10);
+  messageDesc(file_clipper_v1_application_service, 12);
 
 /**
  * UpdateApplicationRequest holds the new values.
@@ -451,6 +617,13 @@ export type UpdateApplicationRequest = Message<"clipper.v1.UpdateApplicationRequ
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
   updateMask?: FieldMask | undefined;
+
+  /**
+   * True: everything that was learned is forgotten, and feedback for earlier answers is refused.
+   *
+   * @generated from field: bool reset_state = 3;
+   */
+  resetState: boolean;
 };
 
 /**
@@ -458,7 +631,7 @@ export type UpdateApplicationRequest = Message<"clipper.v1.UpdateApplicationRequ
  * Use `create(UpdateApplicationRequestSchema)` to create a new message.
  */
 export const UpdateApplicationRequestSchema: GenMessage<UpdateApplicationRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 11);
+  messageDesc(file_clipper_v1_application_service, 13);
 
 /**
  * UpdateApplicationResponse holds the application as changed.
@@ -479,7 +652,7 @@ export type UpdateApplicationResponse = Message<"clipper.v1.UpdateApplicationRes
  * Use `create(UpdateApplicationResponseSchema)` to create a new message.
  */
 export const UpdateApplicationResponseSchema: GenMessage<UpdateApplicationResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 12);
+  messageDesc(file_clipper_v1_application_service, 14);
 
 /**
  * DeleteApplicationRequest names an application.
@@ -507,7 +680,7 @@ export type DeleteApplicationRequest = Message<"clipper.v1.DeleteApplicationRequ
  * Use `create(DeleteApplicationRequestSchema)` to create a new message.
  */
 export const DeleteApplicationRequestSchema: GenMessage<DeleteApplicationRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 13);
+  messageDesc(file_clipper_v1_application_service, 15);
 
 /**
  * DeleteApplicationResponse is empty.
@@ -522,7 +695,7 @@ export type DeleteApplicationResponse = Message<"clipper.v1.DeleteApplicationRes
  * Use `create(DeleteApplicationResponseSchema)` to create a new message.
  */
 export const DeleteApplicationResponseSchema: GenMessage<DeleteApplicationResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 14);
+  messageDesc(file_clipper_v1_application_service, 16);
 
 /**
  * GetSelectionStateRequest names an application and perhaps a context.
@@ -550,7 +723,7 @@ export type GetSelectionStateRequest = Message<"clipper.v1.GetSelectionStateRequ
  * Use `create(GetSelectionStateRequestSchema)` to create a new message.
  */
 export const GetSelectionStateRequestSchema: GenMessage<GetSelectionStateRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 15);
+  messageDesc(file_clipper_v1_application_service, 17);
 
 /**
  * GetSelectionStateResponse is what was learned.
@@ -585,7 +758,7 @@ export type GetSelectionStateResponse = Message<"clipper.v1.GetSelectionStateRes
  * Use `create(GetSelectionStateResponseSchema)` to create a new message.
  */
 export const GetSelectionStateResponseSchema: GenMessage<GetSelectionStateResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 16);
+  messageDesc(file_clipper_v1_application_service, 18);
 
 /**
  * ModelSelectionState is what was learned of one model.
@@ -627,7 +800,876 @@ export type ModelSelectionState = Message<"clipper.v1.ModelSelectionState"> & {
  * Use `create(ModelSelectionStateSchema)` to create a new message.
  */
 export const ModelSelectionStateSchema: GenMessage<ModelSelectionState> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_application_service, 17);
+  messageDesc(file_clipper_v1_application_service, 19);
+
+/**
+ * ExplainSelectionRequest names an application and perhaps a context.
+ *
+ * @generated from message clipper.v1.ExplainSelectionRequest
+ */
+export type ExplainSelectionRequest = Message<"clipper.v1.ExplainSelectionRequest"> & {
+  /**
+   * The application's name.
+   *
+   * @generated from field: string application = 1;
+   */
+  application: string;
+
+  /**
+   * The context; empty for the shared state and the decisions of all contexts.
+   *
+   * @generated from field: string context = 2;
+   */
+  context: string;
+
+  /**
+   * The most decisions to return, at most 100; 0 means 10.
+   *
+   * @generated from field: uint32 decisions = 3;
+   */
+  decisions: number;
+};
+
+/**
+ * Describes the message clipper.v1.ExplainSelectionRequest.
+ * Use `create(ExplainSelectionRequestSchema)` to create a new message.
+ */
+export const ExplainSelectionRequestSchema: GenMessage<ExplainSelectionRequest> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 20);
+
+/**
+ * ExplainSelectionResponse is what was learned and what was decided.
+ *
+ * @generated from message clipper.v1.ExplainSelectionResponse
+ */
+export type ExplainSelectionResponse = Message<"clipper.v1.ExplainSelectionResponse"> & {
+  /**
+   * What was learned.
+   *
+   * @generated from field: clipper.v1.GetSelectionStateResponse state = 1;
+   */
+  state?: GetSelectionStateResponse | undefined;
+
+  /**
+   * The latest decisions, the newest first.
+   *
+   * @generated from field: repeated clipper.v1.Decision decisions = 2;
+   */
+  decisions: Decision[];
+};
+
+/**
+ * Describes the message clipper.v1.ExplainSelectionResponse.
+ * Use `create(ExplainSelectionResponseSchema)` to create a new message.
+ */
+export const ExplainSelectionResponseSchema: GenMessage<ExplainSelectionResponse> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 21);
+
+/**
+ * Decision is one query: whom it asked and why, what came of it, and what was learned from it.
+ *
+ * @generated from message clipper.v1.Decision
+ */
+export type Decision = Message<"clipper.v1.Decision"> & {
+  /**
+   * Identifies it in the decision log.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * When the query came.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 2;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * The application.
+   *
+   * @generated from field: string application = 3;
+   */
+  application: string;
+
+  /**
+   * The context; empty for the shared state.
+   *
+   * @generated from field: string context = 4;
+   */
+  context: string;
+
+  /**
+   * The policy that decided.
+   *
+   * @generated from field: string policy = 5;
+   */
+  policy: string;
+
+  /**
+   * The models that were asked.
+   *
+   * @generated from field: repeated clipper.v1.DecisionModel models = 6;
+   */
+  models: DecisionModel[];
+
+  /**
+   * The answer, in the form of the application's output.
+   *
+   * @generated from field: google.protobuf.Value output = 7;
+   */
+  output?: Value | undefined;
+
+  /**
+   * Why the answer is the default output; unspecified when it is not.
+   *
+   * @generated from field: clipper.v1.DefaultReason default_reason = 8;
+   */
+  defaultReason: DefaultReason;
+
+  /**
+   * How far the answer could be trusted.
+   *
+   * @generated from field: double confidence = 9;
+   */
+  confidence: number;
+
+  /**
+   * How long the answer took.
+   *
+   * @generated from field: google.protobuf.Duration latency = 10;
+   */
+  latency?: Duration | undefined;
+
+  /**
+   * What a policy that looks at the query saw of it.
+   *
+   * @generated from field: repeated double features = 11;
+   */
+  features: number[];
+
+  /**
+   * What became known later; absent until then.
+   *
+   * @generated from field: clipper.v1.DecisionFeedback feedback = 12;
+   */
+  feedback?: DecisionFeedback | undefined;
+};
+
+/**
+ * Describes the message clipper.v1.Decision.
+ * Use `create(DecisionSchema)` to create a new message.
+ */
+export const DecisionSchema: GenMessage<Decision> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 22);
+
+/**
+ * DecisionModel is one model in a decision.
+ *
+ * @generated from message clipper.v1.DecisionModel
+ */
+export type DecisionModel = Message<"clipper.v1.DecisionModel"> & {
+  /**
+   * The model as the application lists it.
+   *
+   * @generated from field: string model = 1;
+   */
+  model: string;
+
+  /**
+   * The version that was asked.
+   *
+   * @generated from field: string version = 2;
+   */
+  version: string;
+
+  /**
+   * The probability with which it was chosen.
+   *
+   * @generated from field: double propensity = 3;
+   */
+  propensity: number;
+
+  /**
+   * Its share of the weight at that time.
+   *
+   * @generated from field: double weight = 4;
+   */
+  weight: number;
+
+  /**
+   * True when it had no part in the answer.
+   *
+   * @generated from field: bool shadow = 5;
+   */
+  shadow: boolean;
+
+  /**
+   * What happened.
+   *
+   * @generated from field: clipper.v1.PredictionStatus status = 6;
+   */
+  status: PredictionStatus;
+
+  /**
+   * What it said, in the form of the application's output; absent when it said nothing in time.
+   *
+   * @generated from field: google.protobuf.Value prediction = 7;
+   */
+  prediction?: Value | undefined;
+};
+
+/**
+ * Describes the message clipper.v1.DecisionModel.
+ * Use `create(DecisionModelSchema)` to create a new message.
+ */
+export const DecisionModelSchema: GenMessage<DecisionModel> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 23);
+
+/**
+ * DecisionFeedback is what became known about a decision.
+ *
+ * @generated from message clipper.v1.DecisionFeedback
+ */
+export type DecisionFeedback = Message<"clipper.v1.DecisionFeedback"> & {
+  /**
+   * When it came.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 1;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * The truth, when it was told.
+   *
+   * @generated from field: google.protobuf.Value truth = 2;
+   */
+  truth?: Value | undefined;
+
+  /**
+   * The reward of the answer: what was told, or 1 less the loss of the answer by the truth.
+   *
+   * @generated from field: optional double reward = 3;
+   */
+  reward?: number | undefined;
+
+  /**
+   * The loss of each model that took part.
+   *
+   * @generated from field: repeated clipper.v1.ModelLoss losses = 4;
+   */
+  losses: ModelLoss[];
+};
+
+/**
+ * Describes the message clipper.v1.DecisionFeedback.
+ * Use `create(DecisionFeedbackSchema)` to create a new message.
+ */
+export const DecisionFeedbackSchema: GenMessage<DecisionFeedback> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 24);
+
+/**
+ * ListContextsRequest asks for a page.
+ *
+ * @generated from message clipper.v1.ListContextsRequest
+ */
+export type ListContextsRequest = Message<"clipper.v1.ListContextsRequest"> & {
+  /**
+   * The application's name.
+   *
+   * @generated from field: string application = 1;
+   */
+  application: string;
+
+  /**
+   * The most to return, 1 to 1,000; 0 means 100.
+   *
+   * @generated from field: uint32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * The `next_page_token` of the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+
+  /**
+   * Only contexts whose name begins so.
+   *
+   * @generated from field: string prefix = 4;
+   */
+  prefix: string;
+};
+
+/**
+ * Describes the message clipper.v1.ListContextsRequest.
+ * Use `create(ListContextsRequestSchema)` to create a new message.
+ */
+export const ListContextsRequestSchema: GenMessage<ListContextsRequest> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 25);
+
+/**
+ * ListContextsResponse is one page.
+ *
+ * @generated from message clipper.v1.ListContextsResponse
+ */
+export type ListContextsResponse = Message<"clipper.v1.ListContextsResponse"> & {
+  /**
+   * The contexts, sorted by name.
+   *
+   * @generated from field: repeated clipper.v1.ContextSummary contexts = 1;
+   */
+  contexts: ContextSummary[];
+
+  /**
+   * The token of the next page; empty when this is the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message clipper.v1.ListContextsResponse.
+ * Use `create(ListContextsResponseSchema)` to create a new message.
+ */
+export const ListContextsResponseSchema: GenMessage<ListContextsResponse> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 26);
+
+/**
+ * ContextSummary is a context in a list.
+ *
+ * @generated from message clipper.v1.ContextSummary
+ */
+export type ContextSummary = Message<"clipper.v1.ContextSummary"> & {
+  /**
+   * The user, session or device.
+   *
+   * @generated from field: string context = 1;
+   */
+  context: string;
+
+  /**
+   * How many feedbacks were counted for it.
+   *
+   * @generated from field: double observations = 2;
+   */
+  observations: number;
+
+  /**
+   * When it expires; absent when it does not.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 3;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message clipper.v1.ContextSummary.
+ * Use `create(ContextSummarySchema)` to create a new message.
+ */
+export const ContextSummarySchema: GenMessage<ContextSummary> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 27);
+
+/**
+ * ExportSelectionStateRequest names an application and perhaps a context.
+ *
+ * @generated from message clipper.v1.ExportSelectionStateRequest
+ */
+export type ExportSelectionStateRequest = Message<"clipper.v1.ExportSelectionStateRequest"> & {
+  /**
+   * The application's name.
+   *
+   * @generated from field: string application = 1;
+   */
+  application: string;
+
+  /**
+   * Only this context; empty for everything.
+   *
+   * @generated from field: string context = 2;
+   */
+  context: string;
+};
+
+/**
+ * Describes the message clipper.v1.ExportSelectionStateRequest.
+ * Use `create(ExportSelectionStateRequestSchema)` to create a new message.
+ */
+export const ExportSelectionStateRequestSchema: GenMessage<ExportSelectionStateRequest> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 28);
+
+/**
+ * ExportSelectionStateResponse is the state of one context, or the shared one.
+ *
+ * @generated from message clipper.v1.ExportSelectionStateResponse
+ */
+export type ExportSelectionStateResponse = Message<"clipper.v1.ExportSelectionStateResponse"> & {
+  /**
+   * The context; empty for the shared state.
+   *
+   * @generated from field: string context = 1;
+   */
+  context: string;
+
+  /**
+   * What was learned, as the policy reads it, with the sums behind it.
+   *
+   * @generated from field: clipper.v1.GetSelectionStateResponse state = 2;
+   */
+  state?: GetSelectionStateResponse | undefined;
+};
+
+/**
+ * Describes the message clipper.v1.ExportSelectionStateResponse.
+ * Use `create(ExportSelectionStateResponseSchema)` to create a new message.
+ */
+export const ExportSelectionStateResponseSchema: GenMessage<ExportSelectionStateResponse> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 29);
+
+/**
+ * ResetSelectionStateRequest says what to forget.
+ *
+ * @generated from message clipper.v1.ResetSelectionStateRequest
+ */
+export type ResetSelectionStateRequest = Message<"clipper.v1.ResetSelectionStateRequest"> & {
+  /**
+   * The application's name.
+   *
+   * @generated from field: string application = 1;
+   */
+  application: string;
+
+  /**
+   * The context; empty for the shared state and all contexts.
+   *
+   * @generated from field: string context = 2;
+   */
+  context: string;
+};
+
+/**
+ * Describes the message clipper.v1.ResetSelectionStateRequest.
+ * Use `create(ResetSelectionStateRequestSchema)` to create a new message.
+ */
+export const ResetSelectionStateRequestSchema: GenMessage<ResetSelectionStateRequest> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 30);
+
+/**
+ * ResetSelectionStateResponse is empty.
+ *
+ * @generated from message clipper.v1.ResetSelectionStateResponse
+ */
+export type ResetSelectionStateResponse = Message<"clipper.v1.ResetSelectionStateResponse"> & {
+};
+
+/**
+ * Describes the message clipper.v1.ResetSelectionStateResponse.
+ * Use `create(ResetSelectionStateResponseSchema)` to create a new message.
+ */
+export const ResetSelectionStateResponseSchema: GenMessage<ResetSelectionStateResponse> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 31);
+
+/**
+ * GetModelCorrelationsRequest names an application.
+ *
+ * @generated from message clipper.v1.GetModelCorrelationsRequest
+ */
+export type GetModelCorrelationsRequest = Message<"clipper.v1.GetModelCorrelationsRequest"> & {
+  /**
+   * The application's name.
+   *
+   * @generated from field: string application = 1;
+   */
+  application: string;
+};
+
+/**
+ * Describes the message clipper.v1.GetModelCorrelationsRequest.
+ * Use `create(GetModelCorrelationsRequestSchema)` to create a new message.
+ */
+export const GetModelCorrelationsRequestSchema: GenMessage<GetModelCorrelationsRequest> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 32);
+
+/**
+ * GetModelCorrelationsResponse is the report.
+ *
+ * @generated from message clipper.v1.GetModelCorrelationsResponse
+ */
+export type GetModelCorrelationsResponse = Message<"clipper.v1.GetModelCorrelationsResponse"> & {
+  /**
+   * Every pair of models that answered the same queries, the most alike first.
+   *
+   * @generated from field: repeated clipper.v1.ModelPair pairs = 1;
+   */
+  pairs: ModelPair[];
+
+  /**
+   * Groups that the models should share, and do not yet.
+   *
+   * @generated from field: repeated clipper.v1.SuggestedGroup suggested_groups = 2;
+   */
+  suggestedGroups: SuggestedGroup[];
+};
+
+/**
+ * Describes the message clipper.v1.GetModelCorrelationsResponse.
+ * Use `create(GetModelCorrelationsResponseSchema)` to create a new message.
+ */
+export const GetModelCorrelationsResponseSchema: GenMessage<GetModelCorrelationsResponse> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 33);
+
+/**
+ * ModelPair is two models and how their losses go together.
+ *
+ * @generated from message clipper.v1.ModelPair
+ */
+export type ModelPair = Message<"clipper.v1.ModelPair"> & {
+  /**
+   * One, as the application lists it.
+   *
+   * @generated from field: string first = 1;
+   */
+  first: string;
+
+  /**
+   * The other.
+   *
+   * @generated from field: string second = 2;
+   */
+  second: string;
+
+  /**
+   * The queries that both answered and whose truth is known.
+   *
+   * @generated from field: double observations = 3;
+   */
+  observations: number;
+
+  /**
+   * The correlation of their losses, from -1 to 1; absent while one of them never changes.
+   *
+   * @generated from field: optional double correlation = 4;
+   */
+  correlation?: number | undefined;
+
+  /**
+   * The least that the correlation is, with a confidence of 95 %.
+   *
+   * @generated from field: optional double correlation_lower = 5;
+   */
+  correlationLower?: number | undefined;
+
+  /**
+   * The mean loss of each.
+   *
+   * @generated from field: double first_loss = 6;
+   */
+  firstLoss: number;
+
+  /**
+   * The mean loss of the second.
+   *
+   * @generated from field: double second_loss = 7;
+   */
+  secondLoss: number;
+};
+
+/**
+ * Describes the message clipper.v1.ModelPair.
+ * Use `create(ModelPairSchema)` to create a new message.
+ */
+export const ModelPairSchema: GenMessage<ModelPair> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 34);
+
+/**
+ * SuggestedGroup is models whose errors go together so much that they are one opinion.
+ *
+ * @generated from message clipper.v1.SuggestedGroup
+ */
+export type SuggestedGroup = Message<"clipper.v1.SuggestedGroup"> & {
+  /**
+   * The models, as the application lists them.
+   *
+   * @generated from field: repeated string models = 1;
+   */
+  models: string[];
+
+  /**
+   * The least correlation between two of them.
+   *
+   * @generated from field: double correlation = 2;
+   */
+  correlation: number;
+};
+
+/**
+ * Describes the message clipper.v1.SuggestedGroup.
+ * Use `create(SuggestedGroupSchema)` to create a new message.
+ */
+export const SuggestedGroupSchema: GenMessage<SuggestedGroup> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 35);
+
+/**
+ * GetCanaryRequest names an application.
+ *
+ * @generated from message clipper.v1.GetCanaryRequest
+ */
+export type GetCanaryRequest = Message<"clipper.v1.GetCanaryRequest"> & {
+  /**
+   * The application's name.
+   *
+   * @generated from field: string application = 1;
+   */
+  application: string;
+};
+
+/**
+ * Describes the message clipper.v1.GetCanaryRequest.
+ * Use `create(GetCanaryRequestSchema)` to create a new message.
+ */
+export const GetCanaryRequestSchema: GenMessage<GetCanaryRequest> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 36);
+
+/**
+ * GetCanaryResponse is how far the canary has come.
+ *
+ * @generated from message clipper.v1.GetCanaryResponse
+ */
+export type GetCanaryResponse = Message<"clipper.v1.GetCanaryResponse"> & {
+  /**
+   * What it is doing.
+   *
+   * @generated from field: clipper.v1.CanaryState state = 1;
+   */
+  state: CanaryState;
+
+  /**
+   * Its share of the queries now.
+   *
+   * @generated from field: double share = 2;
+   */
+  share: number;
+
+  /**
+   * The tests as they stand: "loss", "errors" and "latency".
+   *
+   * @generated from field: repeated clipper.v1.CanaryTest tests = 3;
+   */
+  tests: CanaryTest[];
+
+  /**
+   * What was done, the newest first, at most 100.
+   *
+   * @generated from field: repeated clipper.v1.CanaryStep steps = 4;
+   */
+  steps: CanaryStep[];
+};
+
+/**
+ * Describes the message clipper.v1.GetCanaryResponse.
+ * Use `create(GetCanaryResponseSchema)` to create a new message.
+ */
+export const GetCanaryResponseSchema: GenMessage<GetCanaryResponse> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 37);
+
+/**
+ * CanaryTest compares the canary with the baseline. The bounds on the difference hold at all times at
+ * once, with the canary's confidence for all its tests together.
+ *
+ * @generated from message clipper.v1.CanaryTest
+ */
+export type CanaryTest = Message<"clipper.v1.CanaryTest"> & {
+  /**
+   * "loss", "errors" or "latency".
+   *
+   * @generated from field: string metric = 1;
+   */
+  metric: string;
+
+  /**
+   * The mean of the canary, in [0, 1].
+   *
+   * @generated from field: double canary = 2;
+   */
+  canary: number;
+
+  /**
+   * The mean of the baseline, in [0, 1].
+   *
+   * @generated from field: double baseline = 3;
+   */
+  baseline: number;
+
+  /**
+   * How many values the canary's mean is of.
+   *
+   * @generated from field: double canary_count = 4;
+   */
+  canaryCount: number;
+
+  /**
+   * How many values the baseline's mean is of.
+   *
+   * @generated from field: double baseline_count = 5;
+   */
+  baselineCount: number;
+
+  /**
+   * The least that the difference of the means, canary less baseline, is.
+   *
+   * @generated from field: double lower = 6;
+   */
+  lower: number;
+
+  /**
+   * The most that it is.
+   *
+   * @generated from field: double upper = 7;
+   */
+  upper: number;
+
+  /**
+   * By how much the difference may be more than 0.
+   *
+   * @generated from field: double margin = 8;
+   */
+  margin: number;
+};
+
+/**
+ * Describes the message clipper.v1.CanaryTest.
+ * Use `create(CanaryTestSchema)` to create a new message.
+ */
+export const CanaryTestSchema: GenMessage<CanaryTest> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 38);
+
+/**
+ * CanaryStep is a change of the canary's share.
+ *
+ * @generated from message clipper.v1.CanaryStep
+ */
+export type CanaryStep = Message<"clipper.v1.CanaryStep"> & {
+  /**
+   * When.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 1;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * The share before.
+   *
+   * @generated from field: double from = 2;
+   */
+  from: number;
+
+  /**
+   * The share after.
+   *
+   * @generated from field: double to = 3;
+   */
+  to: number;
+
+  /**
+   * Why, in words.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+
+  /**
+   * The tests as they stood.
+   *
+   * @generated from field: repeated clipper.v1.CanaryTest tests = 5;
+   */
+  tests: CanaryTest[];
+};
+
+/**
+ * Describes the message clipper.v1.CanaryStep.
+ * Use `create(CanaryStepSchema)` to create a new message.
+ */
+export const CanaryStepSchema: GenMessage<CanaryStep> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_application_service, 39);
+
+/**
+ * DecisionLogFormat is a form of the decision log's files.
+ *
+ * @generated from enum clipper.v1.DecisionLogFormat
+ */
+export enum DecisionLogFormat {
+  /**
+   * JSON lines.
+   *
+   * @generated from enum value: DECISION_LOG_FORMAT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * One JSON object in each line.
+   *
+   * @generated from enum value: DECISION_LOG_FORMAT_JSON_LINES = 1;
+   */
+  JSON_LINES = 1,
+
+  /**
+   * Apache Parquet.
+   *
+   * @generated from enum value: DECISION_LOG_FORMAT_PARQUET = 2;
+   */
+  PARQUET = 2,
+}
+
+/**
+ * Describes the enum clipper.v1.DecisionLogFormat.
+ */
+export const DecisionLogFormatSchema: GenEnum<DecisionLogFormat> = /*@__PURE__*/
+  enumDesc(file_clipper_v1_application_service, 0);
+
+/**
+ * Loss is how a prediction is compared with the truth. A reward r is the loss 1 - r instead.
+ *
+ * @generated from enum clipper.v1.Loss
+ */
+export enum Loss {
+  /**
+   * Zero-one for labels and scores, absolute for numbers.
+   *
+   * @generated from enum value: LOSS_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Labels, and scores by the class of the largest: 0 when right, 1 when wrong.
+   *
+   * @generated from enum value: LOSS_ZERO_ONE = 1;
+   */
+  ZERO_ONE = 1,
+
+  /**
+   * Numbers: the absolute error divided by the range. Scores with a list as truth: half the sum of
+   * the absolute differences; with a class as truth, the list that is 1 there and 0 elsewhere.
+   *
+   * @generated from enum value: LOSS_ABSOLUTE = 2;
+   */
+  ABSOLUTE = 2,
+
+  /**
+   * Scores that are probabilities: the negative natural logarithm of the true class's, at most 1.
+   *
+   * @generated from enum value: LOSS_LOG = 3;
+   */
+  LOG = 3,
+}
+
+/**
+ * Describes the enum clipper.v1.Loss.
+ */
+export const LossSchema: GenEnum<Loss> = /*@__PURE__*/
+  enumDesc(file_clipper_v1_application_service, 1);
 
 /**
  * OutputKind says how outputs are read, combined and compared.
@@ -670,7 +1712,48 @@ export enum OutputKind {
  * Describes the enum clipper.v1.OutputKind.
  */
 export const OutputKindSchema: GenEnum<OutputKind> = /*@__PURE__*/
-  enumDesc(file_clipper_v1_application_service, 0);
+  enumDesc(file_clipper_v1_application_service, 2);
+
+/**
+ * CanaryState is what a canary is doing.
+ *
+ * @generated from enum clipper.v1.CanaryState
+ */
+export enum CanaryState {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: CANARY_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Its share grows while nothing is worse.
+   *
+   * @generated from enum value: CANARY_STATE_RUNNING = 1;
+   */
+  RUNNING = 1,
+
+  /**
+   * It has its final share.
+   *
+   * @generated from enum value: CANARY_STATE_PROMOTED = 2;
+   */
+  PROMOTED = 2,
+
+  /**
+   * It was worse, and has no share any more.
+   *
+   * @generated from enum value: CANARY_STATE_ROLLED_BACK = 3;
+   */
+  ROLLED_BACK = 3,
+}
+
+/**
+ * Describes the enum clipper.v1.CanaryState.
+ */
+export const CanaryStateSchema: GenEnum<CanaryState> = /*@__PURE__*/
+  enumDesc(file_clipper_v1_application_service, 3);
 
 /**
  * ApplicationService administers applications. Every call may also return UNAVAILABLE when the
@@ -714,7 +1797,8 @@ export const ApplicationService: GenService<{
   },
   /**
    * UpdateApplication changes the named fields of an application. What was learned is kept for
-   * the models that stay, as long as the policy stays the same.
+   * the models that stay, unless `reset_state` is true; a policy that replaces another begins with
+   * what both of them count.
    *
    * INVALID_ARGUMENT, NOT_FOUND and FAILED_PRECONDITION as for CreateApplication.
    * ABORTED: the etag is not the current one.
@@ -747,6 +1831,77 @@ export const ApplicationService: GenService<{
     methodKind: "unary";
     input: typeof GetSelectionStateRequestSchema;
     output: typeof GetSelectionStateResponseSchema;
+  },
+  /**
+   * ExplainSelection returns the same with the latest decisions and what became of them, as the
+   * selector instance that is asked remembers them. NOT_FOUND: no such application.
+   *
+   * @generated from rpc clipper.v1.ApplicationService.ExplainSelection
+   */
+  explainSelection: {
+    methodKind: "unary";
+    input: typeof ExplainSelectionRequestSchema;
+    output: typeof ExplainSelectionResponseSchema;
+  },
+  /**
+   * ListContexts returns the contexts that have a state of their own, sorted by name.
+   *
+   * NOT_FOUND: no such application. INVALID_ARGUMENT: a bad page token.
+   *
+   * @generated from rpc clipper.v1.ApplicationService.ListContexts
+   */
+  listContexts: {
+    methodKind: "unary";
+    input: typeof ListContextsRequestSchema;
+    output: typeof ListContextsResponseSchema;
+  },
+  /**
+   * ExportSelectionState sends everything that an application has learned: the shared state first,
+   * then each context, sorted by name. NOT_FOUND: no such application.
+   *
+   * @generated from rpc clipper.v1.ApplicationService.ExportSelectionState
+   */
+  exportSelectionState: {
+    methodKind: "server_streaming";
+    input: typeof ExportSelectionStateRequestSchema;
+    output: typeof ExportSelectionStateResponseSchema;
+  },
+  /**
+   * ResetSelectionState forgets what a context, or the whole application, has learned. A feedback
+   * for an earlier answer still counts, from nothing.
+   *
+   * NOT_FOUND: no such application, or no such context.
+   *
+   * @generated from rpc clipper.v1.ApplicationService.ResetSelectionState
+   */
+  resetSelectionState: {
+    methodKind: "unary";
+    input: typeof ResetSelectionStateRequestSchema;
+    output: typeof ResetSelectionStateResponseSchema;
+  },
+  /**
+   * GetModelCorrelations returns how the errors of the application's models go together, and which
+   * models should share a group. It knows pairs that answered the same queries and whose truth came
+   * back. NOT_FOUND: no such application.
+   *
+   * @generated from rpc clipper.v1.ApplicationService.GetModelCorrelations
+   */
+  getModelCorrelations: {
+    methodKind: "unary";
+    input: typeof GetModelCorrelationsRequestSchema;
+    output: typeof GetModelCorrelationsResponseSchema;
+  },
+  /**
+   * GetCanary returns how far an application's canary has come, and every step with its reason.
+   *
+   * NOT_FOUND: no such application. FAILED_PRECONDITION: it has no canary.
+   *
+   * @generated from rpc clipper.v1.ApplicationService.GetCanary
+   */
+  getCanary: {
+    methodKind: "unary";
+    input: typeof GetCanaryRequestSchema;
+    output: typeof GetCanaryResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_clipper_v1_application_service, 0);
