@@ -215,8 +215,12 @@ func (m *Model) Observe(o Observation) {
 		m.learn(o.Rows, t)
 	}
 	if o.Predict > 0 && o.Predict <= o.Latency {
+		hop := (o.Latency - o.Predict).Seconds()
+		if l.HopWeight >= enough { // A stall of the machine says nothing about the way.
+			hop = min(hop, outlier*l.Hop)
+		}
 		l.HopWeight = min(l.HopWeight+1, hopMemory)
-		l.Hop += ((o.Latency - o.Predict).Seconds() - l.Hop) / l.HopWeight
+		l.Hop += (hop - l.Hop) / l.HopWeight
 	}
 }
 

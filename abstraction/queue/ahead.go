@@ -10,6 +10,8 @@ import (
 const (
 	// worthHiding is the share of a batch's time from which on the way there and back is worth hiding.
 	worthHiding = 0.1
+	// mostlyWay is the share from which on a batch is mostly way.
+	mostlyWay = 0.5
 	// defaultHop is what the way there and back takes when the container does not tell.
 	defaultHop = 200 * time.Microsecond
 	// shareBelow is the share of what the replicas can answer from which on none leaves rows to others:
@@ -58,21 +60,28 @@ func (p *Puller) slow() bool { return p.one > muchSlower*p.queue.load.fastest }
 // replica, and rows that come meanwhile cannot join them. So it is done only when
 //
 //   - the way is a good part of a batch's time;
-//   - as many rows wait as are under way: what is waited for would not make the batch larger by much;
+//   - as much waits as the next batch is to have, so that nothing could join it anyway; or as many rows
+//     as are under way, and the way is most of a batch's time. With c for the model's own time and h
+//     for the way, a row that just missed a batch takes 2(c+h) at most in the one case, 3c+h when its
+//     batch is sent ahead: less only when c < h;
 //   - no other replica is idle, or expected to be free sooner.
 //
 // The lock is held.
 func (p *Puller) mayTakeAhead(now int64) bool {
 	q := p.queue
-	if len(q.items) < p.rows {
-		return false
+	worth := worthHiding
+	if p.target == 0 || len(q.items) < p.target {
+		if len(q.items) < p.rows {
+			return false
+		}
+		worth = mostlyWay
 	}
 	if mean := p.limits.Model.Mean(p.rows); mean > 0 {
 		hop := p.limits.Model.Hop()
 		if hop == 0 {
 			hop = defaultHop
 		}
-		if float64(hop) < worthHiding*float64(mean) {
+		if float64(hop) < worth*float64(mean) {
 			return false
 		}
 	}

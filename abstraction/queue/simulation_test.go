@@ -379,6 +379,18 @@ func TestSimulation_aheadWhereItHelps(t *testing.T) {
 	require.InEpsilon(t, answered(100*time.Microsecond, 1), answered(100*time.Microsecond, 2), 0.05)
 }
 
+// TestSimulation_aheadNotWhereItWaits: while batches are not full, a second one under way would make rows
+// wait for two.
+func TestSimulation_aheadNotWhereItWaits(t *testing.T) {
+	p99 := func(inFlight int) float64 {
+		l := at20ms(2000)
+		l.slo = 250 * time.Millisecond
+		p := profile{"", 3 * time.Millisecond, 20 * time.Microsecond}
+		return simulate(t, pool{profile: p, replicas: 1, hop: 600 * time.Microsecond, inFlight: inFlight}, l).quantile(0.99).Seconds()
+	}
+	require.LessOrEqual(t, p99(2), 1.05*p99(1))
+}
+
 // TestSimulation_burst: a burst on idle replicas takes about the time of its part for each.
 func TestSimulation_burst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

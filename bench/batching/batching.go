@@ -40,7 +40,7 @@ var Profiles = []string{"noop", "linear_svm", "log_reg", "spark_svm", "rf", "ker
 
 func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Result, error) {
 	r := &experiment.Result{
-		Load: fmt.Sprintf("Poisson arrivals beside the layer, 16 floats a query, one replica; the capacity is the highest rate, found within 2 %% (none: 5 %%), at which %.0f %% of the queries are answered in %v of their arrival; windows of 1 to 8 s, the same loads for every controller",
+		Load: fmt.Sprintf("Poisson arrivals beside the layer, 16 floats a query, one replica; the capacity is the highest rate, found within 2 %% (none: 10 %%), at which %.0f %% of the queries are answered in %v of their arrival; windows of 1 to 8 s, the same loads for every controller",
 			100*layer.Target, layer.Objective),
 		Columns: []string{"profile", "controller", "capacity/s", "p50 ms", "p99 ms", "rows/batch", "over none", "paper/s", "paper over none"},
 		Plot:    &experiment.Plot{Title: "Capacity at 99 % in 20 ms", Y: "queries/s", Names: Profiles, LogY: true},

@@ -25,18 +25,13 @@ const (
 	rounds   = 3
 )
 
-// far is a search that begins anywhere, near one that begins close to the capacity, rough one that
-// only tells which of several is best.
+// far is a search that begins anywhere, near one that begins close to the capacity.
 func far(from float64) load.Search {
-	return load.Search{From: from, Step: 2, Precision: 0.05, Probes: 24}
+	return load.Search{From: from, Step: 2, Precision: 0.1, Probes: 24}
 }
 
 func near(from float64) load.Search {
 	return load.Search{From: from, Step: 1.2, Precision: 0.02, Probes: 30}
-}
-
-func rough(from float64) load.Search {
-	return load.Search{From: from, Step: 2, Precision: 0.15, Probes: 20}
 }
 
 // measured is what one controller did with one model.
@@ -113,49 +108,25 @@ func measure(ctx context.Context, cfg layer.Config, b *clipperv1.Batching, s loa
 	return m, nil
 }
 
-// bestSize finds the size that somebody would set by hand: sizes four times as large as the last are
-// tried until it gets worse, and then those between.
-func bestSize(ctx context.Context, cfg layer.Config, from float64, log io.Writer) (uint32, error) {
-	tried := map[uint32]float64{}
-	try := func(rows uint32) (float64, error) {
-		if rate, ok := tried[rows]; ok {
-			return rate, nil
-		}
+// bestSize finds the size that somebody would set by hand, who tries all the powers of two at a rate and
+// takes the one with which the most is answered in time.
+func bestSize(ctx context.Context, cfg layer.Config, rate float64, log io.Writer) (uint32, error) {
+	best, bestShare := uint32(2), -1.0
+	for rows := uint32(2); rows <= 2048; rows *= 2 {
 		cfg.Batching = &clipperv1.Batching{Policy: "fixed", MaxBatchRows: rows}
 		l, err := layer.Start(ctx, cfg)
 		if err != nil {
 			return 0, err
 		}
-		defer l.Stop()
-		rate, _, err := load.Capacity(rough(from), func(rate float64) (load.OpenMeasurement, bool, error) {
-			m, err := l.Measure(ctx, load.Poisson, rate, layer.Window(rate), 1)
-			return m, m.Fraction() >= layer.Target, err
-		})
-		_, _ = fmt.Fprintf(log, "  fixed to %d rows: about %.0f/s\n", rows, rate)
-		tried[rows] = rate
-		return rate, err
-	}
-	best, bestRate := uint32(2), -1.0
-	consider := func(rows uint32) (better bool, err error) {
-		rate, err := try(rows)
-		if err != nil || rate <= bestRate {
-			return false, err
-		}
-		best, bestRate = rows, rate
-		return true, nil
-	}
-	for rows := uint32(2); rows <= 4096; rows *= 4 {
-		better, err := consider(rows)
+		m, err := l.Measure(ctx, load.Poisson, rate, layer.Window(rate), 1)
+		l.Stop()
 		if err != nil {
 			return 0, err
 		}
-		if !better {
-			break
-		}
-	}
-	for _, rows := range []uint32{best / 2, best * 2} {
-		if _, err := consider(max(rows, 2)); err != nil {
-			return 0, err
+		share := m.Fraction()
+		_, _ = fmt.Fprintf(log, "  fixed to %d rows: %.2f %% in time at %.0f/s\n", rows, 100*share, rate)
+		if share > bestShare {
+			best, bestShare = rows, share
 		}
 	}
 	return best, nil

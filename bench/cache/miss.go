@@ -65,53 +65,64 @@ func turns(ctx context.Context, what string, log io.Writer, measure func(i int) 
 }
 
 // missesOutside measures the whole of Clipper. Its processor time says more than the throughput does,
-// which the client, the container and chance have a part in.
+// which the client, the container and chance have a part in. The cache of one and the same process is
+// turned off and on: two processes differ by more than it costs.
 func missesOutside(ctx context.Context, b system.Binaries, log io.Writer) (missed, error) {
-	var systems [2]*system.Clipper
-	var clients [2]clipperv1.QueryServiceClient
-	for i := range systems {
-		c, err := system.StartClipper(b, false)
-		if err != nil {
-			return missed{}, err
-		}
-		defer c.Stop()
-		err = c.Serve(ctx, "noop", &clipperv1.ModelVersion{
-			Container: &clipperv1.Container{Source: &clipperv1.Container_Command{Command: &clipperv1.Command{Arguments: []string{b.Noop}}}},
-			Cache:     &clipperv1.Cache{Disabled: i == 0},
-		}, &clipperv1.Application{
-			Inputs:           []*clipperv1.TensorSpec{{DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{16}}},
-			Output:           &clipperv1.OutputSpec{Kind: clipperv1.OutputKind_OUTPUT_KIND_LABEL, DataType: clipperv1.DataType_DATA_TYPE_INT64},
-			DefaultOutput:    structpb.NewNumberValue(-1),
-			LatencyObjective: durationpb.New(time.Second),
-		})
-		if err != nil {
-			return missed{}, err
-		}
-		conn, err := grpc.NewClient(c.QueryGRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
-		if err != nil {
-			return missed{}, err
-		}
-		defer func() { _ = conn.Close() }()
-		systems[i], clients[i] = c, clipperv1.NewQueryServiceClient(conn)
+	const model = "noop"
+	c, err := system.StartClipper(b, false)
+	if err != nil {
+		return missed{}, err
 	}
+	defer c.Stop()
+	err = c.Serve(ctx, model, &clipperv1.ModelVersion{
+		Container: &clipperv1.Container{Source: &clipperv1.Container_Command{Command: &clipperv1.Command{Arguments: []string{b.Noop}}}},
+	}, &clipperv1.Application{
+		Inputs:           []*clipperv1.TensorSpec{{DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{16}}},
+		Output:           &clipperv1.OutputSpec{Kind: clipperv1.OutputKind_OUTPUT_KIND_LABEL, DataType: clipperv1.DataType_DATA_TYPE_INT64},
+		DefaultOutput:    structpb.NewNumberValue(-1),
+		LatencyObjective: durationpb.New(time.Second),
+	})
+	if err != nil {
+		return missed{}, err
+	}
+	conn, err := grpc.NewClient(c.QueryGRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return missed{}, err
+	}
+	defer func() { _ = conn.Close() }()
+	client := clipperv1.NewQueryServiceClient(conn)
 	var asked atomic.Int64
-	return turns(ctx, "over gRPC", log, func(i int) (rate, cpu float64, err error) {
-		before, err := systems[i].Processes[0].CPU()
-		if err != nil {
-			return 0, 0, err
-		}
-		begin := asked.Load()
-		m := load.Closed(ctx, missCallers, missWindow, func(ctx context.Context) error {
-			answer, err := clients[i].Query(ctx, &clipperv1.QueryRequest{Application: "noop", Inputs: freshTensors(asked.Add(1))})
+	ask := func(window time.Duration) (load.Measurement, error) {
+		m := load.Closed(ctx, missCallers, window, func(ctx context.Context) error {
+			answer, err := client.Query(ctx, &clipperv1.QueryRequest{Application: model, Inputs: freshTensors(asked.Add(1))})
 			if err == nil && answer.IsDefault {
 				err = fmt.Errorf("the default output was given: %v", answer)
 			}
 			return err
 		})
 		if m.Errors > 0 {
-			return 0, 0, fmt.Errorf("%d queries failed, one of them: %w", m.Errors, m.FirstError)
+			return m, fmt.Errorf("%d queries failed, one of them: %w", m.Errors, m.FirstError)
 		}
-		after, err := systems[i].Processes[0].CPU()
+		return m, nil
+	}
+	return turns(ctx, "over gRPC", log, func(i int) (rate, cpu float64, err error) {
+		if err := c.SetCache(ctx, model, i == 1); err != nil {
+			return 0, 0, err
+		}
+		// The change is followed by then.
+		if _, err := ask(missWindow / 4); err != nil {
+			return 0, 0, err
+		}
+		before, err := c.Processes[0].CPU()
+		if err != nil {
+			return 0, 0, err
+		}
+		begin := asked.Load()
+		m, err := ask(missWindow)
+		if err != nil {
+			return 0, 0, err
+		}
+		after, err := c.Processes[0].CPU()
 		return m.Throughput, (after - before).Seconds() / float64(asked.Load()-begin), err
 	})
 }
@@ -119,20 +130,19 @@ func missesOutside(ctx context.Context, b system.Binaries, log io.Writer) (misse
 // missesInside measures the layer alone at its limit, where the cache weighs most. The processor time
 // is that of this process: the layer's and the generator's, without the container's.
 func missesInside(ctx context.Context, b system.Binaries, log io.Writer) (missed, error) {
-	var layers [2]*layer.Layer
-	for i := range layers {
-		var err error
-		layers[i], err = layer.Start(ctx, layer.Config{Containers: [][]string{{b.Noop}}, Batching: layer.Policy("slo"), Cached: i == 1})
-		if err != nil {
-			return missed{}, err
-		}
-		defer layers[i].Stop()
+	l, err := layer.Start(ctx, layer.Config{Containers: [][]string{{b.Noop}}, Batching: layer.Policy("slo"), Cached: true})
+	if err != nil {
+		return missed{}, err
 	}
+	defer l.Stop()
 	var asked int64
 	return turns(ctx, "beside the layer", log, func(i int) (rate, cpu float64, err error) {
+		if err := l.SetCached(i == 1); err != nil {
+			return 0, 0, err
+		}
 		begin := asked
 		var before, after time.Duration
-		rate, answers, err := layers[i].Saturate(ctx, layer.Saturation{
+		rate, answers, err := l.Saturate(ctx, layer.Saturation{
 			Outstanding: outstanding, Warm: missWindow / 4, For: missWindow,
 			Input: func(n int64) *tensor.Input { return tensor.FromTensors(freshTensors(begin + n)) },
 			Begin: func() { before = system.OwnCPU() },

@@ -202,6 +202,12 @@ func (l *Layer) SetBatching(b *clipperv1.Batching) error {
 	return l.Version.Update(b, &clipperv1.Cache{Disabled: !l.cfg.Cached})
 }
 
+// SetCached turns the prediction cache on or off.
+func (l *Layer) SetCached(on bool) error {
+	l.cfg.Cached = on
+	return l.SetBatching(l.cfg.Batching)
+}
+
 // Stop ends the layer and the containers.
 func (l *Layer) Stop() {
 	if l.Version != nil {

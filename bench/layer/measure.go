@@ -38,6 +38,11 @@ func Synthetic(program, profile string, more ...string) []string {
 	return append([]string{program, "--profile", profile, "--noise", "0.1", "--stall-chance", "0.002", "--stall", "3"}, more...)
 }
 
+// Steady is Synthetic without the batches that take three times as long.
+func Steady(program, profile string) []string {
+	return []string{program, "--profile", profile, "--noise", "0.1"}
+}
+
 // Window returns how long a rate is measured.
 func Window(rate float64) time.Duration {
 	return min(max(time.Duration(windowQueries/rate*float64(time.Second)), minWindow), maxWindow)

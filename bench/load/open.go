@@ -53,6 +53,8 @@ type OpenMeasurement struct {
 	// P50, P99, P999 and Max are the latencies of all that were not refused, counted from the moment when
 	// the query was to arrive: what the generator or the system did late is in them.
 	P50, P99, P999, Max time.Duration
+	// Latencies are all of these, in nanoseconds.
+	Latencies *hdrhistogram.Histogram
 	// RefusedP99 is the time after which 99 % of the refused knew it.
 	RefusedP99 time.Duration
 	// Lag is how late the generator submitted 99 % of the queries, at most. A run means nothing when
@@ -175,7 +177,7 @@ func (o *Open) measure() OpenMeasurement {
 	}
 	at := func(h *hdrhistogram.Histogram, q float64) time.Duration { return time.Duration(h.ValueAtQuantile(q)) }
 	m.P50, m.P99, m.P999 = at(latency, 50), at(latency, 99), at(latency, 99.9)
-	m.Max = time.Duration(latency.Max())
+	m.Max, m.Latencies = time.Duration(latency.Max()), latency
 	m.RefusedP99, m.Lag = at(refused, 99), at(o.lag, 99)
 	return m
 }

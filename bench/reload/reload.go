@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
+
 	"github.com/clipper-serving/clipper/bench/experiment"
 	"github.com/clipper-serving/clipper/bench/layer"
 	"github.com/clipper-serving/clipper/bench/load"
@@ -27,7 +29,7 @@ var Experiment = experiment.Experiment{
 const (
 	model  = "model"
 	rate   = 2000
-	rounds = 7
+	rounds = 12
 	window = 2 * time.Second
 	// begin is the time under load before a change is made.
 	begin = 300 * time.Millisecond
@@ -45,7 +47,7 @@ func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Res
 		_, err := s.Models.DeployModel(ctx, &clipperv1.DeployModelRequest{Version: &clipperv1.ModelVersion{
 			Model: model, Version: version,
 			Signature: &clipperv1.Signature{Inputs: []*clipperv1.TensorSpec{{DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{16}}}},
-			Container: &clipperv1.Container{Source: &clipperv1.Container_Command{Command: &clipperv1.Command{Arguments: layer.Synthetic(b.Synthetic, "linear_svm")}}},
+			Container: &clipperv1.Container{Source: &clipperv1.Container_Command{Command: &clipperv1.Command{Arguments: layer.Steady(b.Synthetic, "linear_svm")}}},
 			Cache:     &clipperv1.Cache{Disabled: true},
 		}})
 		if err != nil {
@@ -57,9 +59,10 @@ func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Res
 		return nil, err
 	}
 
-	var quiet, switched, back, switchRatios, backRatios, switchTimes, backTimes []float64
+	quiet, again, switched, back := newWindow(), newWindow(), newWindow(), newWindow()
+	var switchTimes, backTimes []float64
 	total := load.OpenMeasurement{}
-	measure := func(seed uint64, change func(context.Context) error, to string) (p99, took float64, err error) {
+	measure := func(into *hdrhistogram.Histogram, seed uint64, change func(context.Context) error, to string) (took float64, err error) {
 		changed := make(chan error, 1)
 		var asked, first atomic.Int64 // when the change was asked for, and when the first answer of its version came
 		go func() {
@@ -78,32 +81,34 @@ func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Res
 			}
 		})
 		if err := <-changed; err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		if m.Offered == 0 && err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		if err != nil { // A result, not the end.
 			_, _ = fmt.Fprintf(log, "change to version %s: %v\n", to, err)
 		}
 		total.Offered, total.Late, total.Refused = total.Offered+m.Offered, total.Late+m.Late, total.Refused+m.Refused
 		total.Failed, total.Lost = total.Failed+m.Failed, total.Lost+m.Lost
-		return m.P99.Seconds() * 1e3, float64(first.Load()-asked.Load()) / 1e6, nil
+		into.Merge(m.Latencies)
+		_, _ = fmt.Fprintf(log, "p99 %.2f ms\n", m.P99.Seconds()*1e3)
+		return float64(first.Load()-asked.Load()) / 1e6, nil
 	}
 	nothing := func(context.Context) error { return nil }
 	for round := range rounds {
 		next := fmt.Sprint(round + 2)
 		seed := uint64(round) + 1
-		// The same load in each of the three windows.
-		q, _, err := measure(seed, nothing, "1")
+		_, _ = fmt.Fprintf(log, "round %d of %d: nothing, a new version, rollback, nothing:\n", round+1, rounds)
+		// The same load in each of the four windows.
+		if _, err := measure(quiet, seed, nothing, "1"); err != nil {
+			return nil, err
+		}
+		took, err := measure(switched, seed, func(ctx context.Context) error { return deploy(ctx, next) }, next)
 		if err != nil {
 			return nil, err
 		}
-		w, took, err := measure(seed, func(ctx context.Context) error { return deploy(ctx, next) }, next)
-		if err != nil {
-			return nil, err
-		}
-		r, tookBack, err := measure(seed, func(ctx context.Context) error {
+		tookBack, err := measure(back, seed, func(ctx context.Context) error {
 			_, err := s.Models.SetCurrentVersion(ctx, &clipperv1.SetCurrentVersionRequest{Model: model, Version: "1"})
 			return err
 		}, "1")
@@ -113,27 +118,42 @@ func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Res
 		if _, err := s.Models.DeleteModelVersion(ctx, &clipperv1.DeleteModelVersionRequest{Model: model, Version: next}); err != nil {
 			return nil, err
 		}
-		_, _ = fmt.Fprintf(log, "round %d of %d: p99 %.2f ms, during a new version %.2f, during the rollback %.2f\n", round+1, rounds, q, w, r)
-		quiet, switched, back = append(quiet, q), append(switched, w), append(back, r)
-		switchRatios, backRatios = append(switchRatios, w/q), append(backRatios, r/q)
+		if _, err := measure(again, seed, nothing, "1"); err != nil {
+			return nil, err
+		}
 		switchTimes, backTimes = append(switchTimes, took), append(backTimes, tookBack)
 	}
 	med := experiment.Median
+	over := func(w *hdrhistogram.Histogram) float64 { return p99(w) / p99(quiet) }
 	return &experiment.Result{
-		Load: fmt.Sprintf("Poisson arrivals, %d/s, 16 floats a query, deadline %v, the service called in its process; one replica with the paper's linear_svm profile for each version; %d rounds of three windows of %v with the same load, medians. The paper has no such experiment",
+		Load: fmt.Sprintf("Poisson arrivals, %d/s, 16 floats a query, deadline %v, the service called in its process; one replica with the paper's linear_svm profile, 10 %% of noise and no stalls, for each version; %d rounds of four windows of %v with the same load, the p99 of all rounds together. The paper has no such experiment",
 			rate, deadline, rounds, window),
-		Columns: []string{"window", "p99 ms", "first answer of the version asked for after ms"},
+		Columns: []string{"window", "p99 ms", "over the first", "first answer of the version asked for after ms"},
 		Rows: [][]any{
-			{"nothing changes", med(quiet), "-"},
-			{"a new version is deployed and becomes current", med(switched), med(switchTimes)},
-			{"back to the version before", med(back), med(backTimes)},
+			{"nothing changes", p99(quiet), 1., "-"},
+			{"a new version is deployed and becomes current", p99(switched), over(switched), med(switchTimes)},
+			{"back to the version before", p99(back), over(back), med(backTimes)},
+			{"nothing changes, again: how far two measurements of the same are apart", p99(again), over(again), "-"},
 		},
-		Plot: &experiment.Plot{Title: "p99 while versions change", Y: "ms", Names: []string{"nothing changes", "new version", "rollback"}, Values: []float64{med(quiet), med(switched), med(back)}},
+		Plot: &experiment.Plot{
+			Title: "p99 while versions change", Y: "ms", Names: []string{"nothing changes", "new version", "rollback", "nothing changes"},
+			Values: []float64{p99(quiet), p99(switched), p99(back), p99(again)},
+		},
 		Bars: []experiment.Bar{
-			experiment.AtMost("p99 while a new version is deployed and becomes current, over that of the same load without a change", med(switchRatios), "x", 1.1),
-			experiment.AtMost("p99 while the version before becomes current again, over the same", med(backRatios), "x", 1.1),
+			experiment.AtMost("p99 while a new version is deployed and becomes current, over that of the same load without a change", over(switched), "x", 1.1),
+			experiment.AtMost("p99 while the version before becomes current again, over the same", over(back), "x", 1.1),
 			experiment.AtMost(fmt.Sprintf("of %d queries answered with an error, refused or lost", total.Offered), float64(total.Failed+total.Refused+total.Lost), "", 0),
 			experiment.AtMost(fmt.Sprintf("of %d queries not answered by their deadline", total.Offered), float64(total.Late), "", 0),
 		},
 	}, nil
+}
+
+// newWindow returns a histogram of latencies in nanoseconds, for the same window in all rounds.
+func newWindow() *hdrhistogram.Histogram {
+	return hdrhistogram.New(int64(time.Microsecond), int64(time.Minute), 3)
+}
+
+// p99 returns its 99th percentile in milliseconds.
+func p99(h *hdrhistogram.Histogram) float64 {
+	return time.Duration(h.ValueAtQuantile(99)).Seconds() * 1e3
 }

@@ -255,6 +255,14 @@ func (c *Clipper) Deploy(ctx context.Context, model string, version *clipperv1.M
 	}
 }
 
+// SetCache turns the cache of a model's version 1 on or off.
+func (c *Clipper) SetCache(ctx context.Context, model string, on bool) error {
+	_, err := clipperv1.NewModelServiceClient(c.admin).UpdateModelVersion(ctx, &clipperv1.UpdateModelVersionRequest{
+		Model: model, Version: "1", Cache: &clipperv1.Cache{Disabled: !on},
+	})
+	return err
+}
+
 // CreateApplication creates an application.
 func (c *Clipper) CreateApplication(ctx context.Context, app *clipperv1.Application) error {
 	if _, err := clipperv1.NewApplicationServiceClient(c.admin).CreateApplication(ctx, &clipperv1.CreateApplicationRequest{Application: app}); err != nil {
