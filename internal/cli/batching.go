@@ -168,7 +168,7 @@ func (c *client) showReplicaBatching(r *clipperv1.ReplicaBatching) error {
 	if len(r.GetLatencies()) > 0 {
 		learned = fmt.Sprintf("a batch takes %s + %s for each row", micros(r.GetFixedMicros()), micros(r.GetRowMicros()))
 		if r.GetHopMicros() > 0 {
-			learned += ", of which " + micros(r.GetHopMicros()) + " is the way"
+			learned += ", and " + micros(r.GetHopMicros()) + " there and back"
 		}
 	}
 	target := ""

@@ -244,6 +244,18 @@ func TestRequests(t *testing.T) {
 			`{"version": {"model": "m", "version": "3", "cache": {}, "container": {"command": {"arguments": ["python3", "serve.py"], "directory": "CWD/sub"}}}}`,
 		},
 		{
+			"deploy what registers itself",
+			[]string{"model", "deploy", "m", "--version", "4", "--no-wait", "--registered", "--replicas", "3", "--homes", "2"},
+			&clipperv1.DeployModelRequest{},
+			`{"version": {"model": "m", "version": "4", "replicas": 3, "homes": 2, "cache": {}, "container": {"registered": {}}}}`,
+		},
+		{
+			"scale over instances",
+			[]string{"model", "scale", "m", "4", "--version", "1", "--homes", "2", "--no-wait"},
+			&clipperv1.UpdateModelVersionRequest{},
+			`{"model": "m", "version": "1", "replicas": 4, "homes": 2}`,
+		},
+		{
 			"query",
 			[]string{"query", "digits", " [1, 2] ", "--context", "ann", "--id", "q", "--timeout", "20ms"},
 			&clipperv1.QueryRequest{},

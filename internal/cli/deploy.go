@@ -20,14 +20,16 @@ type modelDeploy struct {
 	Name       string `arg:"" help:"The model."`
 	NewVersion string `name:"version" required:"" placeholder:"V" help:"The version, which must be new."`
 
-	Framework string   `placeholder:"NAME" help:"Framework of a saved model (--path): sklearn."`
-	Path      string   `placeholder:"FILE" help:"The saved model, on the machine that runs it."`
-	Container string   `name:"address" placeholder:"HOST:PORT" help:"A container that runs already; also unix:/PATH."`
-	Image     string   `placeholder:"REF" help:"A container image."`
-	Command   []string `arg:"" optional:"" help:"After --: a program that serves the container RPC, and its arguments."`
-	Directory string   `placeholder:"DIR" help:"Working directory of COMMAND. Default: this one."`
+	Framework  string   `placeholder:"NAME" help:"Framework of a saved model (--path): sklearn."`
+	Path       string   `placeholder:"FILE" help:"The saved model, on the machine that runs it."`
+	Container  string   `name:"address" placeholder:"HOST:PORT" help:"A container that runs already; also unix:/PATH."`
+	Image      string   `placeholder:"REF" help:"A container image."`
+	Registered bool     `help:"Containers that are started elsewhere and register themselves."`
+	Command    []string `arg:"" optional:"" help:"After --: a program that serves the container RPC, and its arguments."`
+	Directory  string   `placeholder:"DIR" help:"Working directory of COMMAND. Default: this one."`
 
 	Replicas     *uint32           `placeholder:"N" help:"Number of replicas. Default: 1."`
+	Homes        uint32            `placeholder:"N" help:"Number of abstraction instances that serve it. Default: 1."`
 	Cache        bool              `default:"true" negatable:"" help:"Remember predictions."`
 	WarmUp       bool              `default:"true" negatable:"" help:"Warm replicas up before they take queries."`
 	KeepCurrent  bool              `help:"Leave the current version as it is."`
@@ -38,14 +40,16 @@ type modelDeploy struct {
 }
 
 func (modelDeploy) Help() string {
-	return `A model comes from one of four places: a saved model of a framework, a command, an address, or an image.
+	return `A model comes from one of five places: a saved model of a framework, a command, an address, an image, or containers that register
+themselves.
 
 Examples:
 
     clipper model deploy digits --version 1 --framework sklearn --path model.joblib
     clipper model deploy digits --version 2 --replicas 2 -- python3 serve.py --depth 4
     clipper model deploy digits --version 3 --address 10.0.0.7:9000 --no-wait
-    clipper model deploy digits --version 4 --image registry.example.com/digits:4`
+    clipper model deploy digits --version 4 --image registry.example.com/digits:4
+    clipper model deploy digits --version 5 --registered --replicas 2 --no-wait`
 }
 
 // waiting is the flag of commands after which replicas start.
@@ -63,7 +67,7 @@ func (m *modelDeploy) Run(c *client) error {
 		return err
 	}
 	version := &clipperv1.ModelVersion{
-		Model: m.Name, Version: m.NewVersion, Container: container, Replicas: m.Replicas,
+		Model: m.Name, Version: m.NewVersion, Container: container, Replicas: m.Replicas, Homes: m.Homes,
 		Cache: &clipperv1.Cache{Disabled: !m.Cache},
 	}
 	if !m.WarmUp {
@@ -104,6 +108,10 @@ func (m *modelDeploy) container() (*clipperv1.Container, error) {
 		given = append(given, "--image")
 		container.Source = &clipperv1.Container_Image{Image: &clipperv1.Image{Reference: m.Image}}
 	}
+	if m.Registered {
+		given = append(given, "--registered")
+		container.Source = &clipperv1.Container_Registered{Registered: &clipperv1.Registered{}}
+	}
 	if len(m.Command) > 0 {
 		given = append(given, "-- COMMAND")
 		command, err := m.command()
@@ -118,7 +126,7 @@ func (m *modelDeploy) container() (*clipperv1.Container, error) {
 	case 1:
 		return container, nil
 	case 0:
-		return nil, &failure{code: ExitUsage, message: "where does the model come from? One of: --framework and --path, --address, --image, or -- COMMAND", details: m.Help()}
+		return nil, &failure{code: ExitUsage, message: "where does the model come from? One of: --framework and --path, --address, --image, --registered, or -- COMMAND", details: m.Help()}
 	}
 	return nil, usagef("%s exclude each other: a model comes from one place", strings.Join(given, ", "))
 }
@@ -137,13 +145,16 @@ func (m *modelDeploy) command() (*clipperv1.Command, error) {
 }
 
 type modelScale struct {
-	Name       string `arg:"" complete:"model" help:"The model."`
-	Replicas   uint32 `arg:"" help:"The number of replicas; 0 stops the version."`
-	OldVersion string `name:"version" placeholder:"V" help:"The version. Default: the current one."`
+	Name       string  `arg:"" complete:"model" help:"The model."`
+	Replicas   uint32  `arg:"" help:"The number of replicas; 0 stops the version."`
+	OldVersion string  `name:"version" placeholder:"V" help:"The version. Default: the current one."`
+	Homes      *uint32 `placeholder:"N" help:"Number of abstraction instances that serve it."`
 	waiting
 }
 
-func (modelScale) Help() string { return "Example:\n\n    clipper model scale digits 3" }
+func (modelScale) Help() string {
+	return "Examples:\n\n    clipper model scale digits 3\n    clipper model scale digits 8 --homes 2"
+}
 
 func (m modelScale) Run(c *client) error {
 	service, err := c.models()
@@ -154,7 +165,7 @@ func (m modelScale) Run(c *client) error {
 	if err != nil {
 		return err
 	}
-	response, err := service.UpdateModelVersion(c.ctx, &clipperv1.UpdateModelVersionRequest{Model: m.Name, Version: version, Replicas: &m.Replicas})
+	response, err := service.UpdateModelVersion(c.ctx, &clipperv1.UpdateModelVersionRequest{Model: m.Name, Version: version, Replicas: &m.Replicas, Homes: m.Homes})
 	if err != nil {
 		return err
 	}
