@@ -34,7 +34,7 @@ var (
 
 func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Result, error) {
 	r := &experiment.Result{
-		Load: fmt.Sprintf("open load beside the layer, 16 floats a query, one replica, %g times the capacity that each controller has at %.0f %% in %v with Poisson arrivals; %d rounds of 2 s, medians. The paper has no such experiment",
+		Load: fmt.Sprintf("open load beside the layer, 16 floats a query, one replica, %g times the capacity that each controller has at %.0f %% in %v with the same kind of arrivals; %d rounds of 2 s, medians. The paper has no such experiment",
 			factor, 100*layer.Target, layer.Objective, rounds),
 		Columns: []string{"profile", "controller", "arrivals", "capacity/s", "offered/s", "in time %", "refused %", "late %", "refused within ms (p99)", "p99 ms"},
 		Plot:    &experiment.Plot{Title: "Answered in time at 1.5 times the capacity", Y: "% of the offered queries"},
@@ -83,13 +83,13 @@ func measure(ctx context.Context, cfg layer.Config, log io.Writer) ([]figures, e
 		return nil, err
 	}
 	defer l.Stop()
-	capacity, _, err := l.Capacity(ctx, load.Poisson, load.Search{From: 512, Step: 2, Precision: 0.03, Probes: 20})
-	if err != nil {
-		return nil, err
-	}
-	_, _ = fmt.Fprintf(log, "%v: %s: capacity %.0f/s\n", cfg.Containers[0][2], cfg.Batching.Policy, capacity)
 	var all []figures
 	for _, a := range []load.Arrivals{load.Poisson, load.Bursty} {
+		capacity, _, err := l.Capacity(ctx, a, load.Search{From: 512, Step: 2, Precision: 0.03, Probes: 20})
+		if err != nil {
+			return nil, err
+		}
+		_, _ = fmt.Fprintf(log, "%v: %s, %v: capacity %.0f/s\n", cfg.Containers[0][2], cfg.Batching.Policy, a, capacity)
 		var inTime, refused, late, refusedP99, p99 []float64
 		for seed := range uint64(rounds) {
 			m, err := l.Measure(ctx, a, factor*capacity, 2*layer.Window(capacity), 300+seed)
