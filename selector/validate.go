@@ -18,6 +18,7 @@ import (
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
 	"github.com/clipper-serving/clipper/internal/tensor"
+	"github.com/clipper-serving/clipper/selector/features"
 	"github.com/clipper-serving/clipper/selector/output"
 	"github.com/clipper-serving/clipper/selector/policy"
 	"github.com/clipper-serving/clipper/selector/policy/policies"
@@ -75,6 +76,9 @@ func (s *Service) complete(ctx context.Context, app *clipperv1.Application) erro
 		return err
 	}
 	if err := completeInputs(app, signatures); err != nil {
+		return err
+	}
+	if err := checkFeatures(app); err != nil {
 		return err
 	}
 	if err := completeOutput(app, signatures[0]); err != nil {
@@ -281,6 +285,21 @@ func completeInputs(app *clipperv1.Application, signatures []*clipperv1.Signatur
 		if _, ok := tensor.Elements(bounded); !ok {
 			return invalid(field+".shape", "%v has too many elements", spec.GetShape())
 		}
+	}
+	return nil
+}
+
+// checkFeatures says why a policy that chooses by the input cannot see it. The policy has been checked.
+func checkFeatures(app *clipperv1.Application) error {
+	chosen, err := policies.New(app.Policy.Name, app.Policy.Parameters)
+	if err != nil {
+		return invalid("policy", "%v", err)
+	}
+	if _, contextual := chosen.(policy.Contextual); !contextual {
+		return nil
+	}
+	if err := features.Check(app.Inputs); err != nil {
+		return invalid("inputs", "the policy %q chooses by the input, but %v", app.Policy.Name, err)
 	}
 	return nil
 }

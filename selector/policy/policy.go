@@ -23,8 +23,12 @@ import (
 	"slices"
 )
 
-// MaxModels is the most models that a state may have.
-const MaxModels = 64
+const (
+	// MaxModels is the most models that a state may have.
+	MaxModels = 64
+	// MaxFeatures is the most features that a policy may want.
+	MaxFeatures = 64
+)
 
 // Policy selects, combines and learns. All methods are pure and safe for concurrent use. Slices
 // called dst are written to and returned grown as append does, or have the length that is stated.
@@ -53,6 +57,19 @@ type Policy interface {
 	Observe(s *State, o Observation, dst []float64)
 }
 
+// Contextual is a policy whose choice depends on the input. Without features, which a query has when
+// its input is not known, it sees the constant alone.
+type Contextual interface {
+	Policy
+
+	// Dimension returns how many features it wants of an input, 1 to MaxFeatures. The last one is the
+	// constant 1; how the others are made is in package features.
+	Dimension() int
+
+	// ProbabilitiesFor is Probabilities for a query with these features.
+	ProbabilitiesFor(s *State, features, dst []float64)
+}
+
 // State is what has been learned, as a policy reads it.
 type State struct {
 	// Priors are the initial weights, one for each model, at least 0, with the sum 1.
@@ -65,6 +82,8 @@ type State struct {
 type Query struct {
 	// Random is the source of all randomness.
 	Random *rand.Rand
+	// Features are what a [Contextual] policy sees of the input; nil for others.
+	Features []float64
 }
 
 // Choice is one model that is asked.
@@ -94,6 +113,8 @@ type Observation struct {
 	Choices []Choice
 	// Losses are in the order of the choices, in [0, 1], or Unknown.
 	Losses []float64
+	// Features are those that the query had for a [Contextual] policy of now or then; nil when it had none.
+	Features []float64
 }
 
 // Kind is what an answer is.
