@@ -52,14 +52,50 @@ func state(t *rapid.T, p policy.Policy) *policy.State {
 	panel, ok := policy.NewPanel(p, members)
 	require.True(t, ok)
 	s := &policy.State{Priors: panel.Priors(), Statistics: make([]float64, n*len(p.Statistics()))}
+	count := 0.0
 	for i := range s.Statistics {
-		s.Statistics[i] = rapid.Float64Range(-1e6, 1e6).Draw(t, "statistic")
+		switch p.Statistics()[i%len(p.Statistics())] {
+		case "count": // Of a context, it may be any part of the shared one.
+			count = max(rapid.Float64Range(-1, 1e6).Draw(t, "count"), 0)
+			s.Statistics[i] = count
+		case "loss":
+			s.Statistics[i] = count * rapid.Float64Range(0, 1).Draw(t, "mean loss")
+		default:
+			s.Statistics[i] = rapid.Float64Range(-1e6, 1e6).Draw(t, "statistic")
+		}
 	}
 	return s
 }
 
-func query(seed uint64) *policy.Query {
-	return &policy.Query{Random: rand.New(rand.NewPCG(seed, 1))}
+// query draws features when the policy wants some.
+func query(p policy.Policy, seed uint64) *policy.Query {
+	q := &policy.Query{Random: rand.New(rand.NewPCG(seed, 1))}
+	if contextual, ok := p.(policy.Contextual); ok {
+		q.Features = features(contextual, q.Random)
+	}
+	return q
+}
+
+// features draws numbers of a norm of at most 1, and the constant.
+func features(p policy.Contextual, random *rand.Rand) []float64 {
+	n := p.Dimension()
+	f := make([]float64, n)
+	for i := range f {
+		f[i] = (2*random.Float64() - 1) / math.Sqrt(float64(n))
+	}
+	f[n-1] = 1
+	return f
+}
+
+// probabilities are those of a query.
+func probabilities(p policy.Policy, s *policy.State, q *policy.Query) []float64 {
+	dst := make([]float64, len(s.Priors))
+	if contextual, ok := p.(policy.Contextual); ok {
+		contextual.ProbabilitiesFor(s, q.Features, dst)
+	} else {
+		p.Probabilities(s, dst)
+	}
+	return dst
 }
 
 // Conformance runs the properties that every policy has.
@@ -103,10 +139,9 @@ func shares(t *rapid.T, p policy.Policy) {
 func selects(t *rapid.T, p policy.Policy) {
 	s := state(t, p)
 	seed := rapid.Uint64().Draw(t, "seed")
-	choices := p.Select(s, query(seed), nil)
+	choices := p.Select(s, query(p, seed), nil)
 	require.NotEmpty(t, choices)
-	probabilities := make([]float64, len(s.Priors))
-	p.Probabilities(s, probabilities)
+	probabilities := probabilities(p, s, query(p, seed))
 	last := -1
 	for _, c := range choices {
 		require.Greater(t, c.Model, last, "rising order")
@@ -116,15 +151,21 @@ func selects(t *rapid.T, p policy.Policy) {
 		require.InDelta(t, probabilities[c.Model], c.Propensity, tolerance)
 		require.False(t, c.Shadow)
 	}
-	require.Equal(t, choices, p.Select(s, query(seed), nil), "the same randomness gives the same choice")
+	require.Equal(t, choices, p.Select(s, query(p, seed), nil), "the same randomness gives the same choice")
 	head := []policy.Choice{{Model: 77}}
-	require.Equal(t, append(head, choices...), p.Select(s, query(seed), head[:1]), "appends")
+	require.Equal(t, append(head, choices...), p.Select(s, query(p, seed), head[:1]), "appends")
+
+	// Without features, a contextual policy is what Probabilities says.
+	p.Probabilities(s, probabilities)
+	for _, c := range p.Select(s, &policy.Query{Random: query(p, seed).Random}, nil) {
+		require.InDelta(t, probabilities[c.Model], c.Propensity, tolerance)
+	}
 }
 
 func combines(t *rapid.T, p policy.Policy) {
 	s := state(t, p)
 	kind := kinds().Draw(t, "kind")
-	choices := p.Select(s, query(rapid.Uint64().Draw(t, "seed")), nil)
+	choices := p.Select(s, query(p, rapid.Uint64().Draw(t, "seed")), nil)
 	predictions := make([]policy.Value, len(choices))
 	arrived := 0
 	for i := range predictions {
@@ -238,7 +279,11 @@ func permutes(t *rapid.T, p policy.Policy) {
 
 // observation draws losses for a choice or for all models.
 func observation(t *rapid.T, p policy.Policy, s *policy.State) policy.Observation {
-	o := policy.Observation{Choices: p.Select(s, query(rapid.Uint64().Draw(t, "seed")), nil)}
+	q := query(p, rapid.Uint64().Draw(t, "seed"))
+	o := policy.Observation{Choices: p.Select(s, q, nil), Features: q.Features}
+	if rapid.IntRange(0, 7).Draw(t, "features") == 0 {
+		o.Features = []float64{1} // of another policy, as an earlier answer may have
+	}
 	if rapid.Bool().Draw(t, "all") {
 		o.Choices = o.Choices[:0]
 		for i := range s.Priors { // With shadow models, whose prior is 0.
@@ -326,12 +371,14 @@ func frequencies(t *testing.T, p policy.Policy) {
 	s := &policy.State{Priors: []float64{0.5, 0.3, 0, 0.2}, Statistics: make([]float64, 4*len(p.Statistics()))}
 	for i := range s.Statistics {
 		s.Statistics[i] = float64(i) / 2
+		if i > 0 && p.Statistics()[i%len(p.Statistics())] == "loss" {
+			s.Statistics[i] /= 2
+		}
 	}
-	want := make([]float64, 4)
-	p.Probabilities(s, want)
+	q := query(p, 7)
+	want := probabilities(p, s, q)
 	const draws = 40000
 	counts := make([]float64, 4)
-	q := query(7)
 	var choices []policy.Choice
 	for range draws {
 		choices = p.Select(s, q, choices[:0])
@@ -351,7 +398,7 @@ func five(p policy.Policy) (s *policy.State, q *policy.Query, predictions []poli
 	for i := range 5 {
 		predictions = append(predictions, policy.Integer(int64(i/2)))
 	}
-	return s, query(1), predictions
+	return s, query(p, 1), predictions
 }
 
 // round is one query and its feedback.
@@ -370,7 +417,7 @@ func (r *round) run(p policy.Policy, s *policy.State, q *policy.Query, predictio
 	for i := range r.choices {
 		r.losses = append(r.losses, t.Loss(c.Value, predictions[i]))
 	}
-	p.Observe(s, policy.Observation{Choices: r.choices, Losses: r.losses}, r.deltas)
+	p.Observe(s, policy.Observation{Choices: r.choices, Losses: r.losses, Features: q.Features}, r.deltas)
 	return c
 }
 
