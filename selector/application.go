@@ -36,7 +36,7 @@ const (
 // record is an application's document.
 type record struct {
 	// Incarnation tells what was learned by this application from what was learned by one of the same
-	// name before, or with another policy.
+	// name before, or before a reset.
 	Incarnation uint64 `json:"incarnation,string"`
 	// Application is in the JSON form of protobuf.
 	Application json.RawMessage `json:"application"`

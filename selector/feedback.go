@@ -96,7 +96,7 @@ func (s *Service) byToken(app *application, f *clipperv1.FeedbackRequest) (lesso
 			"feedback_id: it belongs to another application than %q", app.name)
 	case claims.Incarnation != app.incarnation:
 		return lesson{}, apierror.New(codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_FEEDBACK_ID_EXPIRED, "feedback_id",
-			"feedback_id: the application was created again, or its policy was changed, since the query was answered")
+			"feedback_id: the application was created again, or its state was reset, since the query was answered")
 	case time.Since(claims.Issued) > app.lifetime:
 		return lesson{}, apierror.New(codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_FEEDBACK_ID_EXPIRED, "feedback_id",
 			"feedback_id: it is older than the application's feedback_lifetime of %v", app.lifetime)

@@ -18,7 +18,6 @@ package policy
 
 import (
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"slices"
 )
@@ -134,40 +133,10 @@ const (
 type Task struct {
 	// Kind is what an answer is.
 	Kind Kind
+	// Measure says how wrong one is; the zero Measure is that of the kind.
+	Measure Measure
 	// Min and Max bound numbers and scale their loss; of no meaning for other kinds.
 	Min, Max float64
-}
-
-// Loss returns how wrong a prediction is, in [0, 1]: for labels 0 or 1; for numbers the absolute
-// error divided by the range; for scores 0 or 1 by the class of the largest score when the truth is
-// a class, and half the sum of the absolute differences when it is a list. It returns Unknown
-// when the two cannot be compared, which is when one is missing or lists differ in length.
-func (t Task) Loss(truth, prediction Value) float64 {
-	if truth.form == missing || prediction.form == missing {
-		return Unknown
-	}
-	switch t.Kind {
-	case Label:
-		return zeroOne(truth.Equal(prediction))
-	case Number:
-		if truth.form != number || prediction.form != number {
-			return Unknown
-		}
-		return t.distance(truth.number, prediction.number)
-	case Scores:
-		class, ok := prediction.Class()
-		switch {
-		case truth.form == integer && ok:
-			return zeroOne(truth.integer == int64(class))
-		case truth.form == scores && prediction.form == scores && len(truth.scores) == len(prediction.scores):
-			sum := 0.0
-			for i, x := range truth.scores {
-				sum += math.Abs(x - prediction.scores[i])
-			}
-			return min(sum/2, 1)
-		}
-	}
-	return Unknown
 }
 
 // Agree reports whether a prediction says the same as the answer: the same label, the same class
@@ -182,22 +151,6 @@ func (t Task) Agree(answer, prediction Value) bool {
 		return okA && okB && a == b
 	}
 	return answer.form != missing && answer.Equal(prediction)
-}
-
-// distance is the absolute difference as a share of the range.
-func (t Task) distance(a, b float64) float64 {
-	d := math.Abs(a-b) / (t.Max - t.Min)
-	if !(d < 1) { // The difference may overflow.
-		return 1
-	}
-	return d
-}
-
-func zeroOne(right bool) float64 {
-	if right {
-		return 0
-	}
-	return 1
 }
 
 // Draw returns a row chosen with the given probabilities, which sum to 1 but for rounding.

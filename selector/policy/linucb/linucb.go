@@ -123,7 +123,7 @@ func (p *Policy) ProbabilitiesFor(s *policy.State, features, dst []float64) {
 // z · y + alpha · |y|, and one pass makes a row of L and an element of y and z each.
 func (p *Policy) bound(gram, b, x []float64) float64 {
 	var lower [maxDimension * (maxDimension + 1) / 2]float64 // L, row by row
-	var inverse, y, z [maxDimension]float64 // inverse is 1 / L_ii
+	var inverse, y, z [maxDimension]float64                  // inverse is 1 / L_ii
 	mean, variance := 0.0, 0.0
 	at := 0
 	for i := range p.d {
