@@ -317,6 +317,9 @@ func (appState) Help() string {
 	return "Examples:\n\n    clipper app state digits\n    clipper app state digits --context user-7"
 }
 
+// mostStatistics is how many statistics of a model a line may have; linucb has more.
+const mostStatistics = 8
+
 func (a appState) Run(c *client) error {
 	service, err := c.applications()
 	if err != nil {
@@ -337,7 +340,12 @@ func (a appState) Run(c *client) error {
 	for _, m := range state.GetModels() {
 		var statistics []string
 		for _, name := range slices.Sorted(maps.Keys(m.GetStatistics())) {
-			statistics = append(statistics, name+"="+number(m.GetStatistics()[name]))
+			if len(m.GetStatistics()) <= mostStatistics || name == "count" || name == "loss" {
+				statistics = append(statistics, name+"="+number(m.GetStatistics()[name]))
+			}
+		}
+		if hidden := len(m.GetStatistics()) - len(statistics); hidden > 0 {
+			statistics = append(statistics, fmt.Sprintf("and %d more with --json", hidden))
 		}
 		t.add(m.GetModel(), fmt.Sprintf("%.4f", m.GetWeight()), fmt.Sprintf("%.4f", m.GetProbability()), strings.Join(statistics, " "))
 	}
