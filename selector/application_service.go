@@ -138,6 +138,9 @@ func (a applicationService) UpdateApplication(ctx context.Context, r *clipperv1.
 		case err != nil:
 			return nil, s.storeError(ctx, "update application", err)
 		}
+		if incarnation != old.incarnation || app.Policy.Name != old.proto.Policy.Name {
+			s.log.Info("selection changed", "application", app.Name, "from", old.proto.Policy.Name, "to", app.Policy.Name, "reset", r.ResetState)
+		}
 		if incarnation != old.incarnation {
 			s.forgetLater(ctx, old)
 		}

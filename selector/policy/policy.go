@@ -13,7 +13,7 @@
 // are such models; [Panel] asks them besides what the policy chose. Groups are in the priors, too.
 //
 // The policies are in the folders below, one each; package policies makes them by name, and
-// package policytest says in tests what is said here in words.
+// package policytest says in tests what is said here in words. Package simulation plays them.
 package policy
 
 import (

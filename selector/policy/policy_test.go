@@ -11,6 +11,7 @@ import (
 
 	"github.com/clipper-serving/clipper/selector/policy"
 	"github.com/clipper-serving/clipper/selector/policy/exp4"
+	"github.com/clipper-serving/clipper/selector/policy/policies"
 	"github.com/clipper-serving/clipper/selector/policy/single"
 )
 
@@ -149,6 +150,27 @@ func TestMeasure_Allows(t *testing.T) {
 	} {
 		for _, kind := range []policy.Kind{policy.Label, policy.Number, policy.Scores} {
 			require.Equal(t, slices.Contains(kinds, kind), measure.Allows(kind), "measure %d, kind %d", measure, kind)
+		}
+	}
+}
+
+// TestPanel_Eligible says that a query that is looked at again asks all whom some query may ask: also the models
+// that a policy which learns would not ask now.
+func TestPanel_Eligible(t *testing.T) {
+	members := []policy.Member{{Weight: 1}, {Weight: 1, Shadow: true}, {Weight: 1}, {Weight: 0}}
+	for name, want := range map[string][]int{"single": {0}, "static": {0, 2}, "ucb1": {0, 2}, "mean": {0, 2}} {
+		p, err := policies.New(name, nil)
+		require.NoError(t, err)
+		panel, ok := policy.NewPanel(p, members)
+		require.True(t, ok)
+		s := &policy.State{Priors: panel.Priors(), Statistics: make([]float64, 4*len(p.Statistics()))}
+		for i := range s.Statistics {
+			s.Statistics[i] = float64(i)
+		}
+		choices, answering := panel.Eligible(s, nil)
+		require.Equal(t, len(want), answering, name)
+		for i, model := range append(want, 1) {
+			require.Equal(t, policy.Choice{Model: model, Propensity: 1, Shadow: model == 1}, choices[i], name)
 		}
 	}
 }

@@ -33,6 +33,8 @@
 package thompson
 
 import (
+	"fmt"
+
 	"github.com/clipper-serving/clipper/selector/policy"
 	"github.com/clipper-serving/clipper/selector/policy/internal/tally"
 )
@@ -49,10 +51,13 @@ func New(parameters map[string]float64) (*Policy, error) {
 	gaussian := 0.0
 	err := policy.Read(parameters, policy.Parameter{Name: "gaussian", Default: 0, Min: 0, Max: 1, Value: &gaussian})
 	if err == nil && gaussian != 0 && gaussian != 1 {
-		err = &policy.ParameterError{Name: "gaussian", Problem: "want 0 for Beta or 1 for Gaussian"}
+		err = &policy.ParameterError{Name: "gaussian", Problem: fmt.Sprintf("is %v, want 0 for Beta or 1 for Gaussian", gaussian)}
 	}
 	return &Policy{gaussian: gaussian == 1}, err
 }
+
+// mostKnown is how many losses a belief is of at most: with more, a float64 no longer tells its width.
+const mostKnown = 1e9
 
 // Statistics implements [policy.Policy].
 func (p *Policy) Statistics() []string { return tally.Statistics }
@@ -68,6 +73,9 @@ func (p *Policy) Probabilities(s *policy.State, dst []float64) {
 		dst[i] = 0
 		if prior > 0 {
 			count, loss := tally.Of(s, len(tally.Statistics), i)
+			if count > mostKnown {
+				count, loss = mostKnown, loss/count*mostKnown
+			}
 			b := betaBelief(count-loss, loss)
 			if p.gaussian {
 				b = normalBelief(count-loss, loss)
