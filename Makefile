@@ -28,7 +28,9 @@ test: ## Run every check and every test; installs what it needs.
 	$(MAKE) check lint test-go test-python test-cpp test-typescript
 
 test-go: ## Run the Go tests of every module with the race detector.
-	go test -race -timeout 20m $$(go list work | grep -v /e2e$$)
+	# The policies are held against an implementation of their papers in numpy.
+	CLIPPER_REFERENCE_PYTHON=$$(tools/venv.sh reference selector/policy/simulation/requirements.txt) \
+		go test -race -timeout 20m $$(go list work | grep -v /e2e$$)
 	go test -race -timeout 20m ./e2e # Alone: it has services in processes of their own answer in time.
 
 test-python: ## Run the Python tests: runtime, adapters, generated code.

@@ -79,6 +79,8 @@ func TestSystem(t *testing.T) {
 		{"feedback", testFeedback},
 		{"contexts", testContexts},
 		{"policies", testPolicies},
+		{"bandits", testBandits},
+		{"policy change", testPolicyChange},
 		{"defaults", testDefaults},
 		{"versions", testVersions},
 		{"replicas", testReplicas},

@@ -15,6 +15,8 @@ import (
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
 	"github.com/clipper-serving/clipper/internal/store"
+	"github.com/clipper-serving/clipper/internal/tensor"
+	"github.com/clipper-serving/clipper/selector/features"
 	"github.com/clipper-serving/clipper/selector/output"
 	"github.com/clipper-serving/clipper/selector/policy"
 	"github.com/clipper-serving/clipper/selector/policy/policies"
@@ -34,7 +36,7 @@ const (
 // record is an application's document.
 type record struct {
 	// Incarnation tells what was learned by this application from what was learned by one of the same
-	// name before, or with another policy.
+	// name before, or before a reset.
 	Incarnation uint64 `json:"incarnation,string"`
 	// Application is in the JSON form of protobuf.
 	Application json.RawMessage `json:"application"`
@@ -58,6 +60,7 @@ type application struct {
 	incarnation uint64
 	panel       *policy.Panel
 	policy      policy.Policy
+	dimension   int // how many features the policy wants; 0 for none
 	spec        output.Spec
 
 	keys   []string // the models as the application lists them: "name" or "name:version"
@@ -107,12 +110,17 @@ func newApplication(a *clipperv1.Application, incarnation uint64) (*application,
 	if n > policy.MaxModels {
 		return nil, fmt.Errorf("there are %d models, want at most %d", n, policy.MaxModels)
 	}
+	dimension := 0
+	if contextual, ok := chosen.(policy.Contextual); ok {
+		dimension = contextual.Dimension()
+	}
 	prefix := "selection/" + a.Name + "/" + strconv.FormatUint(incarnation, 36)
 	app := &application{
 		proto:         a,
 		name:          a.Name,
 		incarnation:   incarnation,
 		policy:        chosen,
+		dimension:     dimension,
 		spec:          output.New(a.Output),
 		models:        make(map[string]int, n),
 		sharedKey:     prefix + "/shared",
@@ -144,6 +152,18 @@ func newApplication(a *clipperv1.Application, incarnation uint64) (*application,
 	}
 	app.defaultOutputs = []*clipperv1.Tensor{app.spec.Tensor(answer, nil)}
 	return app, nil
+}
+
+// features appends what the policy sees of an input to dst, which is nothing for most policies.
+func (a *application) features(in *tensor.Input, dst []float64) []float64 {
+	if a.dimension == 0 {
+		return nil
+	}
+	tensors, err := in.Tensors()
+	if err != nil {
+		return nil // Models will refuse it; until then it is an input of which nothing is known.
+	}
+	return features.Append(dst, tensors, a.dimension)
 }
 
 // stateKey returns the key of a context's sums.

@@ -101,7 +101,8 @@ func (a applicationService) ListApplications(ctx context.Context, r *clipperv1.L
 const updateTries = 8
 
 // UpdateApplication changes the named fields of an application. What was learned is kept for the models
-// that stay, as long as the policy's name stays the same.
+// that stay, unless the state is to be reset. A policy that replaces another finds the sums that have the
+// names of its statistics, and 0 for the others.
 func (a applicationService) UpdateApplication(ctx context.Context, r *clipperv1.UpdateApplicationRequest) (*clipperv1.UpdateApplicationResponse, error) {
 	s := a.service
 	if r.GetApplication() == nil {
@@ -124,7 +125,7 @@ func (a applicationService) UpdateApplication(ctx context.Context, r *clipperv1.
 		}
 		app.CreateTime, app.UpdateTime = old.proto.CreateTime, timestamppb.Now()
 		incarnation := old.incarnation
-		if app.Policy.Name != old.proto.Policy.Name {
+		if r.ResetState {
 			incarnation = rand.Uint64()
 		}
 		updated, err := s.put(ctx, app, incarnation, old.revision)
@@ -136,6 +137,9 @@ func (a applicationService) UpdateApplication(ctx context.Context, r *clipperv1.
 			continue
 		case err != nil:
 			return nil, s.storeError(ctx, "update application", err)
+		}
+		if incarnation != old.incarnation || app.Policy.Name != old.proto.Policy.Name {
+			s.log.Info("selection changed", "application", app.Name, "from", old.proto.Policy.Name, "to", app.Policy.Name, "reset", r.ResetState)
 		}
 		if incarnation != old.incarnation {
 			s.forgetLater(ctx, old)

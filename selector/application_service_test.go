@@ -114,6 +114,35 @@ func TestCreateApplication_invalid(t *testing.T) {
 		{"policy.parameters.speed", wrong, codes.InvalidArgument, func(a *clipperv1.Application) {
 			a.Policy = &clipperv1.Policy{Parameters: map[string]float64{"speed": 1}}
 		}},
+		{"policy.parameters.gaussian", wrong, codes.InvalidArgument, func(a *clipperv1.Application) {
+			a.Policy = &clipperv1.Policy{Name: "thompson", Parameters: map[string]float64{"gaussian": 0.5}}
+		}},
+		{"policy.parameters.dimension", wrong, codes.InvalidArgument, func(a *clipperv1.Application) {
+			a.Policy = &clipperv1.Policy{Name: "linucb", Parameters: map[string]float64{"dimension": 8.5}}
+		}},
+		{"policy", wrong, codes.InvalidArgument, func(a *clipperv1.Application) {
+			a.Policy = &clipperv1.Policy{Name: "linucb", Parameters: map[string]float64{"dimension": 32}}
+			for i := range 12 {
+				a.Models = append(a.Models, &clipperv1.ApplicationModel{Model: fmt.Sprint("m", i)})
+			}
+		}},
+		{"inputs", bad, codes.InvalidArgument, func(a *clipperv1.Application) {
+			a.Policy, a.Models = &clipperv1.Policy{Name: "linucb"}, []*clipperv1.ApplicationModel{{Model: "text"}}
+			a.DefaultOutput = structpb.NewStringValue("x")
+		}},
+		{"inputs", bad, codes.InvalidArgument, func(a *clipperv1.Application) {
+			a.Policy, a.Inputs = &clipperv1.Policy{Name: "linucb"}, []*clipperv1.TensorSpec{{Shape: []int64{4}}}
+		}},
+		{"output.loss", bad, codes.InvalidArgument, func(a *clipperv1.Application) {
+			a.Output = &clipperv1.OutputSpec{Loss: 9}
+		}},
+		{"output.loss", bad, codes.InvalidArgument, func(a *clipperv1.Application) {
+			a.Output = &clipperv1.OutputSpec{Loss: clipperv1.Loss_LOSS_LOG}
+		}},
+		{"output.loss", bad, codes.InvalidArgument, func(a *clipperv1.Application) {
+			a.Models = []*clipperv1.ApplicationModel{{Model: "number"}}
+			a.Output = &clipperv1.OutputSpec{Range: &clipperv1.NumberRange{Max: 1}, Loss: clipperv1.Loss_LOSS_ZERO_ONE}
+		}},
 		{"inputs[0].shape", bad, codes.InvalidArgument, func(a *clipperv1.Application) { a.Inputs = []*clipperv1.TensorSpec{{Shape: []int64{-2}}} }},
 		{"inputs[1].name", bad, codes.InvalidArgument, func(a *clipperv1.Application) { a.Inputs = []*clipperv1.TensorSpec{{Name: "x"}, {Name: "x"}} }},
 		{"models[0]", mispair, codes.FailedPrecondition, func(a *clipperv1.Application) { a.Inputs = []*clipperv1.TensorSpec{{Shape: []int64{2, 2}}} }},
@@ -223,13 +252,6 @@ func TestUpdateApplication(t *testing.T) {
 	require.InDelta(t, 20, state.Observations, 0)
 	require.Greater(t, weight(state, "a"), weight(state, "c"))
 	require.Greater(t, weight(state, "c"), weight(state, "b"))
-
-	// Another policy begins anew, and what was asked before teaches it nothing.
-	id := b.query(t, "app", "").FeedbackId
-	b.update(t, &clipperv1.Application{Name: "app", Policy: &clipperv1.Policy{Name: "exp3"}})
-	require.Zero(t, b.state(t, "app", "").Observations)
-	_, err = b.Feedback(t.Context(), truth("app", id, 1), nil)
-	requireError(t, err, codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_FEEDBACK_ID_EXPIRED, "feedback_id")
 
 	for field, request := range map[string]*clipperv1.UpdateApplicationRequest{
 		"application": {},

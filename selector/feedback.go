@@ -52,7 +52,7 @@ func (s *Service) Feedback(ctx context.Context, f *clipperv1.FeedbackRequest, in
 	if len(response.Losses) == 0 {
 		return response, nil // No model answered then: there is nothing to learn.
 	}
-	applied, err := s.learn(ctx, app, l.context, l.once, policy.Observation{Choices: l.choices, Losses: l.losses})
+	applied, err := s.learn(ctx, app, l.context, l.once, policy.Observation{Choices: l.choices, Losses: l.losses, Features: l.features})
 	if err != nil {
 		return nil, s.storeError(ctx, "learn", err)
 	}
@@ -67,10 +67,11 @@ func (s *Service) Feedback(ctx context.Context, f *clipperv1.FeedbackRequest, in
 
 // lesson is what a feedback teaches, and to whom.
 type lesson struct {
-	context string
-	once    string
-	choices []policy.Choice
-	losses  []float64
+	context  string
+	once     string
+	choices  []policy.Choice
+	losses   []float64
+	features []float64
 }
 
 // add adds one model.
@@ -95,7 +96,7 @@ func (s *Service) byToken(app *application, f *clipperv1.FeedbackRequest) (lesso
 			"feedback_id: it belongs to another application than %q", app.name)
 	case claims.Incarnation != app.incarnation:
 		return lesson{}, apierror.New(codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_FEEDBACK_ID_EXPIRED, "feedback_id",
-			"feedback_id: the application was created again, or its policy was changed, since the query was answered")
+			"feedback_id: the application was created again, or its state was reset, since the query was answered")
 	case time.Since(claims.Issued) > app.lifetime:
 		return lesson{}, apierror.New(codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_FEEDBACK_ID_EXPIRED, "feedback_id",
 			"feedback_id: it is older than the application's feedback_lifetime of %v", app.lifetime)
@@ -104,7 +105,7 @@ func (s *Service) byToken(app *application, f *clipperv1.FeedbackRequest) (lesso
 	if err != nil {
 		return lesson{}, err
 	}
-	l := lesson{context: claims.Context, once: "token/" + string(claims.ID[:])}
+	l := lesson{context: claims.Context, once: "token/" + string(claims.ID[:]), features: claims.Features}
 	said, known := false, false
 	for _, m := range claims.Models {
 		x := loss(m)
@@ -197,7 +198,7 @@ func (s *Service) byInput(ctx context.Context, app *application, f *clipperv1.Fe
 		return lesson{}, errNoPrediction()
 	}
 	s.readPredictions(app, w, predictions)
-	l := lesson{context: f.Context}
+	l := lesson{context: f.Context, features: app.features(in, nil)}
 	if f.Id != "" {
 		l.once = fmt.Sprintf("input/%s/%x/%q/%s", app.name, app.incarnation, f.Context, f.Id)
 	}

@@ -20,11 +20,12 @@ import (
 
 // scratch is the memory of one query.
 type scratch struct {
-	state   policy.State
-	choices []policy.Choice
-	values  []policy.Value
-	scores  []float64
-	claims  token.Claims
+	state    policy.State
+	features []float64
+	choices  []policy.Choice
+	values   []policy.Value
+	scores   []float64
+	claims   token.Claims
 }
 
 // Query answers one query within the application's latency objective and ctx's deadline, whichever is
@@ -56,8 +57,9 @@ func (s *Service) Query(ctx context.Context, application, userContext string, in
 	w := s.scratch.Get().(*scratch)
 	defer s.scratch.Put(w)
 	s.state(before, app, userContext, min(s.cfg.StateWait, limit/4), &w.state)
+	w.features = app.features(in, w.features[:0])
 	var answering int
-	w.choices, answering = app.panel.Select(&w.state, &policy.Query{Random: s.random}, w.choices[:0])
+	w.choices, answering = app.panel.Select(&w.state, &policy.Query{Random: s.random, Features: w.features}, w.choices[:0])
 	predictions, err := s.deps.Models.Predict(before, app.references(w.choices), in)
 	if err != nil {
 		switch status.Code(apierror.From(err)) {
@@ -226,6 +228,6 @@ func missingReason(predictions []*clipperv1.ModelPrediction) clipperv1.DefaultRe
 // seal makes the feedback_id.
 func (s *Service) seal(sealer *token.Sealer, app *application, userContext string, w *scratch, issued time.Time) string {
 	w.claims.Application, w.claims.Incarnation = app.name, app.incarnation
-	w.claims.Context, w.claims.Issued = userContext, issued
+	w.claims.Context, w.claims.Issued, w.claims.Features = userContext, issued, w.features
 	return sealer.Seal(&w.claims)
 }

@@ -33,6 +33,7 @@ import (
 	"github.com/clipper-serving/clipper/internal/tensor"
 	"github.com/clipper-serving/clipper/selector/output"
 	"github.com/clipper-serving/clipper/selector/policy"
+	"github.com/clipper-serving/clipper/selector/policy/policies"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -272,7 +273,7 @@ func TestQuery_ensemble(t *testing.T) {
 }
 
 func TestQuery_policies(t *testing.T) {
-	for _, name := range []string{"single", "static", "exp3", "exp4"} {
+	for _, name := range policies.Names() {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, map[string]answer{"a": {label: 1}, "b": {label: 1}, "c": {label: 5}})
 			app := minimal("app", "a", "b", "c")
@@ -286,7 +287,10 @@ func TestQuery_policies(t *testing.T) {
 				last := r.Predictions[len(r.Predictions)-1]
 				require.True(t, last.Shadow)
 				require.Equal(t, "c", last.Model)
-				if name != "exp4" {
+				switch name {
+				case "exp4", "majority", "mean":
+					require.Len(t, r.Predictions, 3)
+				default:
 					require.Len(t, r.Predictions, 2)
 				}
 				_, err := b.Feedback(t.Context(), truth("app", r.FeedbackId, 1), nil)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -18,6 +19,7 @@ import (
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
 	"github.com/clipper-serving/clipper/internal/tensor"
+	"github.com/clipper-serving/clipper/selector/features"
 	"github.com/clipper-serving/clipper/selector/output"
 	"github.com/clipper-serving/clipper/selector/policy"
 	"github.com/clipper-serving/clipper/selector/policy/policies"
@@ -30,6 +32,7 @@ const (
 	maxInputs      = 64
 	maxDimensions  = 16
 	maxClasses     = 100_000
+	maxSums        = 8192 // of one state
 
 	minObjective     = time.Millisecond
 	maxObjective     = time.Hour
@@ -75,6 +78,9 @@ func (s *Service) complete(ctx context.Context, app *clipperv1.Application) erro
 		return err
 	}
 	if err := completeInputs(app, signatures); err != nil {
+		return err
+	}
+	if err := checkFeatures(app); err != nil {
 		return err
 	}
 	if err := completeOutput(app, signatures[0]); err != nil {
@@ -185,13 +191,18 @@ func completeModels(app *clipperv1.Application) error {
 			app.Policy.Name = "single"
 		}
 	}
-	if _, err := policies.New(app.Policy.Name, app.Policy.Parameters); err != nil {
+	chosen, err := policies.New(app.Policy.Name, app.Policy.Parameters)
+	if err != nil {
 		field := "policy.name"
 		var parameter *policy.ParameterError
 		if errors.As(err, &parameter) {
 			field = "policy.parameters." + shorten(parameter.Name)
 		}
 		return apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_POLICY_INVALID, field, "%s: %s", field, err.Error())
+	}
+	if sums := n * len(chosen.Statistics()); sums > maxSums {
+		return apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_POLICY_INVALID, "policy",
+			"policy: with these parameters %q keeps %d sums for %d models, want at most %d; take a smaller dimension or fewer models", app.Policy.Name, sums, n, maxSums)
 	}
 	return nil
 }
@@ -285,6 +296,21 @@ func completeInputs(app *clipperv1.Application, signatures []*clipperv1.Signatur
 	return nil
 }
 
+// checkFeatures says why a policy that chooses by the input cannot see it. The policy has been checked.
+func checkFeatures(app *clipperv1.Application) error {
+	chosen, err := policies.New(app.Policy.Name, app.Policy.Parameters)
+	if err != nil {
+		return invalid("policy", "%v", err)
+	}
+	if _, contextual := chosen.(policy.Contextual); !contextual {
+		return nil
+	}
+	if err := features.Check(app.Inputs); err != nil {
+		return invalid("inputs", "the policy %q chooses by the input, but %v", app.Policy.Name, err)
+	}
+	return nil
+}
+
 // completeOutput does so for the output and the default output.
 func completeOutput(app *clipperv1.Application, first *clipperv1.Signature) error {
 	if app.Output == nil {
@@ -329,10 +355,32 @@ func completeOutput(app *clipperv1.Application, first *clipperv1.Signature) erro
 		seen[class] = true
 	}
 	spec := output.New(o)
+	if _, ok := clipperv1.Loss_name[int32(o.Loss)]; !ok {
+		return invalid("output.loss", "%d is not a known loss", o.Loss)
+	}
+	if !spec.Task.Measure.Allows(spec.Task.Kind) {
+		return invalid("output.loss", "%s does not compare %s, want %s", enumText(o.Loss.String(), "LOSS_"), enumText(o.Kind.String(), "OUTPUT_KIND_"), lossesOf(o.Kind))
+	}
 	if _, err := spec.Output(app.DefaultOutput); err != nil {
 		return invalid("default_output", "%v", err)
 	}
 	return nil
+}
+
+// lossesOf names the losses for a kind of output.
+func lossesOf(kind clipperv1.OutputKind) string {
+	switch kind {
+	case clipperv1.OutputKind_OUTPUT_KIND_NUMBER:
+		return "absolute"
+	case clipperv1.OutputKind_OUTPUT_KIND_SCORES:
+		return "zero-one, absolute or log"
+	}
+	return "zero-one"
+}
+
+// enumText is an enum's name as people and the command line write it.
+func enumText(name, prefix string) string {
+	return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, prefix)), "_", "-")
 }
 
 // kindOf guesses the kind of output from what a model gives.

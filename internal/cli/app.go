@@ -75,17 +75,21 @@ func setName(app *clipperv1.Application, name string) error {
 }
 
 type appUpdate struct {
-	Name string `arg:"" optional:"" complete:"application" help:"The application; may be in --file instead."`
+	Name  string `arg:"" optional:"" complete:"application" help:"The application; may be in --file instead."`
+	Reset bool   `help:"Forget everything that was learned; feedback for earlier answers is refused."`
 	appFlags
 }
 
 func (appUpdate) Help() string {
-	return `What is not given stays as it is. What was learned is kept for models that stay, as long as the policy stays.
+	return `What is not given stays as it is. What was learned is kept for the models that stay, unless --reset is given.
+Another policy goes on from what it has in common with the one before.
 
 Examples:
 
     clipper app update digits --models svm,forest,knn
-    clipper app update digits --slo 80ms --confidence 0.6`
+    clipper app update digits --slo 80ms --confidence 0.6
+    clipper app update digits --policy thompson
+    clipper app update digits --policy exp3 --reset`
 }
 
 func (a *appUpdate) Run(c *client) error {
@@ -110,11 +114,11 @@ func (a *appUpdate) Run(c *client) error {
 	if err != nil {
 		return err
 	}
-	if len(mask) == 0 {
+	if len(mask) == 0 && !a.Reset {
 		return usagef("nothing to change: expected a flag such as --slo 80ms, or --file")
 	}
 	response, err := service.UpdateApplication(c.ctx, &clipperv1.UpdateApplicationRequest{
-		Application: app, UpdateMask: &fieldmaskpb.FieldMask{Paths: mask},
+		Application: app, UpdateMask: &fieldmaskpb.FieldMask{Paths: mask}, ResetState: a.Reset,
 	})
 	if err != nil {
 		return err
@@ -255,6 +259,9 @@ func (c *client) showApplication(a *clipperv1.Application, title string) error {
 	if classes := a.GetOutput().GetClasses(); len(classes) > 0 {
 		output += ", classes " + strings.Join(classes, ",")
 	}
+	if loss := a.GetOutput().GetLoss(); loss != clipperv1.Loss_LOSS_UNSPECIFIED {
+		output += ", loss " + strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(loss.String(), "LOSS_")), "_", "-")
+	}
 	t := &table{}
 	t.add("name", a.GetName())
 	if a.GetDescription() != "" {
@@ -310,6 +317,9 @@ func (appState) Help() string {
 	return "Examples:\n\n    clipper app state digits\n    clipper app state digits --context user-7"
 }
 
+// mostStatistics is how many statistics of a model a line may have; linucb has more.
+const mostStatistics = 8
+
 func (a appState) Run(c *client) error {
 	service, err := c.applications()
 	if err != nil {
@@ -330,7 +340,12 @@ func (a appState) Run(c *client) error {
 	for _, m := range state.GetModels() {
 		var statistics []string
 		for _, name := range slices.Sorted(maps.Keys(m.GetStatistics())) {
-			statistics = append(statistics, name+"="+number(m.GetStatistics()[name]))
+			if len(m.GetStatistics()) <= mostStatistics || name == "count" || name == "loss" {
+				statistics = append(statistics, name+"="+number(m.GetStatistics()[name]))
+			}
+		}
+		if hidden := len(m.GetStatistics()) - len(statistics); hidden > 0 {
+			statistics = append(statistics, fmt.Sprintf("and %d more with --json", hidden))
 		}
 		t.add(m.GetModel(), fmt.Sprintf("%.4f", m.GetWeight()), fmt.Sprintf("%.4f", m.GetProbability()), strings.Join(statistics, " "))
 	}

@@ -28,7 +28,7 @@ type appFlags struct {
 	Models      []string           `placeholder:"MODEL[:VERSION]" help:"The models to ask; without a version, the current one at each query."`
 	Weight      map[string]float64 `mapsep:"," placeholder:"MODEL=W" help:"Weight of a model in a static policy, or its first weight in one that learns."`
 	Shadow      []string           `placeholder:"MODEL" help:"Models that are asked and recorded, and have no part in the answer."`
-	Policy      *string            `placeholder:"NAME" complete:"single,static,exp3,exp4" help:"single, static, exp3 or exp4. Default: single for one model, else exp4."`
+	Policy      *string            `placeholder:"NAME" complete:"single,static,majority,mean,epsilon-greedy,ucb1,thompson,exp3,exp4,linucb" help:"single, static, majority, mean, epsilon-greedy, ucb1, thompson, exp3, exp4 or linucb. Default: single for one model, else exp4."`
 	Param       map[string]float64 `mapsep:"," placeholder:"NAME=X" help:"Parameter of the policy; may be repeated."`
 	Default     *string            `placeholder:"OUTPUT" help:"The answer when there is no better one: JSON, or a text as it is. Required for a new application."`
 	SLO         *time.Duration     `name:"slo" placeholder:"DURATION" help:"Latency objective: the time within which an answer is given. Default: 100ms."`
@@ -36,6 +36,7 @@ type appFlags struct {
 	Output      *string            `placeholder:"KIND" complete:"label,number,scores" help:"label, number or scores. Default: the first model's."`
 	Range       *string            `placeholder:"MIN:MAX" help:"Range of a number, which scales its loss."`
 	Classes     []string           `placeholder:"NAME" help:"Names of the classes of scores, in their order."`
+	Loss        *string            `placeholder:"NAME" complete:"zero-one,absolute,log" help:"How an output is compared with the truth: zero-one, absolute or log. Default: by the kind of the output."`
 	Confidence  *float64           `placeholder:"X" help:"An answer of less confidence, in [0, 1], is replaced by the default."`
 	Refuse      *bool              `name:"refuse-overload" negatable:"" help:"Refuse a query that no model can answer in time for overload, and say when to try again, rather than give the default."`
 	Lifetime    *time.Duration     `name:"feedback-lifetime" placeholder:"DURATION" help:"How long feedback to an answer is accepted. Default: 1h."`
@@ -158,7 +159,7 @@ func (f *appFlags) changeModels(app *clipperv1.Application, changed map[string]b
 }
 
 func (f *appFlags) changeOutput(app *clipperv1.Application, changed map[string]bool) error {
-	if f.Output == nil && f.Range == nil && f.Classes == nil {
+	if f.Output == nil && f.Range == nil && f.Classes == nil && f.Loss == nil {
 		return nil
 	}
 	changed["output"] = true
@@ -185,6 +186,13 @@ func (f *appFlags) changeOutput(app *clipperv1.Application, changed map[string]b
 	}
 	if f.Classes != nil {
 		app.Output.Classes = f.Classes
+	}
+	if f.Loss != nil {
+		loss, ok := clipperv1.Loss_value["LOSS_"+strings.ToUpper(strings.ReplaceAll(*f.Loss, "-", "_"))]
+		if !ok || loss == 0 {
+			return usagef("--loss: %q is not zero-one, absolute or log", *f.Loss)
+		}
+		app.Output.Loss = clipperv1.Loss(loss)
 	}
 	return nil
 }

@@ -121,6 +121,9 @@ func TestGolden(t *testing.T) {
 			"app update digits --models forest,knn",
 			"app update digits --param eta=0.5",
 			"app update digits --policy exp3",
+			"app update digits --policy ucb1 --reset",
+			"app update shapes --loss log",
+			"app update shapes --loss logarithm",
 			"app update --file - << {\"name\": \"digits\", \"confidence_threshold\": 0, \"description\": \"x\"}",
 			"app update digits",
 			"app update nope --slo 1s",
@@ -289,6 +292,13 @@ func TestRequests(t *testing.T) {
 			&clipperv1.UpdateApplicationRequest{},
 			`{"updateMask": "policy", "application": {"name": "digits", "etag": "1", "defaultOutput": 0, "latencyObjective": "0.1s",
 			  "models": [{"model": "svm"}, {"model": "knn"}], "policy": {"name": "exp3"}}}`,
+		},
+		{
+			"a reset needs no change",
+			[]string{"app", "update", "digits", "--reset"},
+			&clipperv1.UpdateApplicationRequest{},
+			`{"updateMask": "", "resetState": true, "application": {"name": "digits", "etag": "1", "defaultOutput": 0, "latencyObjective": "0.1s",
+			  "models": [{"model": "svm"}, {"model": "knn"}], "policy": {"name": "exp4", "parameters": {"eta": 0.3}}}}`,
 		},
 	}
 	directory, err := os.Getwd()

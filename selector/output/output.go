@@ -51,6 +51,14 @@ func New(o *clipperv1.OutputSpec) Spec {
 	default:
 		s.Task.Kind = policy.Label
 	}
+	switch o.GetLoss() {
+	case clipperv1.Loss_LOSS_ZERO_ONE:
+		s.Task.Measure = policy.ZeroOne
+	case clipperv1.Loss_LOSS_ABSOLUTE:
+		s.Task.Measure = policy.Absolute
+	case clipperv1.Loss_LOSS_LOG:
+		s.Task.Measure = policy.Log
+	}
 	return s
 }
 

@@ -70,13 +70,15 @@ func (p *Panel) Select(s *State, q *Query, dst []Choice) (choices []Choice, answ
 }
 
 // Eligible appends every model that a query may ask to dst, with the propensity 1: it is how a
-// query is looked at again when it is not known whom it had asked.
+// query is looked at again when it is not known whom it had asked. A policy that learns may ask every
+// model with a prior, at some time if not now.
 func (p *Panel) Eligible(s *State, dst []Choice) (choices []Choice, answering int) {
 	var buffer [MaxModels]float64
 	probabilities := buffer[:len(p.priors)]
 	p.policy.Probabilities(s, probabilities)
+	learns := len(p.policy.Statistics()) > 0
 	for i, probability := range probabilities {
-		if probability > 0 {
+		if probability > 0 || learns && p.priors[i] > 0 {
 			dst = append(dst, Choice{Model: i, Propensity: 1})
 		}
 	}

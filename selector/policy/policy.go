@@ -13,18 +13,21 @@
 // are such models; [Panel] asks them besides what the policy chose. Groups are in the priors, too.
 //
 // The policies are in the folders below, one each; package policies makes them by name, and
-// package policytest says in tests what is said here in words.
+// package policytest says in tests what is said here in words. Package simulation plays them.
 package policy
 
 import (
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"slices"
 )
 
-// MaxModels is the most models that a state may have.
-const MaxModels = 64
+const (
+	// MaxModels is the most models that a state may have.
+	MaxModels = 64
+	// MaxFeatures is the most features that a policy may want.
+	MaxFeatures = 64
+)
 
 // Policy selects, combines and learns. All methods are pure and safe for concurrent use. Slices
 // called dst are written to and returned grown as append does, or have the length that is stated.
@@ -53,6 +56,19 @@ type Policy interface {
 	Observe(s *State, o Observation, dst []float64)
 }
 
+// Contextual is a policy whose choice depends on the input. Without features, which a query has when
+// its input is not known, it sees the constant alone.
+type Contextual interface {
+	Policy
+
+	// Dimension returns how many features it wants of an input, 1 to MaxFeatures. The last one is the
+	// constant 1; how the others are made is in package features.
+	Dimension() int
+
+	// ProbabilitiesFor is Probabilities for a query with these features.
+	ProbabilitiesFor(s *State, features, dst []float64)
+}
+
 // State is what has been learned, as a policy reads it.
 type State struct {
 	// Priors are the initial weights, one for each model, at least 0, with the sum 1.
@@ -65,6 +81,8 @@ type State struct {
 type Query struct {
 	// Random is the source of all randomness.
 	Random *rand.Rand
+	// Features are what a [Contextual] policy sees of the input; nil for others.
+	Features []float64
 }
 
 // Choice is one model that is asked.
@@ -94,6 +112,8 @@ type Observation struct {
 	Choices []Choice
 	// Losses are in the order of the choices, in [0, 1], or Unknown.
 	Losses []float64
+	// Features are those that the query had for a [Contextual] policy of now or then; nil when it had none.
+	Features []float64
 }
 
 // Kind is what an answer is.
@@ -113,40 +133,10 @@ const (
 type Task struct {
 	// Kind is what an answer is.
 	Kind Kind
+	// Measure says how wrong one is; the zero Measure is that of the kind.
+	Measure Measure
 	// Min and Max bound numbers and scale their loss; of no meaning for other kinds.
 	Min, Max float64
-}
-
-// Loss returns how wrong a prediction is, in [0, 1]: for labels 0 or 1; for numbers the absolute
-// error divided by the range; for scores 0 or 1 by the class of the largest score when the truth is
-// a class, and half the sum of the absolute differences when it is a list. It returns Unknown
-// when the two cannot be compared, which is when one is missing or lists differ in length.
-func (t Task) Loss(truth, prediction Value) float64 {
-	if truth.form == missing || prediction.form == missing {
-		return Unknown
-	}
-	switch t.Kind {
-	case Label:
-		return zeroOne(truth.Equal(prediction))
-	case Number:
-		if truth.form != number || prediction.form != number {
-			return Unknown
-		}
-		return t.distance(truth.number, prediction.number)
-	case Scores:
-		class, ok := prediction.Class()
-		switch {
-		case truth.form == integer && ok:
-			return zeroOne(truth.integer == int64(class))
-		case truth.form == scores && prediction.form == scores && len(truth.scores) == len(prediction.scores):
-			sum := 0.0
-			for i, x := range truth.scores {
-				sum += math.Abs(x - prediction.scores[i])
-			}
-			return min(sum/2, 1)
-		}
-	}
-	return Unknown
 }
 
 // Agree reports whether a prediction says the same as the answer: the same label, the same class
@@ -161,22 +151,6 @@ func (t Task) Agree(answer, prediction Value) bool {
 		return okA && okB && a == b
 	}
 	return answer.form != missing && answer.Equal(prediction)
-}
-
-// distance is the absolute difference as a share of the range.
-func (t Task) distance(a, b float64) float64 {
-	d := math.Abs(a-b) / (t.Max - t.Min)
-	if !(d < 1) { // The difference may overflow.
-		return 1
-	}
-	return d
-}
-
-func zeroOne(right bool) float64 {
-	if right {
-		return 0
-	}
-	return 1
 }
 
 // Draw returns a row chosen with the given probabilities, which sum to 1 but for rounding.

@@ -14,7 +14,8 @@
 //
 // Labels and numbers are always carried, unless a text is very long; lists of scores, as float32, while
 // all values take at most [MaxValues] bytes. Of a list that does not fit only the class of the largest
-// score is carried, which is enough when the truth is a class.
+// score is carried, which is enough when the truth is a class. Features, which are exact as float32, take 4
+// bytes each.
 package token
 
 import (
@@ -67,6 +68,8 @@ type Claims struct {
 	Issued time.Time
 	// Models are those that were asked.
 	Models []Model
+	// Features are what a contextual policy saw of the input, at most policy.MaxFeatures; nil for others.
+	Features []float64
 }
 
 // Model is one model's part.
@@ -231,6 +234,18 @@ func appendClaims(b []byte, c *Claims) []byte {
 		room -= len(b) - start
 		b[at] = flags | form
 	}
+	if len(c.Features) > 0 {
+		b = appendFloats(b, c.Features)
+	}
+	return b
+}
+
+// appendFloats appends a list as float32.
+func appendFloats(b []byte, xs []float64) []byte {
+	b = binary.AppendUvarint(b, uint64(len(xs)))
+	for _, x := range xs {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(float32(x)))
+	}
 	return b
 }
 
@@ -246,11 +261,7 @@ func appendValue(b []byte, v policy.Value, room int) ([]byte, byte) {
 		return binary.LittleEndian.AppendUint64(b, math.Float64bits(x)), formNumber
 	}
 	if xs, ok := v.Vector(); ok && room >= binary.MaxVarintLen64+4*len(xs) && exact(xs) {
-		b = binary.AppendUvarint(b, uint64(len(xs)))
-		for _, x := range xs {
-			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(float32(x)))
-		}
-		return b, formScores
+		return appendFloats(b, xs), formScores
 	}
 	if i, ok := v.Class(); ok && room >= binary.MaxVarintLen64 {
 		return binary.AppendUvarint(b, uint64(i)), formClass
@@ -332,6 +343,22 @@ func (r *reader) finite() float64 {
 	return x
 }
 
+// floats reads a list of at most so many finite numbers.
+func (r *reader) floats(most uint64) []float64 {
+	n := r.uvarint()
+	if n > most {
+		r.bad = true
+		return nil
+	}
+	b := r.take(4 * n)
+	xs := make([]float64, len(b)/4)
+	for i := range xs {
+		xs[i] = float64(math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:])))
+		r.bad = r.bad || math.IsNaN(xs[i]) || math.IsInf(xs[i], 0)
+	}
+	return xs
+}
+
 func (r *reader) value(form byte) policy.Value {
 	switch form {
 	case formMissing:
@@ -343,20 +370,7 @@ func (r *reader) value(form byte) policy.Value {
 	case formNumber:
 		return policy.Real(r.finite())
 	case formScores:
-		n := r.uvarint()
-		if n > MaxValues/4 {
-			break
-		}
-		b := r.take(4 * n)
-		if b == nil {
-			break
-		}
-		xs := make([]float64, n)
-		for i := range xs {
-			xs[i] = float64(math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:])))
-			r.bad = r.bad || math.IsNaN(xs[i]) || math.IsInf(xs[i], 0)
-		}
-		return policy.Vector(xs)
+		return policy.Vector(r.floats(MaxValues / 4))
 	case formClass:
 		if i := r.uvarint(); i <= math.MaxInt32 {
 			return policy.TopClass(int(i))
@@ -387,6 +401,9 @@ func readClaims(plain []byte) (*Claims, error) {
 		}
 		m.Value = r.value(flags & formMask)
 		c.Models[i] = m
+	}
+	if len(r.rest) > 0 {
+		c.Features = r.floats(policy.MaxFeatures)
 	}
 	if r.bad || len(r.rest) > 0 {
 		return nil, fmt.Errorf("%w: malformed", ErrInvalid)

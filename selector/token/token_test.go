@@ -32,6 +32,7 @@ func claims() *Claims {
 			{Model: "e", Propensity: 1},
 			{Model: "f", Propensity: 1, Value: policy.TopClass(900)},
 		},
+		Features: []float64{0.5, -0.25, 1},
 	}
 }
 

@@ -25,15 +25,6 @@ func BenchmarkPolicy(b *testing.B) {
 	policytest.Benchmark(b, p)
 }
 
-func TestRegret(t *testing.T) {
-	const eta, gamma, floor = 0.02, 0.05, 1e-9
-	p, err := exp3.New(map[string]float64{"eta": eta, "gamma": gamma, "floor": floor})
-	require.NoError(t, err)
-	policytest.Regret(t, p, func(models, steps int) float64 {
-		return math.Log(float64(models))/eta + eta*float64(models*steps)/2 + gamma*float64(steps)
-	})
-}
-
 func TestRecovery(t *testing.T) {
 	p, err := exp3.New(nil)
 	require.NoError(t, err)

@@ -25,15 +25,6 @@ func BenchmarkPolicy(b *testing.B) {
 	policytest.Benchmark(b, p)
 }
 
-func TestRegret(t *testing.T) {
-	const eta, floor = 0.05, 1e-9
-	p, err := exp4.New(map[string]float64{"eta": eta, "floor": floor})
-	require.NoError(t, err)
-	policytest.Regret(t, p, func(models, steps int) float64 {
-		return math.Log(float64(models))/eta + eta*float64(steps)/8
-	})
-}
-
 func TestRecovery(t *testing.T) {
 	p, err := exp4.New(nil)
 	require.NoError(t, err)

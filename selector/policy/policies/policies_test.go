@@ -48,6 +48,17 @@ func TestNew_outOfRange(t *testing.T) {
 		{"exp3", "floor", 0},
 		{"exp4", "eta", 11},
 		{"exp4", "floor", 2},
+		{"epsilon-greedy", "epsilon", 1.5},
+		{"ucb1", "scale", -0.1},
+		{"ucb1", "epsilon", 2},
+		{"thompson", "gaussian", 2},
+		{"thompson", "gaussian", 0.5},
+		{"linucb", "dimension", 0},
+		{"linucb", "dimension", 33},
+		{"linucb", "dimension", 2.5},
+		{"linucb", "alpha", 11},
+		{"linucb", "ridge", 0},
+		{"linucb", "epsilon", -1},
 	} {
 		_, err := policies.New(test.policy, map[string]float64{test.parameter: test.value})
 		var parameter *policy.ParameterError

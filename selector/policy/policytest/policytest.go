@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package policytest says in tests what package policy says in words. Every policy runs
-// [Conformance]; a policy that learns also runs [Regret] and [Recovery].
+// [Conformance]; a policy that forgets also runs [Recovery]. What is proven about the regret of policies is in package
+// simulation.
 package policytest
 
 import (
@@ -13,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/clipper-serving/clipper/selector/policy"
+	"github.com/clipper-serving/clipper/selector/policy/simulation"
 )
 
 const tolerance = 1e-9
@@ -52,14 +54,50 @@ func state(t *rapid.T, p policy.Policy) *policy.State {
 	panel, ok := policy.NewPanel(p, members)
 	require.True(t, ok)
 	s := &policy.State{Priors: panel.Priors(), Statistics: make([]float64, n*len(p.Statistics()))}
+	count := 0.0
 	for i := range s.Statistics {
-		s.Statistics[i] = rapid.Float64Range(-1e6, 1e6).Draw(t, "statistic")
+		switch p.Statistics()[i%len(p.Statistics())] {
+		case "count": // Of a context, it may be any part of the shared one.
+			count = max(rapid.Float64Range(-1, 1e6).Draw(t, "count"), 0)
+			s.Statistics[i] = count
+		case "loss":
+			s.Statistics[i] = count * rapid.Float64Range(0, 1).Draw(t, "mean loss")
+		default:
+			s.Statistics[i] = rapid.Float64Range(-1e6, 1e6).Draw(t, "statistic")
+		}
 	}
 	return s
 }
 
-func query(seed uint64) *policy.Query {
-	return &policy.Query{Random: rand.New(rand.NewPCG(seed, 1))}
+// query draws features when the policy wants some.
+func query(p policy.Policy, seed uint64) *policy.Query {
+	q := &policy.Query{Random: rand.New(rand.NewPCG(seed, 1))}
+	if contextual, ok := p.(policy.Contextual); ok {
+		q.Features = features(contextual, q.Random)
+	}
+	return q
+}
+
+// features draws numbers of a norm of at most 1, and the constant.
+func features(p policy.Contextual, random *rand.Rand) []float64 {
+	n := p.Dimension()
+	f := make([]float64, n)
+	for i := range f {
+		f[i] = (2*random.Float64() - 1) / math.Sqrt(float64(n))
+	}
+	f[n-1] = 1
+	return f
+}
+
+// probabilities are those of a query.
+func probabilities(p policy.Policy, s *policy.State, q *policy.Query) []float64 {
+	dst := make([]float64, len(s.Priors))
+	if contextual, ok := p.(policy.Contextual); ok {
+		contextual.ProbabilitiesFor(s, q.Features, dst)
+	} else {
+		p.Probabilities(s, dst)
+	}
+	return dst
 }
 
 // Conformance runs the properties that every policy has.
@@ -103,10 +141,9 @@ func shares(t *rapid.T, p policy.Policy) {
 func selects(t *rapid.T, p policy.Policy) {
 	s := state(t, p)
 	seed := rapid.Uint64().Draw(t, "seed")
-	choices := p.Select(s, query(seed), nil)
+	choices := p.Select(s, query(p, seed), nil)
 	require.NotEmpty(t, choices)
-	probabilities := make([]float64, len(s.Priors))
-	p.Probabilities(s, probabilities)
+	probabilities := probabilities(p, s, query(p, seed))
 	last := -1
 	for _, c := range choices {
 		require.Greater(t, c.Model, last, "rising order")
@@ -116,15 +153,21 @@ func selects(t *rapid.T, p policy.Policy) {
 		require.InDelta(t, probabilities[c.Model], c.Propensity, tolerance)
 		require.False(t, c.Shadow)
 	}
-	require.Equal(t, choices, p.Select(s, query(seed), nil), "the same randomness gives the same choice")
+	require.Equal(t, choices, p.Select(s, query(p, seed), nil), "the same randomness gives the same choice")
 	head := []policy.Choice{{Model: 77}}
-	require.Equal(t, append(head, choices...), p.Select(s, query(seed), head[:1]), "appends")
+	require.Equal(t, append(head, choices...), p.Select(s, query(p, seed), head[:1]), "appends")
+
+	// Without features, a contextual policy is what Probabilities says.
+	p.Probabilities(s, probabilities)
+	for _, c := range p.Select(s, &policy.Query{Random: query(p, seed).Random}, nil) {
+		require.InDelta(t, probabilities[c.Model], c.Propensity, tolerance)
+	}
 }
 
 func combines(t *rapid.T, p policy.Policy) {
 	s := state(t, p)
 	kind := kinds().Draw(t, "kind")
-	choices := p.Select(s, query(rapid.Uint64().Draw(t, "seed")), nil)
+	choices := p.Select(s, query(p, rapid.Uint64().Draw(t, "seed")), nil)
 	predictions := make([]policy.Value, len(choices))
 	arrived := 0
 	for i := range predictions {
@@ -238,7 +281,11 @@ func permutes(t *rapid.T, p policy.Policy) {
 
 // observation draws losses for a choice or for all models.
 func observation(t *rapid.T, p policy.Policy, s *policy.State) policy.Observation {
-	o := policy.Observation{Choices: p.Select(s, query(rapid.Uint64().Draw(t, "seed")), nil)}
+	q := query(p, rapid.Uint64().Draw(t, "seed"))
+	o := policy.Observation{Choices: p.Select(s, q, nil), Features: q.Features}
+	if rapid.IntRange(0, 7).Draw(t, "features") == 0 {
+		o.Features = []float64{1} // of another policy, as an earlier answer may have
+	}
 	if rapid.Bool().Draw(t, "all") {
 		o.Choices = o.Choices[:0]
 		for i := range s.Priors { // With shadow models, whose prior is 0.
@@ -326,12 +373,14 @@ func frequencies(t *testing.T, p policy.Policy) {
 	s := &policy.State{Priors: []float64{0.5, 0.3, 0, 0.2}, Statistics: make([]float64, 4*len(p.Statistics()))}
 	for i := range s.Statistics {
 		s.Statistics[i] = float64(i) / 2
+		if i > 0 && p.Statistics()[i%len(p.Statistics())] == "loss" {
+			s.Statistics[i] /= 2
+		}
 	}
-	want := make([]float64, 4)
-	p.Probabilities(s, want)
+	q := query(p, 7)
+	want := probabilities(p, s, q)
 	const draws = 40000
 	counts := make([]float64, 4)
-	q := query(7)
 	var choices []policy.Choice
 	for range draws {
 		choices = p.Select(s, q, choices[:0])
@@ -351,7 +400,7 @@ func five(p policy.Policy) (s *policy.State, q *policy.Query, predictions []poli
 	for i := range 5 {
 		predictions = append(predictions, policy.Integer(int64(i/2)))
 	}
-	return s, query(1), predictions
+	return s, query(p, 1), predictions
 }
 
 // round is one query and its feedback.
@@ -370,7 +419,7 @@ func (r *round) run(p policy.Policy, s *policy.State, q *policy.Query, predictio
 	for i := range r.choices {
 		r.losses = append(r.losses, t.Loss(c.Value, predictions[i]))
 	}
-	p.Observe(s, policy.Observation{Choices: r.choices, Losses: r.losses}, r.deltas)
+	p.Observe(s, policy.Observation{Choices: r.choices, Losses: r.losses, Features: q.Features}, r.deltas)
 	return c
 }
 
@@ -390,139 +439,17 @@ func Benchmark(b *testing.B, p policy.Policy) {
 	}
 }
 
-// Stream says how wrong each model is at each step, in [0, 1].
-type Stream func(step int, random *rand.Rand) []float64
-
-// Stationary is a stream whose models are wrong with these probabilities.
-func Stationary(errors ...float64) Stream {
-	return func(_ int, random *rand.Rand) []float64 {
-		losses := make([]float64, len(errors))
-		for i, e := range errors {
-			if random.Float64() < e {
-				losses[i] = 1
-			}
-		}
-		return losses
-	}
-}
-
-// Switching is a stream in which the best model changes after each period.
-func Switching(period int, good, bad float64, models int) Stream {
-	return func(step int, random *rand.Rand) []float64 {
-		errors := make([]float64, models)
-		for i := range errors {
-			errors[i] = bad
-		}
-		errors[step/period%models] = good
-		return Stationary(errors...)(step, random)
-	}
-}
-
-// Failing is [Stationary], but from one step to another the model is always wrong.
-func Failing(model, from, to int, errors ...float64) Stream {
-	return func(step int, random *rand.Rand) []float64 {
-		losses := Stationary(errors...)(step, random)
-		if step >= from && step < to {
-			losses[model] = 1
-		}
-		return losses
-	}
-}
-
-// Result is how a policy did on a stream.
-type Result struct {
-	// Loss is the sum of the losses of the answers.
-	Loss float64
-	// Models are the sums of the losses of each model.
-	Models []float64
-}
-
-// Best returns the sum of the losses of the best model.
-func (r Result) Best() float64 {
-	best := math.Inf(1)
-	for _, l := range r.Models {
-		best = min(best, l)
-	}
-	return best
-}
-
-// Play runs a policy on steps [0, steps) of a stream of numbers: the truth is 0 and a model's
-// prediction is its loss, so that the loss of an average is the average of the losses, as the bounds
-// assume. each, which may be nil, gets the loss of every answer.
-func Play(p policy.Policy, stream Stream, steps int, seed uint64, each func(step int, loss float64)) Result {
-	random := rand.New(rand.NewPCG(seed, 4))
-	q := &policy.Query{Random: random}
-	t := task(policy.Number)
-	var s *policy.State
-	var result Result
-	for step := range steps {
-		losses := stream(step, random)
-		if s == nil {
-			n := len(losses)
-			s = &policy.State{Priors: make([]float64, n), Statistics: make([]float64, n*len(p.Statistics()))}
-			for i := range s.Priors {
-				s.Priors[i] = 1 / float64(n)
-			}
-			result.Models = make([]float64, n)
-		}
-		choices := p.Select(s, q, nil)
-		predictions := make([]policy.Value, len(choices))
-		o := policy.Observation{Choices: choices, Losses: make([]float64, len(choices))}
-		for i, c := range choices {
-			predictions[i] = policy.Real(losses[c.Model])
-			o.Losses[i] = t.Loss(policy.Real(0), predictions[i])
-		}
-		loss := t.Loss(policy.Real(0), p.Combine(s, t, choices, predictions, nil).Value)
-		result.Loss += loss
-		if each != nil {
-			each(step, loss)
-		}
-		for i, l := range losses {
-			result.Models[i] += l
-		}
-		deltas := make([]float64, len(s.Statistics))
-		p.Observe(s, o, deltas)
-		for i, d := range deltas {
-			s.Statistics[i] += d
-		}
-	}
-	return result
-}
-
-// Regret says that the mean regret against the best model, over seeds, stays below a bound, which is
-// given the number of models and steps.
-func Regret(t *testing.T, p policy.Policy, bound func(models, steps int) float64) {
-	const steps, seeds = 5000, 20
-	for name, stream := range map[string]Stream{
-		"close":    Stationary(0.2, 0.25, 0.3),
-		"far":      Stationary(0.1, 0.5, 0.9, 0.5, 0.6),
-		"all bad":  Stationary(1, 1, 1),
-		"switches": Switching(500, 0.1, 0.6, 4),
-		"fails":    Failing(0, 1000, 2000, 0.1, 0.2, 0.3, 0.4, 0.5),
-	} {
-		t.Run(name, func(t *testing.T) {
-			regret, models := 0.0, 0
-			for seed := range uint64(seeds) {
-				r := Play(p, stream, steps, seed, nil)
-				regret += (r.Loss - r.Best()) / seeds
-				models = len(r.Models)
-			}
-			require.Less(t, regret, bound(models, steps))
-		})
-	}
-}
-
 // Recovery says that when the best model fails for a while the policy leaves it, and that it returns
 // within the given number of steps after the model has healed: the mean loss is then below that of
 // the second-best model by more than a third of the distance to the best.
 func Recovery(t *testing.T, p policy.Policy, within int) {
 	const from, to, window, seeds = 2000, 4000, 1000, 20
 	const best, second = 0.1, 0.3
-	stream := Failing(0, from, to, best, second, 0.6)
+	stream := simulation.Failing(0, from, to, best, second, 0.6)
 	phases := map[string][2]int{"before": {from - window, from}, "during": {to - window, to}, "after": {to + within, to + within + window}}
 	means := map[string]float64{}
 	for seed := range uint64(seeds) {
-		Play(p, stream, to+within+window, seed, func(step int, loss float64) {
+		simulation.Play(p, stream, to+within+window, seed, func(step int, loss float64) {
 			for name, phase := range phases {
 				if step >= phase[0] && step < phase[1] {
 					means[name] += loss / (window * seeds)
