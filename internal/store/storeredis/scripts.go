@@ -78,39 +78,74 @@ end
 return list
 `)
 
-// KEYS: the once identity, the index of keys, the sums of each key. ARGV: time to
-// live of the identity in milliseconds or 0; then for each key its name, the number
-// of its fields, the fields, the deltas.
+// KEYS: the index of keys, the sums of m keys, the once identity of each addition.
+// ARGV: m; for each of the m its key, the number of its fields, the fields; for
+// each addition the time to live of its identity in milliseconds or 0, and its
+// deltas, each 16 bytes: the number of the key, the number of the field, the delta
+// (little-endian, counted from 1). It returns the answer to each addition: 1, 0 for
+// a repetition, or replyOverflow.
+//
+// Additions of many callers share a run, so that a sum to which all of them add is
+// read, formatted and written once. The order of the additions is kept, and one that
+// is refused leaves the others alone: the sums are those of one run for each.
 //
 // It adds in float64, as the embedded store does, and not by HINCRBYFLOAT, which
 // keeps 17 decimals only and can refuse an overflow when other fields have been
 // written already.
 var addScript = redis.NewScript(`
-local ttl = ARGV[1]
-if ttl ~= '0' and redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 local chunk = 1000
-local writes = {}
-local at = 2
-for k = 3, #KEYS do
-  local name, n = ARGV[at], tonumber(ARGV[at + 1])
-  local first = at + 2
-  for from = 0, n - 1, chunk do
-    local count = math.min(chunk, n - from)
-    local start = first + from
-    local sums = redis.call('HMGET', KEYS[k], unpack(ARGV, start, start + count - 1))
-    local write = {'HSET', KEYS[k]}
-    for i = 1, count do
-      local sum = (tonumber(sums[i] or 0)) + tonumber(ARGV[start + n + i - 1])
-      if sum ~= sum or sum == math.huge or sum == -math.huge then return -3 end
-      write[#write + 1] = ARGV[start + i - 1]
-      write[#write + 1] = string.format('%.17g', sum)
+local m, arg, groups = tonumber(ARGV[1]), 2, {}
+for g = 1, m do
+  local n, sums = tonumber(ARGV[arg + 1]), {}
+  for from = 1, n, chunk do
+    local to = math.min(from + chunk - 1, n)
+    for _, sum in ipairs(redis.call('HMGET', KEYS[1 + g], unpack(ARGV, arg + 1 + from, arg + 1 + to))) do
+      sums[#sums + 1] = tonumber(sum or 0)
     end
-    writes[#writes + 1] = write
   end
-  if n > 0 then writes[#writes + 1] = {'ZADD', KEYS[2], 0, name} end
-  at = first + 2 * n
+  groups[g] = {key = ARGV[arg], fields = arg + 1, sums = sums, changed = {}}
+  arg = arg + 2 + n
 end
-for _, write in ipairs(writes) do redis.call(unpack(write)) end
-if ttl ~= '0' then redis.call('SET', KEYS[1], '', 'PX', ttl) end
-return 1
+local replies, remember = {}, {}
+for a = 1, #KEYS - 1 - m do
+  local once, ttl, deltas = KEYS[1 + m + a], ARGV[arg], ARGV[arg + 1]
+  arg = arg + 2
+  if ttl ~= '0' and (remember[once] or redis.call('EXISTS', once) == 1) then
+    replies[a] = 0
+  else
+    local at, results = 1, {}
+    while at <= #deltas do
+      local g, i, delta
+      g, i, delta, at = struct.unpack('<I4I4d', deltas, at)
+      local sum = groups[g].sums[i] + delta
+      if sum == math.huge or sum == -math.huge then results = nil break end
+      results[#results + 1] = {groups[g], i, sum}
+    end
+    if results then
+      for _, r in ipairs(results) do
+        r[1].sums[r[2]] = r[3]
+        r[1].changed[r[2]] = true
+      end
+      if ttl ~= '0' then remember[once] = ttl end
+      replies[a] = 1
+    else
+      replies[a] = -3
+    end
+  end
+end
+for g, group in ipairs(groups) do
+  local write = {'HSET', KEYS[1 + g]}
+  for i in pairs(group.changed) do
+    write[#write + 1] = ARGV[group.fields + i]
+    write[#write + 1] = string.format('%.17g', group.sums[i])
+    if #write > 2 * chunk then
+      redis.call(unpack(write))
+      write = {'HSET', KEYS[1 + g]}
+    end
+  end
+  if #write > 2 then redis.call(unpack(write)) end
+  if next(group.changed) then redis.call('ZADD', KEYS[1], 0, group.key) end
+end
+for once, ttl in pairs(remember) do redis.call('SET', once, '', 'PX', ttl) end
+return replies
 `)

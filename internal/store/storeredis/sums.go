@@ -4,7 +4,9 @@ package storeredis
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -15,11 +17,11 @@ import (
 
 type sums struct{ db *DB }
 
-// add is one call of Add on its way through a pipeline.
+// add is one call of Add on its way to the server.
 type add struct {
-	keys    []string
-	args    []any
-	reply   *redis.Cmd
+	once    string
+	ttl     time.Duration
+	updates []store.Update
 	applied bool
 	err     error
 }
@@ -28,7 +30,7 @@ func (s sums) Add(ctx context.Context, once string, ttl time.Duration, updates .
 	if err := store.CheckAdd(once, ttl, updates); err != nil {
 		return false, fmt.Errorf("add sums: %w", err)
 	}
-	a := s.db.names.add(once, ttl, updates)
+	a := &add{once: once, ttl: ttl, updates: updates}
 	if err := s.db.adds.Do(ctx, a); err != nil {
 		return false, fmt.Errorf("add sums: %w", unavailable(ctx, err))
 	}
@@ -38,29 +40,94 @@ func (s sums) Add(ctx context.Context, once string, ttl time.Duration, updates .
 	return a.applied, nil
 }
 
-// add spells the arguments of addScript.
-func (n names) add(once string, ttl time.Duration, updates []store.Update) *add {
-	a := &add{
-		keys: make([]string, 0, 2+len(updates)),
-		args: make([]any, 0, 1+8*len(updates)),
-	}
-	remember := int64(0)
-	if once != "" {
-		remember = milliseconds(ttl)
-	}
-	a.keys = append(a.keys, n.once+once, n.sumIndex)
-	a.args = append(a.args, remember)
-	for _, u := range updates {
-		a.keys = append(a.keys, n.sums+u.Key)
-		a.args = append(a.args, u.Key, len(u.Deltas))
-		deltas := make([]any, 0, len(u.Deltas))
-		for field, delta := range u.Deltas {
-			a.args = append(a.args, field)
-			deltas = append(deltas, strconv.FormatFloat(delta, 'g', -1, 64))
+// run is calls that share one run of addScript.
+type run struct {
+	adds  []*add
+	keys  []string
+	args  []any
+	reply *redis.Cmd
+}
+
+// maxFields bounds the sums that calls share a run for, and with it how long the
+// server does nothing else.
+const maxFields = 1 << 14
+
+// group is the fields of one key in the order of their numbers.
+type group struct {
+	number  uint32
+	numbers map[string]uint32
+	fields  []string
+}
+
+// runs spells the arguments of addScript.
+func (n names) runs(adds []*add) []*run {
+	var runs []*run
+	for len(adds) > 0 {
+		groups, keys, fields := map[string]*group{}, []string{}, 0
+		deltas := make([][]byte, 0, len(adds))
+		taken := 0
+		for _, a := range adds {
+			if fields > 0 && fields+a.fields() > maxFields {
+				break
+			}
+			packed := make([]byte, 0, 16*a.fields())
+			for _, u := range a.updates {
+				g := groups[u.Key]
+				if g == nil {
+					keys = append(keys, u.Key)
+					g = &group{number: uint32(len(keys)), numbers: make(map[string]uint32, len(u.Deltas))}
+					groups[u.Key] = g
+				}
+				for field, delta := range u.Deltas {
+					i := g.numbers[field]
+					if i == 0 {
+						g.fields = append(g.fields, field)
+						i = uint32(len(g.fields))
+						g.numbers[field] = i
+						fields++
+					}
+					packed = binary.LittleEndian.AppendUint32(packed, g.number)
+					packed = binary.LittleEndian.AppendUint32(packed, i)
+					packed = binary.LittleEndian.AppendUint64(packed, math.Float64bits(delta))
+				}
+			}
+			deltas = append(deltas, packed)
+			taken++
 		}
-		a.args = append(a.args, deltas...)
+		r := &run{
+			adds: adds[:taken],
+			keys: make([]string, 0, 1+len(keys)+taken),
+			args: make([]any, 0, 1+2*len(keys)+fields+2*taken),
+		}
+		r.keys = append(r.keys, n.sumIndex)
+		r.args = append(r.args, len(keys))
+		for _, key := range keys {
+			r.keys = append(r.keys, n.sums+key)
+			r.args = append(r.args, key, len(groups[key].fields))
+			for _, field := range groups[key].fields {
+				r.args = append(r.args, field)
+			}
+		}
+		for i, a := range r.adds {
+			remember := int64(0)
+			if a.once != "" {
+				remember = milliseconds(a.ttl)
+			}
+			r.keys = append(r.keys, n.once+a.once)
+			r.args = append(r.args, remember, deltas[i])
+		}
+		runs, adds = append(runs, r), adds[taken:]
 	}
-	return a
+	return runs
+}
+
+// fields counts the deltas.
+func (a *add) fields() int {
+	n := 0
+	for _, u := range a.updates {
+		n += len(u.Deltas)
+	}
+	return n
 }
 
 // flush sends a batch in one round trip. It has a deadline of its own, since it
@@ -68,38 +135,44 @@ func (n names) add(once string, ttl time.Duration, updates []store.Update) *add 
 func (db *DB) flush(batch []*add) {
 	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
 	defer cancel()
-	unknown := db.send(ctx, batch)
+	runs := db.names.runs(batch)
+	unknown := db.send(ctx, runs)
 	if len(unknown) > 0 {
 		// The server has been restarted since it learned the script.
 		if err := addScript.Load(ctx, db.redis).Err(); err == nil {
 			db.send(ctx, unknown)
 		}
 	}
-	for _, a := range batch {
-		reply, err := a.reply.Int64()
-		switch {
-		case err != nil:
-			a.err = unavailable(ctx, err)
-		case reply == replyOverflow:
-			a.err = fmt.Errorf("%w: a sum overflows", store.ErrInvalid)
-		default:
-			a.applied = reply == 1
+	for _, r := range runs {
+		replies, err := r.reply.Int64Slice()
+		if err == nil && len(replies) != len(r.adds) {
+			err = fmt.Errorf("%d answers to %d additions", len(replies), len(r.adds))
+		}
+		for i, a := range r.adds {
+			switch {
+			case err != nil:
+				a.err = unavailable(ctx, err)
+			case replies[i] == replyOverflow:
+				a.err = fmt.Errorf("%w: a sum overflows", store.ErrInvalid)
+			default:
+				a.applied = replies[i] == 1
+			}
 		}
 	}
 }
 
 // send runs the script for each, and returns those for which the server did not
 // know it.
-func (db *DB) send(ctx context.Context, batch []*add) (unknown []*add) {
+func (db *DB) send(ctx context.Context, runs []*run) (unknown []*run) {
 	pipeline := db.redis.Pipeline()
-	for _, a := range batch {
-		a.reply = pipeline.EvalSha(ctx, addScript.Hash(), a.keys, a.args...)
+	for _, r := range runs {
+		r.reply = pipeline.EvalSha(ctx, addScript.Hash(), r.keys, r.args...)
 	}
 	// Each reply has its own error.
 	_, _ = pipeline.Exec(ctx)
-	for _, a := range batch {
-		if redis.HasErrorPrefix(a.reply.Err(), "NOSCRIPT") {
-			unknown = append(unknown, a)
+	for _, r := range runs {
+		if redis.HasErrorPrefix(r.reply.Err(), "NOSCRIPT") {
+			unknown = append(unknown, r)
 		}
 	}
 	return unknown
