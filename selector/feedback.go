@@ -52,15 +52,18 @@ func (s *Service) Feedback(ctx context.Context, f *clipperv1.FeedbackRequest, in
 	if len(response.Losses) == 0 {
 		return response, nil // No model answered then: there is nothing to learn.
 	}
-	applied, err := s.learn(ctx, app, l.context, l.once, policy.Observation{Choices: l.choices, Losses: l.losses})
+	done, err := s.learn(ctx, app, l.context, l.once, policy.Observation{Choices: l.choices, Losses: l.losses})
 	if err != nil {
 		return nil, s.storeError(ctx, "learn", err)
 	}
-	response.Duplicate = !applied
-	if applied {
+	switch done {
+	case counted:
 		app.metrics.feedback.Inc()
-	} else {
+	case repeated:
+		response.Duplicate = true
 		app.metrics.duplicates.Inc()
+	case buffered: // It is measured when the store has it.
+		response.Buffered = true
 	}
 	return response, nil
 }
@@ -68,7 +71,7 @@ func (s *Service) Feedback(ctx context.Context, f *clipperv1.FeedbackRequest, in
 // lesson is what a feedback teaches, and to whom.
 type lesson struct {
 	context string
-	once    string
+	once    identity
 	choices []policy.Choice
 	losses  []float64
 }
@@ -104,7 +107,9 @@ func (s *Service) byToken(app *application, f *clipperv1.FeedbackRequest) (lesso
 	if err != nil {
 		return lesson{}, err
 	}
-	l := lesson{context: claims.Context, once: "token/" + string(claims.ID[:])}
+	l := lesson{context: claims.Context, once: identity{
+		name: "token/" + string(claims.ID[:]), remember: app.lifetime, expires: claims.Issued.Add(app.lifetime),
+	}}
 	said, known := false, false
 	for _, m := range claims.Models {
 		x := loss(m)
@@ -197,9 +202,10 @@ func (s *Service) byInput(ctx context.Context, app *application, f *clipperv1.Fe
 		return lesson{}, errNoPrediction()
 	}
 	s.readPredictions(app, w, predictions)
-	l := lesson{context: f.Context}
+	// Nothing tells when it was sent first, so it is remembered for as long again as it may be buffered.
+	l := lesson{context: f.Context, once: identity{remember: 2 * app.lifetime, expires: time.Now().Add(app.lifetime)}}
 	if f.Id != "" {
-		l.once = fmt.Sprintf("input/%s/%x/%q/%s", app.name, app.incarnation, f.Context, f.Id)
+		l.once.name = fmt.Sprintf("input/%s/%x/%q/%s", app.name, app.incarnation, f.Context, f.Id)
 	}
 	known := false
 	for i, c := range w.choices {

@@ -21,6 +21,10 @@ type metrics struct {
 	asked      *prometheus.CounterVec
 	feedback   *prometheus.CounterVec
 	duplicates *prometheus.CounterVec
+	outage     prometheus.Gauge
+	buffered   prometheus.Counter
+	replayed   *prometheus.CounterVec
+	dropped    *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -38,10 +42,19 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		asked:      counter("models_asked_total", "Queries that asked a model.", "application", "model"),
 		feedback:   counter("feedback_total", "Feedback that was counted.", "application"),
 		duplicates: counter("feedback_duplicates_total", "Feedback that had been counted before.", "application"),
+		outage: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "clipper_selector_store_outage", Help: "1 while the store does not answer, else 0.",
+		}),
+		buffered: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "clipper_selector_feedback_buffered_total", Help: "Feedback that was put into the feedback buffer.",
+		}),
+		replayed: counter("feedback_replayed_total", "Feedback of the buffer that the store has got, by result.", "result"),
+		dropped:  counter("feedback_dropped_total", "Feedback of the buffer that was dropped, by reason.", "reason"),
 	}
 	return m, errors.Join(
 		r.Register(m.queries), r.Register(m.defaults), r.Register(m.latency),
 		r.Register(m.asked), r.Register(m.feedback), r.Register(m.duplicates),
+		r.Register(m.outage), r.Register(m.buffered), r.Register(m.replayed), r.Register(m.dropped),
 	)
 }
 

@@ -72,6 +72,9 @@ func (s *Service) read(ctx context.Context, app *application, key string, c *sta
 	if now.UnixNano()-tried >= int64(s.cfg.StateRefresh) && c.loading.CompareAndSwap(false, true) {
 		s.load(app, key, c)
 	}
+	if l == nil && s.outage.known() {
+		return s.buffer.learned(app, key) // Nobody waits for a store that is away.
+	}
 	if l != nil || tried != 0 {
 		return l // After a failure nobody waits; the next try is due after the refresh time.
 	}
@@ -103,10 +106,12 @@ func (s *Service) load(app *application, key string, c *stateCopy) {
 		defer cancel()
 		sums, err := s.deps.Sums.Get(ctx, key)
 		if err == nil {
+			s.buffer.addTo(key, sums)
 			c.mu.Lock()
 			c.current.Store(app.learned(sums))
 			c.mu.Unlock()
 		} else if s.ctx.Err() == nil {
+			s.missed(storeTimeout, err)
 			s.log.Debug("selection state cannot be read, going on with the last known", "application", app.name, "error", err)
 		}
 		c.tried.Store(time.Now().UnixNano())
@@ -159,8 +164,8 @@ func (a *application) derive(userContext string, own, shared *learned, into *pol
 }
 
 // learn adds an observation to the state of a context and to the shared one, in one step. once is as in
-// [store.Sums]. It reports whether the observation counted.
-func (s *Service) learn(ctx context.Context, app *application, userContext, once string, o policy.Observation) (bool, error) {
+// [lesson]. It reports whether the observation counted, or will.
+func (s *Service) learn(ctx context.Context, app *application, userContext string, once identity, o policy.Observation) (outcome, error) {
 	var state policy.State
 	update := func(userContext string) (store.Update, []float64) {
 		s.state(ctx, app, userContext, s.cfg.StateWait, &state)
@@ -188,15 +193,15 @@ func (s *Service) learn(ctx context.Context, app *application, userContext, once
 		own, ownDeltas = update(userContext)
 		updates = append(updates, own)
 	}
-	applied, err := s.deps.Sums.Add(ctx, once, app.lifetime, updates...)
-	if err != nil || !applied {
-		return applied, err
+	done, err := s.store(ctx, app, once, updates)
+	if err != nil || done == repeated {
+		return done, err
 	}
 	app.shared.add(sharedDeltas)
 	if userContext != "" {
 		s.copyOf(app, userContext).add(ownDeltas)
 	}
-	return true, nil
+	return done, nil
 }
 
 // forget removes everything that an incarnation of an application has learned.

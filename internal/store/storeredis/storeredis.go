@@ -94,6 +94,8 @@ func Open(address string) (*DB, error) {
 	// knows whether it has a once identity, may try again.
 	options.MaxRetries = -1
 	options.ContextTimeoutEnabled = true
+	// Two pipelines at a time need no connections of their own, which leaveReplica could not reach.
+	options.PipelinePoolSize = -1
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 
 	// The client would write lines of its own to standard error, for all of the
@@ -167,6 +169,7 @@ type names struct {
 	sumIndex string // sorted set of the keys of sums
 	once     string // before a once identity
 	run      string // the server's run whose file was rewritten
+	write    string // written to find out whether the server takes writes
 }
 
 func newNames(namespace string) names {
@@ -180,6 +183,7 @@ func newNames(namespace string) names {
 		sumIndex: tag + "sums",
 		once:     tag + "once:",
 		run:      tag + "run",
+		write:    tag + "write",
 	}
 }
 

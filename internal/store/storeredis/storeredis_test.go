@@ -192,6 +192,45 @@ func TestUnavailable(t *testing.T) {
 	}
 }
 
+// TestDemoted: when the server becomes a replica and the address leads to another one, writes find it, although
+// no connection breaks.
+func TestDemoted(t *testing.T) {
+	primary := storetest.StartRedis(t)
+	replica := storetest.StartRedis(t, storetest.WithReplicaOf(primary))
+	proxy := storetest.StartProxy(t, primary.Address())
+	db := openURL(t, proxy.URL())
+	add := func(ctx context.Context, identity string) error {
+		_, err := db.Sums().Add(ctx, identity, time.Hour, store.Update{Key: "k", Deltas: map[string]float64{"n": 1}})
+		return err
+	}
+	// Several connections, of all of which something has been asked.
+	var calls sync.WaitGroup
+	for i := range 50 {
+		calls.Go(func() {
+			if err := add(t.Context(), strconv.Itoa(i)); err != nil {
+				t.Error(err)
+			}
+			if _, err := db.Sums().Get(t.Context(), "k"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	copied := openURL(t, replica.URL())
+	require.Eventually(t, func() bool {
+		sums, err := copied.Sums().Get(t.Context(), "k")
+		return err == nil && sums["n"] == 50
+	}, 20*time.Second, 10*time.Millisecond)
+
+	replica.Promote(primary)
+	require.ErrorIs(t, add(t.Context(), "during"), store.ErrUnavailable)
+	proxy.Lead(replica.Address())
+	require.NoError(t, add(t.Context(), "during"))
+	sums, err := copied.Sums().Get(t.Context(), "k")
+	require.NoError(t, err)
+	require.Equal(t, map[string]float64{"n": 51}, sums)
+}
+
 // TestOpen_serverComesLater checks that a service may start before its Redis.
 func TestOpen_serverComesLater(t *testing.T) {
 	server := storetest.StartRedis(t)

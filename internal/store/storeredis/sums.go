@@ -137,6 +137,9 @@ func (db *DB) flush(batch []*add) {
 	defer cancel()
 	runs := db.names.runs(batch)
 	unknown := db.send(ctx, runs)
+	if len(runs) > 0 && redis.HasErrorPrefix(runs[0].reply.Err(), "READONLY") && db.leaveReplica(ctx) {
+		unknown = db.send(ctx, runs)
+	}
 	if len(unknown) > 0 {
 		// The server has been restarted since it learned the script.
 		if err := addScript.Load(ctx, db.redis).Err(); err == nil {
@@ -159,6 +162,19 @@ func (db *DB) flush(batch []*add) {
 			}
 		}
 	}
+}
+
+// leaveReplica drops the connections to a server that has become a replica, so that new ones are made to
+// whatever the address leads to now. The client does so itself when a lone command is refused, one
+// connection at a time, but not for a pipeline. It reports whether there is a server that takes writes.
+func (db *DB) leaveReplica(ctx context.Context) bool {
+	for range db.redis.Options().PoolSize + 1 {
+		err := db.redis.Set(ctx, db.names.write, "", 0).Err()
+		if !redis.HasErrorPrefix(err, "READONLY") {
+			return err == nil
+		}
+	}
+	return false
 }
 
 // send runs the script for each, and returns those for which the server did not

@@ -3,6 +3,7 @@
 package storetest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -48,6 +50,13 @@ func WithAppendOnly() RedisOption {
 // It refuses commands whose keys are in different slots.
 func WithClusterNode() RedisOption {
 	return func(r *Redis) { r.args = append(r.args, "--cluster-enabled", "yes") }
+}
+
+// WithReplicaOf makes the server a copy of another one, which takes no writes until [Redis.Promote].
+func WithReplicaOf(primary *Redis) RedisOption {
+	return func(r *Redis) {
+		r.args = append(r.args, "--replicaof", "127.0.0.1 "+strconv.Itoa(primary.port))
+	}
 }
 
 // StartRedis starts a redis-server on a free port of the loopback interface, and
@@ -106,6 +115,7 @@ func (r *Redis) start() bool {
 	r.tb.Helper()
 	args := append([]string{
 		"--port", strconv.Itoa(r.port), "--bind", "127.0.0.1", "--dir", r.dir, "--save", "",
+		"--repl-diskless-sync-delay", "0",
 		"--cluster-config-file", filepath.Join(r.dir, "nodes.conf"),
 	}, r.args[1:]...)
 	r.log = &output{}
@@ -172,6 +182,40 @@ func (r *Redis) Kill() {
 	r.signal(os.Kill)
 	<-r.exited
 	r.process = nil
+}
+
+// Command sends a command, as words, and returns the first line of the answer.
+func (r *Redis) Command(words string) string {
+	r.tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	connection, err := new(net.Dialer).DialContext(ctx, "tcp", r.Address())
+	if err != nil {
+		r.tb.Fatalf("command %q: %v", words, err)
+	}
+	defer func() { _ = connection.Close() }() // it has served its purpose
+	if _, err := connection.Write([]byte(words + "\r\n")); err != nil {
+		r.tb.Fatalf("command %q: %v", words, err)
+	}
+	line, err := bufio.NewReader(connection).ReadString('\n')
+	if err != nil {
+		r.tb.Fatalf("command %q: %v", words, err)
+	}
+	return strings.TrimSpace(line)
+}
+
+// Promote makes a replica take writes, and the server that it was a copy of a replica of it, if that
+// still runs.
+func (r *Redis) Promote(old *Redis) {
+	r.tb.Helper()
+	if answer := r.Command("REPLICAOF NO ONE"); answer != "+OK" {
+		r.tb.Fatalf("promote: %s", answer)
+	}
+	if old.process != nil {
+		if answer := old.Command("REPLICAOF 127.0.0.1 " + strconv.Itoa(r.port)); answer != "+OK" {
+			r.tb.Fatalf("demote: %s", answer)
+		}
+	}
 }
 
 // Restart starts the server again after [Redis.Kill], on the same port and with what
