@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -157,6 +158,8 @@ type Clipper struct {
 	QueryHTTP, QueryGRPC string
 	// Processes are the processes that are Clipper, without containers.
 	Processes []*Process
+	binary    string
+	commands  [][]string // of the processes
 	admin     *grpc.ClientConn
 	folder    string
 }
@@ -171,13 +174,14 @@ func FreeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// StartClipper runs an installation: each service in a process of its own, or all in one.
-func StartClipper(b Binaries, three bool) (_ *Clipper, err error) {
+// StartClipper runs an installation: each service in a process of its own, or all in one. The settings are
+// for the selector, without its prefix in the one process, or for whatever has a store.
+func StartClipper(b Binaries, three bool, settings ...Setting) (_ *Clipper, err error) {
 	folder, err := os.MkdirTemp("", "clipper-bench-")
 	if err != nil {
 		return nil, err
 	}
-	c := &Clipper{folder: folder}
+	c := &Clipper{folder: folder, binary: b.Clipper}
 	defer func() {
 		if err != nil {
 			c.Stop()
@@ -198,23 +202,56 @@ func StartClipper(b Binaries, three bool) (_ *Clipper, err error) {
 	}
 	data := "--data-dir=" + folder
 	run := "run-dir=" + filepath.Join(folder, "run")
-	commands := [][]string{append([]string{"up", data, "--abstraction-" + run}, edge("frontend-")...)}
+	c.commands = [][]string{append([]string{"up", data, "--abstraction-" + run}, edge("frontend-")...)}
 	if three {
-		commands = [][]string{
+		c.commands = [][]string{
 			{"abstraction", data, "--" + run, "--grpc-listen=" + a[4], "--ops-listen=" + a[5]},
 			{"selector", data, "--grpc-listen=" + a[6], "--ops-listen=" + a[7], "--abstraction=" + a[4]},
 			append([]string{"frontend", "--selector=" + a[6], "--abstraction=" + a[4]}, edge("")...),
 		}
 	}
-	for _, args := range commands {
-		p, err := Start(nil, b.Clipper, append(args, "--log-level=warn")...)
-		if err != nil {
+	for i, command := range c.commands {
+		for _, s := range settings {
+			switch {
+			case s.Selector && command[0] == "up":
+				c.commands[i] = append(c.commands[i], "--selector-"+s.Text)
+			case s.Selector && command[0] == "selector", !s.Selector && command[0] != "frontend":
+				c.commands[i] = append(c.commands[i], "--"+s.Text)
+			}
+		}
+		c.Processes = append(c.Processes, nil)
+		if err := c.Restart(i); err != nil {
 			return nil, err
 		}
-		c.Processes = append(c.Processes, p)
 	}
 	c.admin, err = grpc.NewClient(a[3], grpc.WithTransportCredentials(insecure.NewCredentials()))
 	return c, err
+}
+
+// Setting is an option of the command line, as "name=value": of the selector, or of every process that has a
+// store.
+type Setting struct {
+	Selector bool
+	Text     string
+}
+
+// Restart starts a process again that has ended, by its place in Processes: in the form of three processes
+// the abstraction is the first, the selector the second and the frontend the third.
+func (c *Clipper) Restart(i int) error {
+	p, err := Start(nil, c.binary, append(slices.Clone(c.commands[i]), "--log-level=warn")...)
+	if err == nil {
+		c.Processes[i] = p
+	}
+	return err
+}
+
+// Observations returns how many feedbacks an application has counted.
+func (c *Clipper) Observations(ctx context.Context, application string) (float64, error) {
+	state, err := clipperv1.NewApplicationServiceClient(c.admin).GetSelectionState(ctx, &clipperv1.GetSelectionStateRequest{Application: application})
+	if err != nil {
+		return 0, fmt.Errorf("read selection state: %w", err)
+	}
+	return state.Observations, nil
 }
 
 // Serve deploys a container that is started by a command, waits until it is ready, and creates an
@@ -284,8 +321,10 @@ func (c *Clipper) Stop() {
 	if c.admin != nil {
 		_ = c.admin.Close()
 	}
-	for i := len(c.Processes) - 1; i >= 0; i-- {
-		c.Processes[i].Stop()
+	for _, p := range slices.Backward(c.Processes) {
+		if p != nil {
+			p.Stop()
+		}
 	}
 	_ = os.RemoveAll(c.folder)
 }
