@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"google.golang.org/grpc"
@@ -17,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/clipper-serving/clipper/bench/experiment"
+	"github.com/clipper-serving/clipper/bench/layer"
 	"github.com/clipper-serving/clipper/bench/system"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 )
@@ -25,7 +25,7 @@ import (
 var Experiment = experiment.Experiment{
 	Name:    "feedback",
 	Summary: "feedback per second through the public API, durable in Redis and in the embedded store",
-	Run:     run,
+	Run:     layer.Run(run),
 }
 
 const (
@@ -53,16 +53,7 @@ type side struct {
 	clipper, redis, us []float64 // µs of processor time of a feedback
 }
 
-func run(ctx context.Context, log io.Writer) (*experiment.Result, error) {
-	folder, err := os.MkdirTemp("", "clipper-bench-")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = os.RemoveAll(folder) }()
-	binaries, err := system.Build(ctx, folder, log)
-	if err != nil {
-		return nil, err
-	}
+func run(ctx context.Context, binaries system.Binaries, log io.Writer) (*experiment.Result, error) {
 	var sides []*side
 	for _, store := range []string{"redis always", "redis everysec", "embedded"} {
 		bar := float64(redisBar)
@@ -155,12 +146,12 @@ func measureStore(ctx context.Context, b system.Binaries, store string, sides []
 			}
 			// What was acknowledged is counted.
 			sent += perRound
-			counted, err := c.Observations(ctx, app)
+			state, err := c.State(ctx, app)
 			if err != nil {
 				return err
 			}
-			if counted != sent {
-				return fmt.Errorf("%.0f feedbacks were acknowledged and %.0f are counted", sent, counted)
+			if state.Observations != sent {
+				return fmt.Errorf("%.0f feedbacks were acknowledged and %.0f are counted", sent, state.Observations)
 			}
 		}
 	}

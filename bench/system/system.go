@@ -245,13 +245,13 @@ func (c *Clipper) Restart(i int) error {
 	return err
 }
 
-// Observations returns how many feedbacks an application has counted.
-func (c *Clipper) Observations(ctx context.Context, application string) (float64, error) {
+// State returns what an application has learned.
+func (c *Clipper) State(ctx context.Context, application string) (*clipperv1.GetSelectionStateResponse, error) {
 	state, err := clipperv1.NewApplicationServiceClient(c.admin).GetSelectionState(ctx, &clipperv1.GetSelectionStateRequest{Application: application})
 	if err != nil {
-		return 0, fmt.Errorf("read selection state: %w", err)
+		return nil, fmt.Errorf("read selection state: %w", err)
 	}
-	return state.Observations, nil
+	return state, nil
 }
 
 // Serve deploys a container that is started by a command, waits until it is ready, and creates an
