@@ -47,7 +47,7 @@ func TestConcurrentWriters(t *testing.T) {
 
 		stale := w.ids[:min(len(w.ids), 10)]
 		update := &clipperv1.Application{Name: name, Policy: &clipperv1.Policy{Name: "static"}}
-		_, err := instances[1].admin.UpdateApplication(t.Context(), &clipperv1.UpdateApplicationRequest{Application: update})
+		_, err := instances[1].admin.UpdateApplication(t.Context(), &clipperv1.UpdateApplicationRequest{Application: update, ResetState: true})
 		require.NoError(t, err)
 		refresh(t, instances)
 		for i, id := range stale {

@@ -120,6 +120,10 @@ func (s *Service) byToken(app *application, f *clipperv1.FeedbackRequest) (lesso
 			l.add(policy.Choice{Model: i, Propensity: m.Propensity, Shadow: m.Shadow}, x)
 		}
 	}
+	if len(l.choices) == 0 {
+		return lesson{}, apierror.New(codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_FEEDBACK_ID_EXPIRED, "feedback_id",
+			"feedback_id: none of the models that were asked then is in the application any more; give feedback for newer answers")
+	}
 	if _, ok := f.Observation.(*clipperv1.FeedbackRequest_Truth); ok && said && !known {
 		return lesson{}, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_TRUTH_INVALID, "truth",
 			"truth: it cannot be compared with what the models said, as the feedback_id carries it; for scores want as many as they gave, or the true class")
