@@ -74,7 +74,7 @@ func (o *outage) end() time.Duration {
 
 // missed notes that the store has failed a call that it had the given time for.
 func (s *Service) missed(had time.Duration, err error) {
-	hurry := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) && had < clearTimeout
+	hurry := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) && had < min(clearTimeout, s.cfg.FeedbackWait)
 	if errors.Is(err, store.ErrUnavailable) && !hurry && s.ctx.Err() == nil && s.outage.begin() {
 		s.metrics.outage.Set(1)
 		s.log.Warn("the store does not answer; going on with the last known state", "feedback", s.feedbackMeanwhile(), "error", err)
