@@ -166,6 +166,8 @@ func TestGolden(t *testing.T) {
 			"feedback digits --id AWx --truth 7",
 			"feedback digits --id AWx --truth cat --json",
 			"feedback digits --id again --reward 0.5",
+			"feedback digits --id outage --truth 7",
+			"feedback digits --id outage --truth 7 --json",
 			"feedback digits --input [1] --truth=-5 --context ann --once k",
 			"feedback digits --truth 7",
 			"feedback digits --id AWx",
