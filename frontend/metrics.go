@@ -58,9 +58,9 @@ func (m *metrics) forget(application string) {
 
 // applicationMetrics holds the series of one application.
 type applicationMetrics struct {
-	answered, defaulted, refused prometheus.Counter
-	duration                     prometheus.Observer
-	reasons                      []prometheus.Counter // By DefaultReason.
+	answered, defaulted, refused           prometheus.Counter
+	duration                               prometheus.Observer
+	reasons                                []prometheus.Counter // By DefaultReason.
 	counted, duplicate, buffered, rejected prometheus.Counter
 }
 

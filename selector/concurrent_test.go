@@ -147,7 +147,6 @@ func (w *writers) expect(f *told) {
 				continue
 			}
 			sums[statisticCount+"/"+model]++
-			sums[statisticLoss+"/"+model] += 0
 			if label != f.label {
 				sums[statisticLoss+"/"+model]++
 			}

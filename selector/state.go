@@ -181,7 +181,9 @@ func (s *Service) learn(ctx context.Context, app *application, userContext strin
 		for i, c := range o.Choices {
 			if o.Losses[i] >= 0 {
 				fields[app.counts[c.Model]] = 1
-				fields[app.losses[c.Model]] = o.Losses[i]
+				if o.Losses[i] > 0 { // What is not there counts as 0.
+					fields[app.losses[c.Model]] = o.Losses[i]
+				}
 			}
 		}
 		return store.Update{Key: app.stateKey(userContext), Deltas: fields}, deltas

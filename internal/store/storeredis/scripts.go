@@ -137,7 +137,10 @@ for g, group in ipairs(groups) do
   local write = {'HSET', KEYS[1 + g]}
   for i in pairs(group.changed) do
     write[#write + 1] = ARGV[group.fields + i]
-    write[#write + 1] = string.format('%.17g', group.sums[i])
+    local sum = group.sums[i]
+    -- Counts are many, and the short form is the faster one.
+    local count = sum > 0 and sum < 1e15 and sum == math.floor(sum)
+    write[#write + 1] = string.format(count and '%d' or '%.17g', sum)
     if #write > 2 * chunk then
       redis.call(unpack(write))
       write = {'HSET', KEYS[1 + g]}

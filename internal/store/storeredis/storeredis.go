@@ -34,8 +34,8 @@ const (
 	// does not say otherwise.
 	DefaultNamespace = "clipper"
 
-	// pipelines is how many batches of Add may be under way: one is being answered
-	// while the next is being sent.
+	// pipelines is how many batches of Add, and of Get, may be under way: one is being
+	// answered while the next is being sent.
 	pipelines = 2
 
 	// maxBatch bounds a batch, and with it how long its first caller waits.
@@ -52,6 +52,7 @@ type DB struct {
 	restarts restarts
 	names    names
 	adds     *gather.Gatherer[*add]
+	gets     *gather.Gatherer[*get]
 	hub      watch.Hub
 
 	mu           sync.Mutex
@@ -94,7 +95,7 @@ func Open(address string) (*DB, error) {
 	// knows whether it has a once identity, may try again.
 	options.MaxRetries = -1
 	options.ContextTimeoutEnabled = true
-	// Two pipelines at a time need no connections of their own, which leaveReplica could not reach.
+	// So few pipelines need no connections of their own, which leaveReplica could not reach.
 	options.PipelinePoolSize = -1
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 
@@ -107,6 +108,7 @@ func Open(address string) (*DB, error) {
 	options.OnConnect = db.restarts.connected
 	db.redis = redis.NewClient(options)
 	db.adds = gather.New(pipelines, maxBatch, db.flush)
+	db.gets = gather.New(pipelines, maxBatch, db.read)
 	return db, nil
 }
 
@@ -126,6 +128,7 @@ func (db *DB) Close() error {
 	}
 	db.closed = true
 	db.adds.Close()
+	db.gets.Close()
 	var err error
 	if db.subscription != nil {
 		err = db.subscription.Close()

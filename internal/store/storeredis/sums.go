@@ -194,11 +194,33 @@ func (db *DB) send(ctx context.Context, runs []*run) (unknown []*run) {
 	return unknown
 }
 
+// get is one call of Get on its way through a pipeline.
+type get struct {
+	key   string
+	reply *redis.MapStringStringCmd
+}
+
+// read sends a batch of reads in one round trip.
+func (db *DB) read(batch []*get) {
+	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
+	defer cancel()
+	pipeline := db.redis.Pipeline()
+	for _, g := range batch {
+		g.reply = pipeline.HGetAll(ctx, g.key)
+	}
+	// Each reply has its own error.
+	_, _ = pipeline.Exec(ctx)
+}
+
 func (s sums) Get(ctx context.Context, key string) (map[string]float64, error) {
 	if err := store.CheckKey(key); err != nil {
 		return nil, fmt.Errorf("get sums: %w", err)
 	}
-	fields, err := s.db.redis.HGetAll(ctx, s.db.names.sums+key).Result()
+	g := &get{key: s.db.names.sums + key}
+	if err := s.db.gets.Do(ctx, g); err != nil {
+		return nil, fmt.Errorf("get sums %q: %w", key, unavailable(ctx, err))
+	}
+	fields, err := g.reply.Result()
 	if err != nil {
 		return nil, fmt.Errorf("get sums %q: %w", key, unavailable(ctx, err))
 	}
