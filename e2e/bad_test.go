@@ -404,7 +404,9 @@ func testBadFeedback(t *testing.T, s *system) {
 		},
 		{
 			name: "reward that is not a number", code: invalid,
-			grpc:   feedback(func(r *clipperv1.FeedbackRequest) { r.Observation = &clipperv1.FeedbackRequest_Reward{Reward: math.NaN()} }),
+			grpc: feedback(func(r *clipperv1.FeedbackRequest) {
+				r.Observation = &clipperv1.FeedbackRequest_Reward{Reward: math.NaN()}
+			}),
 			reason: clipperv1.ErrorReason_ERROR_REASON_TRUTH_INVALID, field: "reward",
 		},
 		{

@@ -29,8 +29,9 @@ const (
 // addition that it would have made. It is a record of the selector's feedback buffer.
 type BufferedFeedback struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The application, and which of those that have had its name.
+	// The application's name.
 	Application string `protobuf:"bytes,1,opt,name=application,proto3" json:"application,omitempty"`
+	// Which of the applications that have had this name.
 	Incarnation uint64 `protobuf:"fixed64,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// The identity of the feedback in the store: it counts once, whoever adds it.
 	Once []byte `protobuf:"bytes,3,opt,name=once,proto3" json:"once,omitempty"`

@@ -208,11 +208,9 @@ func TestJournal_concurrent(t *testing.T) {
 }
 
 // TestJournal_model compares with a list, over any order of calls and of starts.
-func TestJournal_model(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		dir, err := os.MkdirTemp("", "journal-")
-		require.NoError(t, err)
-		defer func() { _ = os.RemoveAll(dir) }()
+func TestJournal_model(outer *testing.T) {
+	rapid.Check(outer, func(t *rapid.T) {
+		dir := outer.TempDir()
 		j, err := Open(dir, 1<<20)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, j.Close()) }()

@@ -90,7 +90,8 @@ func (p *Proxy) accept() {
 		p.mu.Lock()
 		target := p.target
 		p.mu.Unlock()
-		server, err := net.DialTimeout("tcp", target, time.Second)
+		dialer := net.Dialer{Timeout: time.Second}
+		server, err := dialer.DialContext(context.Background(), "tcp", target)
 		if err != nil {
 			_ = client.Close()
 			continue
