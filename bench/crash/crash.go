@@ -104,7 +104,7 @@ type counts struct {
 }
 
 func (s *side) run(ctx context.Context, b system.Binaries, log io.Writer) (*counts, error) {
-	var settings []system.Setting
+	var flags []string
 	var redis *system.Redis
 	var err error
 	if s.fsync != "" {
@@ -112,7 +112,7 @@ func (s *side) run(ctx context.Context, b system.Binaries, log io.Writer) (*coun
 			return nil, err
 		}
 		defer redis.Stop()
-		settings = append(settings, redis.Store())
+		flags = append(flags, redis.Store())
 	}
 	if s.buffer {
 		folder, err := os.MkdirTemp("", "clipper-bench-buffer-")
@@ -120,9 +120,9 @@ func (s *side) run(ctx context.Context, b system.Binaries, log io.Writer) (*coun
 			return nil, err
 		}
 		defer func() { _ = os.RemoveAll(folder) }()
-		settings = append(settings, system.Setting{Selector: true, Text: "feedback-buffer=" + folder})
+		flags = append(flags, "--selector-feedback-buffer="+folder)
 	}
-	c, err := system.StartClipper(b, true, settings...)
+	c, err := system.StartClipper(b, true, flags...)
 	if err != nil {
 		return nil, err
 	}

@@ -93,7 +93,7 @@ func run(ctx context.Context, binaries system.Binaries, log io.Writer) (*experim
 
 // measureStore measures the sides of one store in turn.
 func measureStore(ctx context.Context, b system.Binaries, store string, sides []*side, log io.Writer) error {
-	var settings []system.Setting
+	var flags []string
 	redisCPU := func() (time.Duration, error) { return 0, nil }
 	if fsync, ok := fsyncs[store]; ok {
 		redis, err := system.StartRedis(fsync)
@@ -101,9 +101,9 @@ func measureStore(ctx context.Context, b system.Binaries, store string, sides []
 			return err
 		}
 		defer redis.Stop()
-		settings, redisCPU = append(settings, redis.Store()), redis.CPU
+		flags, redisCPU = append(flags, redis.Store()), redis.CPU
 	}
-	c, err := system.StartClipper(b, false, settings...)
+	c, err := system.StartClipper(b, false, flags...)
 	if err != nil {
 		return err
 	}

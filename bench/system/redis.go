@@ -37,8 +37,8 @@ func StartRedis(fsync string) (_ *Redis, err error) {
 	return r, nil
 }
 
-// Store is the setting by which Clipper keeps its state here.
-func (r *Redis) Store() Setting { return Setting{Text: "store=redis://" + r.address + "/0"} }
+// Store is the flag by which Clipper keeps its state here.
+func (r *Redis) Store() string { return "--store=redis://" + r.address + "/0" }
 
 // Restart starts the server, again if it was killed, and waits until it takes connections.
 func (r *Redis) Restart() error {

@@ -174,9 +174,9 @@ func FreeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// StartClipper runs an installation: each service in a process of its own, or all in one. The settings are
-// for the selector, without its prefix in the one process, or for whatever has a store.
-func StartClipper(b Binaries, three bool, settings ...Setting) (_ *Clipper, err error) {
+// StartClipper runs an installation: each service in a process of its own, or all in one. Further flags are
+// those of the one process, "--name=value"; of three, each gets what it knows.
+func StartClipper(b Binaries, three bool, flags ...string) (_ *Clipper, err error) {
 	folder, err := os.MkdirTemp("", "clipper-bench-")
 	if err != nil {
 		return nil, err
@@ -210,15 +210,8 @@ func StartClipper(b Binaries, three bool, settings ...Setting) (_ *Clipper, err 
 			append([]string{"frontend", "--selector=" + a[6], "--abstraction=" + a[4]}, edge("")...),
 		}
 	}
-	for i, command := range c.commands {
-		for _, s := range settings {
-			switch {
-			case s.Selector && command[0] == "up":
-				c.commands[i] = append(c.commands[i], "--selector-"+s.Text)
-			case s.Selector && command[0] == "selector", !s.Selector && command[0] != "frontend":
-				c.commands[i] = append(c.commands[i], "--"+s.Text)
-			}
-		}
+	for i := range c.commands {
+		c.commands[i] = append(c.commands[i], flagsOf(c.commands[i][0], flags)...)
 		c.Processes = append(c.Processes, nil)
 		if err := c.Restart(i); err != nil {
 			return nil, err
@@ -228,11 +221,26 @@ func StartClipper(b Binaries, three bool, settings ...Setting) (_ *Clipper, err 
 	return c, err
 }
 
-// Setting is an option of the command line, as "name=value": of the selector, or of every process that has a
-// store.
-type Setting struct {
-	Selector bool
-	Text     string
+// flagsOf returns those of the flags of `clipper up` that a command has, as it calls them. Those that are of no
+// service are of the services that have a store.
+func flagsOf(command string, flags []string) []string {
+	if command == "up" {
+		return flags
+	}
+	var own []string
+	for _, flag := range flags {
+		service, rest, _ := strings.Cut(strings.TrimPrefix(flag, "--"), "-")
+		switch service {
+		case command:
+			own = append(own, "--"+rest)
+		case "frontend", "selector", "abstraction":
+		default:
+			if command != "frontend" {
+				own = append(own, flag)
+			}
+		}
+	}
+	return own
 }
 
 // Restart starts a process again that has ended, by its place in Processes: in the form of three processes

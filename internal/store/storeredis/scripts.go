@@ -81,9 +81,10 @@ return list
 // KEYS: the index of keys, the sums of m keys, the once identity of each addition.
 // ARGV: m; for each of the m its key, the number of its fields, the fields; for
 // each addition the time to live of its identity in milliseconds or 0, and its
-// deltas, each 16 bytes: the number of the key, the number of the field, the delta
-// (little-endian, counted from 1). It returns the answer to each addition: 1, 0 for
-// a repetition, or replyOverflow.
+// updates: the number of the key and of its deltas, four bytes each, and then for
+// each delta four bytes for the number of the field and eight for the delta (all
+// little-endian, counted from 1). It returns the answer to each addition: 1, 0 for a
+// repetition, or replyOverflow.
 //
 // Additions of many callers share a run, so that a sum to which all of them add is
 // read, formatted and written once. The order of the additions is kept, and one that
@@ -108,20 +109,23 @@ for g = 1, m do
 end
 local replies, remember = {}, {}
 for a = 1, #KEYS - 1 - m do
-  local once, ttl, deltas = KEYS[1 + m + a], ARGV[arg], ARGV[arg + 1]
+  local once, ttl, updates = KEYS[1 + m + a], ARGV[arg], ARGV[arg + 1]
   arg = arg + 2
   if ttl ~= '0' and (remember[once] or redis.call('EXISTS', once) == 1) then
     replies[a] = 0
   else
-    local at, results = 1, {}
-    while at <= #deltas do
-      local g, i, delta
-      g, i, delta, at = struct.unpack('<I4I4d', deltas, at)
-      local sum = groups[g].sums[i] + delta
-      if sum == math.huge or sum == -math.huge then results = nil break end
-      results[#results + 1] = {groups[g], i, sum}
+    local at, results, fits = 1, {}, true
+    while at <= #updates do
+      local g, n, i, delta
+      g, n, at = struct.unpack('<I4I4', updates, at)
+      for _ = 1, n do
+        i, delta, at = struct.unpack('<I4d', updates, at)
+        local sum = groups[g].sums[i] + delta
+        fits = fits and sum ~= math.huge and sum ~= -math.huge
+        results[#results + 1] = {groups[g], i, sum}
+      end
     end
-    if results then
+    if fits then
       for _, r in ipairs(results) do
         r[1].sums[r[2]] = r[3]
         r[1].changed[r[2]] = true

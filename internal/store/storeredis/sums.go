@@ -64,13 +64,13 @@ func (n names) runs(adds []*add) []*run {
 	var runs []*run
 	for len(adds) > 0 {
 		groups, keys, fields := map[string]*group{}, []string{}, 0
-		deltas := make([][]byte, 0, len(adds))
+		updates := make([][]byte, 0, len(adds))
 		taken := 0
 		for _, a := range adds {
 			if fields > 0 && fields+a.fields() > maxFields {
 				break
 			}
-			packed := make([]byte, 0, 16*a.fields())
+			packed := make([]byte, 0, 8*len(a.updates)+12*a.fields())
 			for _, u := range a.updates {
 				g := groups[u.Key]
 				if g == nil {
@@ -78,6 +78,8 @@ func (n names) runs(adds []*add) []*run {
 					g = &group{number: uint32(len(keys)), numbers: make(map[string]uint32, len(u.Deltas))}
 					groups[u.Key] = g
 				}
+				packed = binary.LittleEndian.AppendUint32(packed, g.number)
+				packed = binary.LittleEndian.AppendUint32(packed, uint32(len(u.Deltas)))
 				for field, delta := range u.Deltas {
 					i := g.numbers[field]
 					if i == 0 {
@@ -86,12 +88,11 @@ func (n names) runs(adds []*add) []*run {
 						g.numbers[field] = i
 						fields++
 					}
-					packed = binary.LittleEndian.AppendUint32(packed, g.number)
 					packed = binary.LittleEndian.AppendUint32(packed, i)
 					packed = binary.LittleEndian.AppendUint64(packed, math.Float64bits(delta))
 				}
 			}
-			deltas = append(deltas, packed)
+			updates = append(updates, packed)
 			taken++
 		}
 		r := &run{
@@ -114,7 +115,7 @@ func (n names) runs(adds []*add) []*run {
 				remember = milliseconds(a.ttl)
 			}
 			r.keys = append(r.keys, n.once+a.once)
-			r.args = append(r.args, remember, deltas[i])
+			r.args = append(r.args, remember, updates[i])
 		}
 		runs, adds = append(runs, r), adds[taken:]
 	}
