@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -223,10 +224,14 @@ func (b *bench) sums(t require.TestingT, application, userContext string) map[st
 // switched is sums that can be away.
 type switched struct {
 	store.Sums
-	away chan struct{} // closed while they are there
+	away  chan struct{} // closed while they are there
+	tried atomic.Int64  // additions of feedback
 }
 
 func (s *switched) Add(ctx context.Context, once string, ttl time.Duration, updates ...store.Update) (bool, error) {
+	if strings.HasPrefix(once, "token/") {
+		s.tried.Add(1)
+	}
 	select {
 	case <-s.away:
 		return s.Sums.Add(ctx, once, ttl, updates...)
@@ -241,6 +246,25 @@ func startSwitched(t *testing.T, st store.Store, dir string, size config.Bytes) 
 	b := startWith(t, st.Documents(), sums, newFakeModels(map[string]answer{"a": {label: 1}, "b": {label: 2}}),
 		Config{StateWait: time.Minute, FeedbackBuffer: dir, FeedbackBufferSize: size})
 	return b, func() { close(sums.away) }
+}
+
+// TestOutage_known: while the store is known to be away, feedback does not even try it, and what is buffered is
+// part of every copy that is read meanwhile.
+func TestOutage_known(t *testing.T) {
+	b, _ := startSwitched(t, newStore(t), t.TempDir(), 0)
+	b.create(t, minimal("app", "a", "b"))
+	learn(t, b, 30, 2, true)
+	require.EqualValues(t, 1, b.deps.Sums.(*switched).tried.Load())
+	app, err := b.application("app")
+	require.NoError(t, err)
+	for _, userContext := range []string{"", "known"} {
+		c := b.copyOf(app, userContext)
+		require.Eventually(t, func() bool { return c.loading.CompareAndSwap(false, true) }, patience, time.Millisecond)
+		before := c.tried.Load()
+		b.load(app, app.stateKey(userContext), c)
+		require.Eventually(t, func() bool { return c.tried.Load() > before }, patience, time.Millisecond)
+		require.EqualValues(t, 30, c.current.Load().observations)
+	}
 }
 
 // TestBuffer_restart: what was buffered survives the selector, is part of what the next one knows at once,
