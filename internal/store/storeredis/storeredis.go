@@ -22,7 +22,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
-	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/clipper-serving/clipper/internal/store"
 	"github.com/clipper-serving/clipper/internal/store/internal/gather"
@@ -68,9 +67,11 @@ var _ store.Store = (*DB)(nil)
 //	redis://user:password@host:port/db?namespace=name
 //
 // with rediss for TLS, or unix:///path/to/socket?db=0&namespace=name. The further
-// parameters are those of redis.ParseURL. Open does not wait for the server: calls
-// fail with [store.ErrUnavailable] until it can be reached. Its errors never show
-// the password.
+// parameters are those of redis.ParseURL. With the parameter master_name the host is
+// a Sentinel, and addr, which may be repeated, names others; user and password are
+// then the Sentinels', and the parameters username and password those of Redis. Open
+// does not wait for the server: calls fail with [store.ErrUnavailable] until it can be
+// reached. Its errors never show a password.
 func Open(address string) (*DB, error) {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -85,31 +86,26 @@ func Open(address string) (*DB, error) {
 		u.RawQuery = query.Encode()
 	}
 	if namespace == "" || strings.ContainsAny(namespace, "{}") {
-		return nil, fmt.Errorf("open redis %s: namespace %q is empty or has a brace", u.Redacted(), namespace)
+		return nil, fmt.Errorf("open redis %s: namespace %q is empty or has a brace", shown(u), namespace)
 	}
-	options, err := redis.ParseURL(u.String())
-	if err != nil {
-		return nil, fmt.Errorf("open redis %s: %w", u.Redacted(), err)
-	}
-	// A write whose answer was lost may have been done, so only the caller, who
-	// knows whether it has a once identity, may try again.
-	options.MaxRetries = -1
-	options.ContextTimeoutEnabled = true
-	// So few pipelines need no connections of their own, which leaveReplica could not reach.
-	options.PipelinePoolSize = -1
-	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-
 	// The client would write lines of its own to standard error, for all of the
 	// process, about what its callers are told anyway.
 	logging.Disable()
 
 	db := &DB{names: newNames(namespace)}
 	db.restarts.key = db.names.run
-	options.OnConnect = db.restarts.connected
-	db.redis = redis.NewClient(options)
+	if db.redis, err = newClient(u, db.restarts.connected); err != nil {
+		return nil, fmt.Errorf("open redis %s: %w", shown(u), err)
+	}
 	db.adds = gather.New(pipelines, maxBatch, db.flush)
 	db.gets = gather.New(pipelines, maxBatch, db.read)
 	return db, nil
+}
+
+// shown is an address without what may be secret.
+func shown(u *url.URL) string {
+	public := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
+	return public.String()
 }
 
 // Documents returns the documents in the namespace.

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -231,6 +232,54 @@ func TestDemoted(t *testing.T) {
 	require.Equal(t, map[string]float64{"n": 51}, sums)
 }
 
+// TestSentinel: when the server is gone, and Sentinel has promoted its replica, reads, writes and watches go
+// there by themselves.
+func TestSentinel(t *testing.T) {
+	primary := storetest.StartRedis(t, storetest.WithAppendOnly())
+	replica := storetest.StartRedis(t, storetest.WithAppendOnly(), storetest.WithReplicaOf(primary))
+	sentinel := storetest.StartSentinel(t, primary)
+	db := openURL(t, "redis://"+sentinel.Address()+"/0?master_name=primary&addr=127.0.0.1:1")
+	add := func(identity string) error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := db.Sums().Add(ctx, identity, time.Hour, store.Update{Key: "k", Deltas: map[string]float64{"n": 1}})
+		return err
+	}
+	require.NoError(t, add("before"))
+	signals := db.Documents().Watch(t.Context(), "")
+	copied := openURL(t, replica.URL())
+	require.Eventually(t, func() bool {
+		sums, err := copied.Sums().Get(t.Context(), "k")
+		// The Sentinel has to know the replica, too.
+		return err == nil && sums["n"] == 1 && strings.Contains(sentinel.Command("SENTINEL CKQUORUM primary"), "OK") &&
+			sentinel.Command("SENTINEL REPLICAS primary") == "*1"
+	}, 30*time.Second, 50*time.Millisecond)
+
+	primary.Kill()
+	require.ErrorIs(t, add("during"), store.ErrUnavailable)
+	require.Eventually(t, func() bool { return add("during") == nil }, 30*time.Second, 50*time.Millisecond)
+	require.NoError(t, add("before"), "the identity was copied")
+	sums, err := copied.Sums().Get(t.Context(), "k")
+	require.NoError(t, err)
+	require.Equal(t, map[string]float64{"n": 2}, sums)
+	drain(signals)
+	require.Eventually(t, func() bool {
+		_, err := copied.Documents().Put(t.Context(), fmt.Sprint(rand.Uint64()), nil, 0)
+		require.NoError(t, err)
+		return drain(signals)
+	}, 20*time.Second, 50*time.Millisecond, "the subscription has moved, too")
+}
+
+// drain takes a signal, if there is one.
+func drain(signals <-chan struct{}) bool {
+	select {
+	case <-signals:
+		return true
+	default:
+		return false
+	}
+}
+
 // TestOpen_serverComesLater checks that a service may start before its Redis.
 func TestOpen_serverComesLater(t *testing.T) {
 	server := storetest.StartRedis(t)
@@ -258,6 +307,11 @@ func TestOpen_refusesAddress(t *testing.T) {
 		"redis://user:secret@host:6379/0?namespace=a}b",
 		"redis://user:secret@host:6379/0?no_such_parameter=1",
 		"http://user:secret@host",
+		"redis://user:secret@host:6379/0?master_name=m&password=secret&namespace=",
+		"redis://user:secret@host:6379/0?master_name=&password=secret",
+		"redis://user:secret@host:6379/0?master_name=m&password=secret&no_such_parameter=1",
+		"redis://user:secret@host:6379/0?master_name=m&password=secret&replica_only=true",
+		"redis://user:secret@host:6379/0?master_name=m&password=secret&route_randomly=true",
 	} {
 		_, err := Open(address)
 		require.Error(t, err, address)

@@ -29,6 +29,8 @@ type Redis struct {
 	args []string
 	dir  string
 	port int
+	// sentinel is the configuration of a Sentinel; empty for a server.
+	sentinel string
 
 	process *exec.Cmd
 	exited  chan struct{}
@@ -57,6 +59,18 @@ func WithReplicaOf(primary *Redis) RedisOption {
 	return func(r *Redis) {
 		r.args = append(r.args, "--replicaof", "127.0.0.1 "+strconv.Itoa(primary.port))
 	}
+}
+
+// StartSentinel starts a Sentinel that watches a server and its replicas under the name "primary", and finds it
+// gone after 300 ms.
+func StartSentinel(tb testing.TB, primary *Redis) *Redis {
+	tb.Helper()
+	file := filepath.Join(tb.TempDir(), "sentinel.conf")
+	text := fmt.Sprintf("sentinel monitor primary 127.0.0.1 %d 1\nsentinel down-after-milliseconds primary 300\nsentinel failover-timeout primary 3000\n", primary.port)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return StartRedis(tb, func(r *Redis) { r.sentinel = file })
 }
 
 // StartRedis starts a redis-server on a free port of the loopback interface, and
@@ -118,6 +132,9 @@ func (r *Redis) start() bool {
 		"--repl-diskless-sync-delay", "0",
 		"--cluster-config-file", filepath.Join(r.dir, "nodes.conf"),
 	}, r.args[1:]...)
+	if r.sentinel != "" { // It has no data, so no settings of data either.
+		args = []string{r.sentinel, "--sentinel", "--port", strconv.Itoa(r.port), "--bind", "127.0.0.1", "--dir", r.dir}
+	}
 	r.log = &output{}
 	// Not the test's context: the server is stopped by Cleanup, after what uses it.
 	r.process = exec.CommandContext(context.Background(), r.args[0], args...)
@@ -173,7 +190,8 @@ func (r *Redis) ready(ctx context.Context) bool {
 		}
 		answers = append(answers, buffer[:n]...)
 	}
-	return bytes.HasSuffix(answers, []byte(":0\r\n"))
+	// A Sentinel knows neither.
+	return r.sentinel != "" || bytes.HasSuffix(answers, []byte(":0\r\n"))
 }
 
 // Kill ends the server with SIGKILL and waits until it is gone.
