@@ -148,7 +148,7 @@ func (s *side) run(ctx context.Context, b system.Binaries, log io.Writer) (*coun
 	t := startTraffic(ctx, conn)
 	defer t.end()
 	result := &counts{}
-	stakes := 0.0
+	stakes, redisKills := 0.0, 0
 	for i := range s.kills {
 		victim := s.victims[i%len(s.victims)]
 		if err := t.await(ctx, between); err != nil {
@@ -157,9 +157,12 @@ func (s *side) run(ctx context.Context, b system.Binaries, log io.Writer) (*coun
 		if err := pause(ctx, rand.N(longest)); err != nil {
 			return nil, err
 		}
-		before := t.disturbed()
+		if t.underWay.Load() > 0 {
+			result.hit++
+		}
 		if victim == theRedis {
 			stakes += t.lastSecond()
+			redisKills++
 			redis.Kill()
 			err = redis.Restart()
 		} else {
@@ -172,9 +175,6 @@ func (s *side) run(ctx context.Context, b system.Binaries, log io.Writer) (*coun
 		if err := t.await(ctx, between); err != nil {
 			return nil, fmt.Errorf("after kill %d, of %s: %w", i+1, victim, err)
 		}
-		if t.disturbed() > before {
-			result.hit++
-		}
 		_, _ = fmt.Fprintf(log, "%s: kill %d of %d, of %s: %d acknowledged\n", s.name, i+1, s.kills, victim, t.acknowledged.Load())
 	}
 	t.end()
@@ -183,8 +183,8 @@ func (s *side) run(ctx context.Context, b system.Binaries, log io.Writer) (*coun
 	}
 	result.acknowledged, result.repeated = t.acknowledged.Load(), t.repeated.Load()
 	result.duplicates, result.buffered = t.duplicates.Load(), t.buffered.Load()
-	if redis != nil {
-		result.atStake = stakes / float64((s.kills+1)/len(s.victims))
+	if redisKills > 0 {
+		result.atStake = stakes / float64(redisKills)
 	}
 	return result, s.compare(ctx, c, t, result)
 }

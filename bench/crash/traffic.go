@@ -32,6 +32,7 @@ type traffic struct {
 	queries  clipperv1.QueryServiceClient
 	feedback clipperv1.FeedbackServiceClient
 
+	underWay     atomic.Int64 // feedback that was sent and is not acknowledged
 	acknowledged atomic.Int64 // distinct feedback
 	wrong        atomic.Int64 // of it, that with a loss of 1
 	repeated     atomic.Int64 // sends of feedback that had been sent before
@@ -128,6 +129,7 @@ func (t *traffic) call() {
 
 // tell gives feedback until all of it is acknowledged.
 func (t *traffic) tell(open []*clipperv1.FeedbackRequest) error {
+	t.underWay.Add(int64(len(open)))
 	for again := false; len(open) > 0; again = true {
 		if again {
 			t.repeated.Add(int64(len(open)))
@@ -169,6 +171,7 @@ func (t *traffic) acknowledge(f *clipperv1.FeedbackRequest, r *clipperv1.Feedbac
 	if len(r.Losses) != 1 {
 		return errNotLearned
 	}
+	t.underWay.Add(-1)
 	t.acknowledged.Add(1)
 	if f.GetTruth().GetNumberValue() != 0 { // What the model says.
 		t.wrong.Add(1)
@@ -180,12 +183,6 @@ func (t *traffic) acknowledge(f *clipperv1.FeedbackRequest, r *clipperv1.Feedbac
 		t.buffered.Add(1)
 	}
 	return nil
-}
-
-// disturbed counts what happens only when something is away: also duplicates, since a frontend repeats by
-// itself what a selector has not answered.
-func (t *traffic) disturbed() int64 {
-	return t.repeated.Load() + t.buffered.Load() + t.duplicates.Load()
 }
 
 // await waits until so much more is acknowledged.

@@ -63,7 +63,7 @@ func run(ctx context.Context, binaries system.Binaries, log io.Writer) (*experim
 		group := []*side{
 			{store: store, call: "FeedbackStream", send: stream, bar: bar},
 			{store: store, call: "FeedbackBatch", send: batches, bar: bar},
-			{store: store, call: "FeedbackBatch", send: batches, contexts: true},
+			{store: store, call: "FeedbackBatch", send: batches, contexts: true, bar: bar},
 		}
 		if err := measureStore(ctx, binaries, store, group, log); err != nil {
 			return nil, fmt.Errorf("%s: %w", store, err)
