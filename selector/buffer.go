@@ -24,7 +24,8 @@ const (
 	// replayAtOnce is how many additions are handed over at once, enough for the store to share round
 	// trips between them.
 	replayAtOnce = 512
-	// replayRetry is how long the journal is left alone after it could not be read.
+	// replayRetry is how long the journal is left alone after it could not be read, or handed over although
+	// the store answers.
 	replayRetry = 5 * time.Second
 )
 
@@ -236,11 +237,7 @@ func (s *Service) replay() bool {
 			return false
 		case err != nil:
 			s.log.Error("the feedback buffer cannot be read, trying again", "error", err)
-			select {
-			case <-s.ctx.Done():
-				return false
-			case <-time.After(replayRetry):
-			}
+			s.sleep(replayRetry)
 		case unreadable > 0:
 			// After a crash this is what had not been acknowledged; else the disk has lost something.
 			s.metrics.dropped.WithLabelValues("unreadable").Inc()
@@ -248,6 +245,16 @@ func (s *Service) replay() bool {
 		}
 	}
 	return true
+}
+
+// sleep returns true after a while, and false when the service ends.
+func (s *Service) sleep(d time.Duration) bool {
+	select {
+	case <-s.ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
 }
 
 // handOver gives records to the store. It returns an error only when the service ends: else it waits
@@ -263,7 +270,11 @@ func (s *Service) handOver(records [][]byte) error {
 		}
 		rest = append(rest, f)
 	}
-	for len(rest) > 0 {
+	for round := 0; len(rest) > 0; round++ {
+		// The first time the store was found to be away; if it answers and still takes no record, there is no hurry.
+		if round > 1 && !s.sleep(replayRetry) {
+			return s.ctx.Err()
+		}
 		outcomes := make([]error, len(rest))
 		var calls sync.WaitGroup
 		for i, f := range rest {

@@ -147,10 +147,8 @@ func (s *Service) awaitStore() bool {
 			s.log.Info("the store answers again", "after", lasted.Round(time.Millisecond))
 			return true
 		}
-		select {
-		case <-s.ctx.Done():
+		if !s.sleep(wait/2 + rand.N(wait)) {
 			return false
-		case <-time.After(wait/2 + rand.N(wait)):
 		}
 	}
 	return s.ctx.Err() == nil

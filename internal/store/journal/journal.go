@@ -179,6 +179,7 @@ func (j *Journal) write(b []byte) error {
 		// The name has to be as durable as the content.
 		if err := syncDir(j.dir); err != nil {
 			j.seal()
+			j.dropEmpty()
 			return err
 		}
 	}
@@ -191,6 +192,7 @@ func (j *Journal) write(b []byte) error {
 		// else left to the checksums, and this file is not written to again.
 		_ = j.current.file.Truncate(j.current.size)
 		j.seal()
+		j.dropEmpty()
 		return err
 	}
 	j.current.size += int64(len(b))
@@ -210,6 +212,15 @@ func (j *Journal) seal() {
 	j.current.file = nil
 	j.sealed = append(j.sealed, j.current)
 	j.current = nil
+}
+
+// dropEmpty removes the file that was sealed last if it has no records, so that a disk that is full does not
+// fill with files. The caller holds mu.
+func (j *Journal) dropEmpty() {
+	last := len(j.sealed) - 1
+	if j.sealed[last].size == 0 && os.Remove(j.sealed[last].path) == nil {
+		j.sealed = j.sealed[:last]
+	}
 }
 
 // Size is the bytes that the journal holds.
@@ -285,6 +296,9 @@ func (j *Journal) Take(most int, handle func(records [][]byte) error) (unreadabl
 // read returns the records of a file, and how many bytes at its end are none.
 func (s *segment) read() (records [][]byte, unreadable int64, err error) {
 	b, err := os.ReadFile(s.path)
+	if errors.Is(err, os.ErrNotExist) { // Somebody has removed it.
+		return nil, s.size, nil
+	}
 	if err != nil {
 		return nil, 0, err
 	}

@@ -132,6 +132,42 @@ func TestJournal_segments(t *testing.T) {
 	}
 }
 
+// TestJournal_failingDisk: what cannot be written is refused, what was written before stays, and it goes on in
+// another file.
+func TestJournal_failingDisk(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, dir, 1<<20)
+	fail := func() {
+		t.Helper()
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		require.NoError(t, j.current.file.Close()) // Writing to it fails from now on.
+	}
+	require.NoError(t, j.Append(t.Context(), []byte("a")))
+	fail()
+	require.ErrorIs(t, j.Append(t.Context(), []byte("lost")), os.ErrClosed)
+	require.NoError(t, j.Append(t.Context(), []byte("b")))
+	require.Equal(t, []string{"a", "b"}, contents(t, j))
+	require.Len(t, files(t, dir), 2)
+
+	// A file without any record is not left behind.
+	j.mu.Lock()
+	j.current = &segment{path: filepath.Join(dir, "empty"+suffix)}
+	file, err := os.Create(j.current.path)
+	require.NoError(t, err)
+	require.NoError(t, file.Close())
+	j.current.file = file
+	j.mu.Unlock()
+	require.ErrorIs(t, j.Append(t.Context(), []byte("lost")), os.ErrClosed)
+	require.Len(t, files(t, dir), 2)
+
+	// Nor does it matter that somebody removes one.
+	require.NoError(t, os.Remove(files(t, dir)[0]))
+	all, unreadable := takeAll(t, j, 10)
+	require.Equal(t, []string{"b"}, all)
+	require.EqualValues(t, headerSize+1, unreadable)
+}
+
 // TestJournal_damage cuts and changes the file at every place: the records before that are there, no other
 // is made up, and what follows can be written and read.
 func TestJournal_damage(t *testing.T) {
