@@ -347,6 +347,18 @@ func TestBuffer_full(t *testing.T) {
 	}, patience, time.Millisecond)
 }
 
+// hurried is a context that says when it will end, and on a slow machine does not mind.
+type hurried struct {
+	context.Context
+	at time.Time
+}
+
+func (h hurried) Deadline() (time.Time, bool) { return h.at, true }
+
+func inHurry(t *testing.T, d time.Duration) context.Context {
+	return hurried{t.Context(), time.Now().Add(d)}
+}
+
 // TestBuffer_hurry: a caller in a hurry is answered in time, and does not make an outage of its haste.
 func TestBuffer_hurry(t *testing.T) {
 	r := storetest.StartRedis(t)
@@ -355,9 +367,7 @@ func TestBuffer_hurry(t *testing.T) {
 	b.create(t, minimal("app", "a"))
 	id := b.query(t, "app", "").FeedbackId
 	r.Pause()
-	ctx, cancel := context.WithTimeout(t.Context(), clearTimeout)
-	defer cancel()
-	f, err := b.Feedback(ctx, truth("app", id, 2), nil)
+	f, err := b.Feedback(inHurry(t, clearTimeout), truth("app", id, 2), nil)
 	require.NoError(t, err)
 	require.True(t, f.Buffered)
 	require.False(t, b.outage.known())
@@ -392,9 +402,7 @@ func TestFeedback_slowStore(t *testing.T) {
 	learn(t, b, 1, 1, false) // The server knows the script from now on.
 	id := b.query(t, "app", "").FeedbackId
 	p.Delay(time.Second)
-	ctx, cancel := context.WithTimeout(t.Context(), briefly)
-	defer cancel()
-	_, err := b.Feedback(ctx, truth("app", id, 2), nil)
+	_, err := b.Feedback(inHurry(t, briefly), truth("app", id, 2), nil)
 	requireError(t, err, codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE, "")
 	p.Delay(0)
 	var f *clipperv1.FeedbackResponse
