@@ -78,22 +78,39 @@ end
 return list
 `)
 
-// KEYS: the once identity, the index of keys, the sums of each key. ARGV: time to
-// live of the identity in milliseconds or 0; then for each key its name, the number
-// of its fields, the fields, the deltas.
+// sweepPerAdd is how many of the keys whose life ends an Add looks at. More than it adds, so that
+// what has expired does not pile up in the index.
+const sweepPerAdd = 4
+
+// KEYS: the once identity, the index of keys, the times at which to look at keys that expire, the sums
+// of each key. ARGV: time to live of the identity in milliseconds or 0, what the names of sums begin with,
+// sweepPerAdd; then for each key its name, its time to live in milliseconds or 0, the number of its
+// fields, the fields, the deltas.
 //
 // It adds in float64, as the embedded store does, and not by HINCRBYFLOAT, which
 // keeps 17 decimals only and can refuse an overflow when other fields have been
 // written already.
+//
+// Sums that expire do so by themselves; their names stay in the index until somebody looks: here, when
+// others are added to, or in listSumsScript. The time at which to look is the expiry when the key was
+// new, and is moved on then if its life has grown.
 var addScript = redis.NewScript(`
 local ttl = ARGV[1]
 if ttl ~= '0' and redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 local chunk = 1000
 local writes = {}
-local at = 2
-for k = 3, #KEYS do
-  local name, n = ARGV[at], tonumber(ARGV[at + 1])
-  local first = at + 2
+local now
+local function at_time(ms)
+  if not now then
+    local time = redis.call('TIME')
+    now = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  return now + ms
+end
+local at = 4
+for k = 4, #KEYS do
+  local name, life, n = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  local first = at + 3
   for from = 0, n - 1, chunk do
     local count = math.min(chunk, n - from)
     local start = first + from
@@ -108,9 +125,59 @@ for k = 3, #KEYS do
     writes[#writes + 1] = write
   end
   if n > 0 then writes[#writes + 1] = {'ZADD', KEYS[2], 0, name} end
+  if life == '0' then
+    writes[#writes + 1] = {'PERSIST', KEYS[k]}
+  else
+    writes[#writes + 1] = {'PEXPIRE', KEYS[k], life}
+    if n > 0 then writes[#writes + 1] = {'ZADD', KEYS[3], 'NX', at_time(life), name} end
+  end
   at = first + 2 * n
 end
 for _, write in ipairs(writes) do redis.call(unpack(write)) end
 if ttl ~= '0' then redis.call('SET', KEYS[1], '', 'PX', ttl) end
+if now then
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[3])) do
+    local left = redis.call('PTTL', ARGV[2] .. name)
+    if left >= 0 then
+      redis.call('ZADD', KEYS[3], now + left, name)
+    else
+      redis.call('ZREM', KEYS[3], name)
+      if left == -2 then redis.call('ZREM', KEYS[2], name) end
+    end
+  end
+end
 return 1
+`)
+
+// KEYS: the index, the times at which to look at keys that expire. ARGV: what the names of sums begin
+// with, first and last key in the notation of ZRANGEBYLEX, how many to look at; 'keys' for the keys alone,
+// 'all' for all fields, or 'some' and then the names of fields. It returns how many keys it looked
+// at, the last of them, and for each that there is its name, its time to live and its fields and sums; and
+// forgets those that have expired.
+var listSumsScript = redis.NewScript(`
+local keys = redis.call('ZRANGEBYLEX', KEYS[1], ARGV[2], ARGV[3], 'LIMIT', 0, ARGV[4])
+local list = {#keys, keys[#keys] or ''}
+for _, key in ipairs(keys) do
+  local name = ARGV[1] .. key
+  local left = redis.call('PTTL', name)
+  if left == -2 then
+    redis.call('ZREM', KEYS[1], key)
+    redis.call('ZREM', KEYS[2], key)
+  else
+    local sums = {}
+    if ARGV[5] == 'all' then
+      sums = redis.call('HGETALL', name)
+    elseif ARGV[5] == 'some' then
+      for i = 6, #ARGV do
+        local sum = redis.call('HGET', name, ARGV[i])
+        if sum then
+          sums[#sums + 1] = ARGV[i]
+          sums[#sums + 1] = sum
+        end
+      end
+    end
+    list[#list + 1] = {key, left, sums}
+  end
+end
+return list
 `)
