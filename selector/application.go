@@ -74,7 +74,9 @@ type application struct {
 	defaultOutputs []*clipperv1.Tensor
 	objective      time.Duration
 	lifetime       time.Duration
-	metrics        *applicationMetrics
+
+	contextLifetime time.Duration // 0 for ever
+	metrics         *applicationMetrics
 }
 
 // decode makes an application of its document.
@@ -120,6 +122,8 @@ func newApplication(a *clipperv1.Application, incarnation uint64) (*application,
 		objective:     a.LatencyObjective.AsDuration(),
 		lifetime:      a.FeedbackLifetime.AsDuration(),
 		shared:        newStateCopy(),
+
+		contextLifetime: a.ContextLifetime.AsDuration(),
 	}
 	members := make([]policy.Member, n)
 	for i, m := range a.Models {

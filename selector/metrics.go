@@ -23,7 +23,7 @@ type metrics struct {
 	duplicates *prometheus.CounterVec
 }
 
-func newMetrics(r prometheus.Registerer) (*metrics, error) {
+func newMetrics(r prometheus.Registerer, states interface{ EstimatedSize() int }) (*metrics, error) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "clipper_selector_" + name, Help: help}, labels)
 	}
@@ -39,7 +39,11 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		feedback:   counter("feedback_total", "Feedback that was counted.", "application"),
 		duplicates: counter("feedback_duplicates_total", "Feedback that had been counted before.", "application"),
 	}
+	cached := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "clipper_selector_cached_contexts", Help: "Contexts whose selection state is in memory.",
+	}, func() float64 { return float64(states.EstimatedSize()) })
 	return m, errors.Join(
+		r.Register(cached),
 		r.Register(m.queries), r.Register(m.defaults), r.Register(m.latency),
 		r.Register(m.asked), r.Register(m.feedback), r.Register(m.duplicates),
 	)

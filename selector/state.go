@@ -5,6 +5,7 @@ package selector
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,15 @@ type stateID struct {
 type learned struct {
 	observations float64
 	statistics   []float64
+	expires      time.Time // zero for what stays
+}
+
+// live returns l, or nil when it has expired.
+func (l *learned) live(now time.Time) *learned {
+	if l == nil || !l.expires.IsZero() && !now.Before(l.expires) {
+		return nil
+	}
+	return l
 }
 
 func (a *application) learned(sums map[string]float64) *learned {
@@ -48,27 +58,45 @@ type stateCopy struct {
 
 func newStateCopy() *stateCopy { return &stateCopy{first: make(chan struct{})} }
 
-// add puts in what this instance has added to the store.
-func (c *stateCopy) add(deltas []float64) {
+// add puts in what this instance has added to the store, to be kept for the given time or, when it is 0,
+// for ever.
+func (c *stateCopy) add(deltas []float64, lifetime time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before := c.current.Load()
 	if before == nil {
 		return
 	}
-	after := &learned{observations: before.observations + 1, statistics: make([]float64, len(deltas))}
-	for i, d := range deltas {
-		after.statistics[i] = before.statistics[i] + d
+	after := &learned{observations: 1, statistics: slices.Clone(deltas)}
+	now := time.Now()
+	if before.live(now) != nil {
+		after.observations += before.observations
+		for i, x := range before.statistics {
+			after.statistics[i] += x
+		}
+	}
+	if lifetime > 0 {
+		after.expires = now.Add(lifetime)
 	}
 	c.current.Store(after)
 }
 
+// forget empties the copy, and has it read again when it is next used.
+func (c *stateCopy) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if before := c.current.Load(); before != nil {
+		c.current.Store(&learned{statistics: make([]float64, len(before.statistics))})
+	}
+	c.tried.Store(0)
+}
+
 // read returns the copy of a key's sums. The first reader waits for the store until the given time; nil
-// means that it has not answered.
+// means that it has not answered, or that they have expired.
 func (s *Service) read(ctx context.Context, app *application, key string, c *stateCopy, until time.Time) *learned {
-	l := c.current.Load()
-	tried := c.tried.Load()
 	now := time.Now()
+	l := c.current.Load().live(now)
+	tried := c.tried.Load()
 	if now.UnixNano()-tried >= int64(s.cfg.StateRefresh) && c.loading.CompareAndSwap(false, true) {
 		s.load(app, key, c)
 	}
@@ -101,10 +129,10 @@ func (s *Service) load(app *application, key string, c *stateCopy) {
 	s.background.Go(func() {
 		ctx, cancel := context.WithTimeout(s.ctx, storeTimeout)
 		defer cancel()
-		sums, err := s.deps.Sums.Get(ctx, key)
+		read, err := s.readState(ctx, app, key)
 		if err == nil {
 			c.mu.Lock()
-			c.current.Store(app.learned(sums))
+			c.current.Store(read)
 			c.mu.Unlock()
 		} else if s.ctx.Err() == nil {
 			s.log.Debug("selection state cannot be read, going on with the last known", "application", app.name, "error", err)
@@ -114,6 +142,20 @@ func (s *Service) load(app *application, key string, c *stateCopy) {
 		c.loading.Store(false)
 		<-s.loads
 	})
+}
+
+// readState reads the sums of one key from the store, with their life if they may have one.
+func (s *Service) readState(ctx context.Context, app *application, key string) (*learned, error) {
+	if app.contextLifetime == 0 || key == app.sharedKey {
+		sums, err := s.deps.Sums.Get(ctx, key)
+		return app.learned(sums), err
+	}
+	group, err := s.deps.Sums.Group(ctx, key)
+	read := app.learned(group.Sums)
+	if group.TTL > 0 {
+		read.expires = time.Now().Add(group.TTL)
+	}
+	return read, err
 }
 
 // copyOf returns the local copy of a context's sums, which may be empty.
@@ -179,7 +221,11 @@ func (s *Service) learn(ctx context.Context, app *application, userContext, once
 				fields[app.losses[c.Model]] = o.Losses[i]
 			}
 		}
-		return store.Update{Key: app.stateKey(userContext), Deltas: fields}, deltas
+		u := store.Update{Key: app.stateKey(userContext), Deltas: fields}
+		if userContext != "" {
+			u.TTL = app.contextLifetime
+		}
+		return u, deltas
 	}
 	shared, sharedDeltas := update("")
 	updates, ownDeltas := []store.Update{shared}, []float64(nil)
@@ -192,35 +238,11 @@ func (s *Service) learn(ctx context.Context, app *application, userContext, once
 	if err != nil || !applied {
 		return applied, err
 	}
-	app.shared.add(sharedDeltas)
+	app.shared.add(sharedDeltas, 0)
 	if userContext != "" {
-		s.copyOf(app, userContext).add(ownDeltas)
+		s.copyOf(app, userContext).add(ownDeltas, app.contextLifetime)
 	}
 	return true, nil
-}
-
-// forget removes everything that an incarnation of an application has learned.
-func (s *Service) forget(ctx context.Context, app *application) error {
-	if err := s.deps.Sums.Delete(ctx, app.sharedKey); err != nil {
-		return err
-	}
-	const page = 1000
-	after := ""
-	for {
-		keys, err := s.deps.Sums.Keys(ctx, app.contextPrefix, after, page)
-		if err != nil {
-			return err
-		}
-		for _, key := range keys {
-			if err := s.deps.Sums.Delete(ctx, key); err != nil {
-				return err
-			}
-			after = key
-		}
-		if len(keys) < page {
-			return nil
-		}
-	}
 }
 
 // modelStatistics returns the sums of one model by statistic.

@@ -78,8 +78,8 @@ end
 return list
 `)
 
-// sweepPerAdd is how many of the keys whose life ends an Add looks at. More than it adds, so that
-// what has expired does not pile up in the index.
+// sweepPerAdd is how many of the keys whose life may have ended an Add looks at, when it makes one that
+// will expire. More than it makes, so that what has expired does not pile up in the index.
 const sweepPerAdd = 4
 
 // KEYS: the once identity, the index of keys, the times at which to look at keys that expire, the sums
@@ -92,21 +92,14 @@ const sweepPerAdd = 4
 // written already.
 //
 // Sums that expire do so by themselves; their names stay in the index until somebody looks: here, when
-// others are added to, or in listSumsScript. The time at which to look is the expiry when the key was
+// others are made, or in listSumsScript. The time at which to look is the expiry when the key was
 // new, and is moved on then if its life has grown.
 var addScript = redis.NewScript(`
 local ttl = ARGV[1]
 if ttl ~= '0' and redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 local chunk = 1000
 local writes = {}
-local now
-local function at_time(ms)
-  if not now then
-    local time = redis.call('TIME')
-    now = time[1] * 1000 + math.floor(time[2] / 1000)
-  end
-  return now + ms
-end
+local fresh = {}
 local at = 4
 for k = 4, #KEYS do
   local name, life, n = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
@@ -129,21 +122,24 @@ for k = 4, #KEYS do
     writes[#writes + 1] = {'PERSIST', KEYS[k]}
   else
     writes[#writes + 1] = {'PEXPIRE', KEYS[k], life}
-    if n > 0 then writes[#writes + 1] = {'ZADD', KEYS[3], 'NX', at_time(life), name} end
+    local left = redis.call('PTTL', KEYS[k])
+    if left == -1 or left == -2 and n > 0 then fresh[name] = life end
   end
   at = first + 2 * n
 end
 for _, write in ipairs(writes) do redis.call(unpack(write)) end
 if ttl ~= '0' then redis.call('SET', KEYS[1], '', 'PX', ttl) end
-if now then
-  for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[3])) do
-    local left = redis.call('PTTL', ARGV[2] .. name)
-    if left >= 0 then
-      redis.call('ZADD', KEYS[3], now + left, name)
-    else
-      redis.call('ZREM', KEYS[3], name)
-      if left == -2 then redis.call('ZREM', KEYS[2], name) end
-    end
+if not next(fresh) then return 1 end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for name, life in pairs(fresh) do redis.call('ZADD', KEYS[3], 'NX', now + life, name) end
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[3])) do
+  local left = redis.call('PTTL', ARGV[2] .. name)
+  if left >= 0 then
+    redis.call('ZADD', KEYS[3], now + left, name)
+  else
+    redis.call('ZREM', KEYS[3], name)
+    if left == -2 then redis.call('ZREM', KEYS[2], name) end
   end
 end
 return 1
