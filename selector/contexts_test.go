@@ -412,7 +412,7 @@ func TestContextLifetime_list(t *testing.T) {
 // TestManyContexts: with 100,000 contexts, a page and an export need memory for what they hold at a
 // time and not for all there is.
 func TestManyContexts(t *testing.T) {
-	const contexts, fields = 100_000, 30
+	const contexts, fields = 100_000, 8
 	redis, err := storeopen.Open(t.Context(), storetest.StartRedis(t).URL())
 	require.NoError(t, err)
 	defer func() { require.NoError(t, redis.Close()) }()
