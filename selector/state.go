@@ -183,20 +183,41 @@ func (s *Service) state(ctx context.Context, app *application, userContext strin
 	app.derive(userContext, own, shared, into)
 }
 
-// derive makes a context's state of its own sums and the shared ones, either of which may be nil: the
-// shared ones count as a prior of at most so many observations as the application says.
+// sums fills in a state of the sums of a context alone, as state does.
+func (s *Service) sums(ctx context.Context, app *application, userContext string, wait time.Duration, into *policy.State) {
+	own := s.read(ctx, app, app.stateKey(userContext), s.copyOf(app, userContext), time.Now().Add(wait))
+	app.derive("", own, nil, into)
+}
+
+// derive makes a context's state of its own sums and the shared ones, either of which may be nil. With n
+// observations of its own, m of others, which are the shared ones without its own, and the application's
+// prior weight w, a statistic is
+//
+//	own + min(w / m, 1) · others    for counts and sums: at most w observations more,
+//	own + w / (w + n) · others      for log weights.
+//
+// A context without observations thus begins with the shared log weights as they are, and with the shared
+// means as if they had been learned from w observations; after w of its own, both count the same.
 func (a *application) derive(userContext string, own, shared *learned, into *policy.State) {
 	into.Priors = a.panel.Priors()
 	into.Statistics = append(into.Statistics[:0], make([]float64, len(a.statistics))...)
+	n := 0.0
 	if own != nil {
 		copy(into.Statistics, own.statistics)
+		n = own.observations
 	}
-	if userContext == "" || shared == nil || a.proto.PriorWeight <= 0 || shared.observations <= 0 {
+	w := a.proto.PriorWeight
+	if userContext == "" || shared == nil || w <= 0 || shared.observations <= n {
 		return
 	}
-	scale := min(a.proto.PriorWeight/shared.observations, 1)
+	counted, decided := min(w/(shared.observations-n), 1), w/(w+n)
 	for i, x := range shared.statistics {
-		into.Statistics[i] += scale * x
+		scale := counted
+		if a.logWeights[i] {
+			scale = decided
+		}
+		// Between own and shared, also when one of the copies is older than the other.
+		into.Statistics[i] += scale * (x - into.Statistics[i])
 	}
 }
 
@@ -205,7 +226,8 @@ func (a *application) derive(userContext string, own, shared *learned, into *pol
 func (s *Service) learn(ctx context.Context, app *application, userContext, once string, o policy.Observation) (bool, error) {
 	var state policy.State
 	update := func(userContext string) (store.Update, []float64) {
-		s.state(ctx, app, userContext, s.cfg.StateWait, &state)
+		// What is added depends on what it is added to, and not on the prior, which fades.
+		s.sums(ctx, app, userContext, s.cfg.StateWait, &state)
 		deltas := make([]float64, len(app.statistics))
 		app.policy.Observe(&state, o, deltas)
 		fields := make(map[string]float64, len(deltas)+2*len(o.Choices)+1)
