@@ -12,6 +12,7 @@ import (
 
 	"github.com/clipper-serving/clipper/bench/batching"
 	"github.com/clipper-serving/clipper/bench/cache"
+	"github.com/clipper-serving/clipper/bench/contextual"
 	"github.com/clipper-serving/clipper/bench/cost"
 	"github.com/clipper-serving/clipper/bench/delay"
 	"github.com/clipper-serving/clipper/bench/edge"
@@ -34,7 +35,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr,
 		edge.Experiment, saturation.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
-		cache.Experiment, reload.Experiment, kill.Experiment, cost.Experiment)
+		cache.Experiment, reload.Experiment, kill.Experiment, cost.Experiment, contextual.Experiment)
 	stop()
 	os.Exit(code)
 }

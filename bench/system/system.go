@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -171,8 +172,9 @@ func FreeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// StartClipper runs an installation: each service in a process of its own, or all in one.
-func StartClipper(b Binaries, three bool) (_ *Clipper, err error) {
+// StartClipper runs an installation: each service in a process of its own, or all in one, which takes
+// further flags.
+func StartClipper(b Binaries, three bool, flags ...string) (_ *Clipper, err error) {
 	folder, err := os.MkdirTemp("", "clipper-bench-")
 	if err != nil {
 		return nil, err
@@ -198,7 +200,7 @@ func StartClipper(b Binaries, three bool) (_ *Clipper, err error) {
 	}
 	data := "--data-dir=" + folder
 	run := "run-dir=" + filepath.Join(folder, "run")
-	commands := [][]string{append([]string{"up", data, "--abstraction-" + run}, edge("frontend-")...)}
+	commands := [][]string{slices.Concat([]string{"up", data, "--abstraction-" + run}, edge("frontend-"), flags)}
 	if three {
 		commands = [][]string{
 			{"abstraction", data, "--" + run, "--grpc-listen=" + a[4], "--ops-listen=" + a[5]},
