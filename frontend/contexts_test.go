@@ -30,6 +30,9 @@ func (f *fakeAdmin) ResetSelectionState(ctx context.Context, r *clipperv1.ResetS
 
 // ExportSelectionState sends what handle returns, a list, and then fails if it returns an error besides.
 func (f *fakeAdmin) ExportSelectionState(r *clipperv1.ExportSelectionStateRequest, stream grpc.ServerStreamingServer[clipperv1.ExportSelectionStateResponse]) error {
+	if f.handle == nil {
+		return nil
+	}
 	states, err := f.handle(stream.Context(), r)
 	list, _ := states.([]*clipperv1.ExportSelectionStateResponse)
 	for _, s := range list {
@@ -77,15 +80,17 @@ func TestExport_stream(t *testing.T) {
 	w := call(f.adminAPI, "GET", "/v1/applications/a/export", "")
 	require.Equal(t, http.StatusOK, w.Code)
 	require.Equal(t, "application/x-ndjson", w.Header().Get("Content-Type"))
-	require.Equal(t, `{"result":{"context":"","state":{"policy":"exp4","observations":3,"models":[]}}}
-{"result":{"context":"ada","state":{"policy":"exp4","observations":0,"models":[{"model":"m","weight":1,"probability":0,"statistics":{}}]}}}
-`, w.Body.String())
+	lines := strings.SplitAfter(w.Body.String(), "\n")
+	require.Len(t, lines, 3)
+	require.JSONEq(t, `{"result":{"context":"","state":{"policy":"exp4","observations":3,"models":[]}}}`, lines[0])
+	require.JSONEq(t, `{"result":{"context":"ada","state":{"policy":"exp4","observations":0,"models":[{"model":"m","weight":1,"probability":0,"statistics":{}}]}}}`, lines[1])
+	require.Empty(t, lines[2])
 
 	// What has been sent cannot be taken back: a failure is the last line.
 	failure = apierror.New(codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE, "", "try again")
 	w = call(f.adminAPI, "GET", "/v1/applications/a/export", "")
 	require.Equal(t, http.StatusOK, w.Code)
-	lines := strings.Split(strings.TrimSpace(w.Body.String()), "\n")
+	lines = strings.Split(strings.TrimSpace(w.Body.String()), "\n")
 	require.Len(t, lines, 3)
 	require.JSONEq(t, `{"error":{"code":"UNAVAILABLE","status":503,"message":"try again","reason":"STORE_UNAVAILABLE"}}`, lines[2])
 

@@ -255,11 +255,11 @@ func (t *txn) saveLife(key string, g *group) error {
 func (t *txn) sweep() error {
 	return errors.Join(
 		t.sweepIndex(t.leases, func(key []byte) error {
-			r, err := decodeRecord(t.docs.Get(key))
-			if err != nil || !r.expired(t.now) {
-				return nil // It is gone, or was renewed, under another index entry.
+			// It may be gone, or have been renewed, under another index entry.
+			if r, err := decodeRecord(t.docs.Get(key)); err == nil && r.expired(t.now) {
+				return t.docs.Delete(key)
 			}
-			return t.docs.Delete(key)
+			return nil
 		}),
 		t.sweepIndex(t.onceIndex, func(once []byte) error {
 			if b := t.once.Get(once); b == nil || !expired(b, t.now) {
