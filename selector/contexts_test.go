@@ -376,11 +376,14 @@ func TestContextLifetime(t *testing.T) {
 			return other.read(ctx, app, app.stateKey("ann"), other.copyOf(app, "ann"), time.Now().Add(time.Second))
 		}
 		require.EqualValues(t, 1, read().observations)
+		learn(0) // Here, which the other instance does not know.
 		time.Sleep(30 * time.Minute)
-		require.Nil(t, read())
+		require.EqualValues(t, 2, read().observations, "it looks again before it forgets")
+		time.Sleep(30 * time.Minute)
+		require.Zero(t, read().observations)
 		g, err := sums.Get(ctx, app.sharedKey)
 		require.NoError(t, err)
-		require.EqualValues(t, 3, g[fieldObservations], "what all share stays for ever")
+		require.EqualValues(t, 4, g[fieldObservations], "what all share stays for ever")
 		other.Close()
 		s.Close()
 	})

@@ -58,6 +58,12 @@ type stateCopy struct {
 
 func newStateCopy() *stateCopy { return &stateCopy{first: make(chan struct{})} }
 
+// ended says whether what was read last has expired since.
+func (c *stateCopy) ended() bool {
+	l := c.current.Load()
+	return l != nil && !l.expires.IsZero() && l.live(time.Now()) == nil
+}
+
 // add puts in what this instance has added to the store, to be kept for the given time or, when it is 0,
 // for ever.
 func (c *stateCopy) add(deltas []float64, lifetime time.Duration) {
@@ -164,10 +170,16 @@ func (s *Service) copyOf(app *application, userContext string) *stateCopy {
 		return app.shared
 	}
 	id := stateID{app, userContext}
-	if c, ok := s.states.GetIfPresent(id); ok {
-		return c
+	c, ok := s.states.GetIfPresent(id)
+	switch {
+	case !ok:
+		c, _ = s.states.SetIfAbsent(id, newStateCopy())
+	case c.ended():
+		// Another instance may have learned since, and with that made its life longer: it is read as if
+		// for the first time.
+		c = newStateCopy()
+		s.states.Set(id, c)
 	}
-	c, _ := s.states.SetIfAbsent(id, newStateCopy())
 	return c
 }
 
