@@ -12,6 +12,7 @@ import (
 
 	"github.com/clipper-serving/clipper/bench/batching"
 	"github.com/clipper-serving/clipper/bench/cache"
+	"github.com/clipper-serving/clipper/bench/contextual"
 	"github.com/clipper-serving/clipper/bench/cost"
 	"github.com/clipper-serving/clipper/bench/crash"
 	"github.com/clipper-serving/clipper/bench/delay"
@@ -37,7 +38,7 @@ func main() {
 	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr,
 		edge.Experiment, saturation.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
 		cache.Experiment, reload.Experiment, kill.Experiment, cost.Experiment,
-		feedback.Experiment, crash.Experiment)
+		contextual.Experiment, feedback.Experiment, crash.Experiment)
 	stop()
 	os.Exit(code)
 }

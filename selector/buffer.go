@@ -209,7 +209,7 @@ func (b *buffer) keep(ctx context.Context, app *application, once identity, upda
 		Given: timestamppb.Now(), Expires: timestamppb.New(once.expires),
 	}
 	for _, u := range updates {
-		update := &internalv1.BufferedUpdate{Key: []byte(u.Key)}
+		update := &internalv1.BufferedUpdate{Key: []byte(u.Key), Life: durationpb.New(u.TTL)}
 		for field, delta := range u.Deltas {
 			update.Fields = append(update.Fields, field)
 			update.Deltas = append(update.Deltas, delta)
@@ -320,7 +320,7 @@ func (s *Service) handOverOne(f *internalv1.BufferedFeedback) error {
 	}
 	updates := make([]store.Update, len(f.Updates))
 	for i, u := range f.Updates {
-		updates[i] = store.Update{Key: string(u.Key), Deltas: make(map[string]float64, len(u.Fields))}
+		updates[i] = store.Update{Key: string(u.Key), Deltas: make(map[string]float64, len(u.Fields)), TTL: u.Life.AsDuration()}
 		for k, field := range u.Fields {
 			updates[i].Deltas[field] = u.Deltas[k]
 		}

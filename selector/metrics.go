@@ -27,7 +27,7 @@ type metrics struct {
 	dropped    *prometheus.CounterVec
 }
 
-func newMetrics(r prometheus.Registerer) (*metrics, error) {
+func newMetrics(r prometheus.Registerer, states interface{ EstimatedSize() int }) (*metrics, error) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "clipper_selector_" + name, Help: help}, labels)
 	}
@@ -51,7 +51,11 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		replayed: counter("feedback_replayed_total", "Feedback of the buffer that the store has got, by result.", "result"),
 		dropped:  counter("feedback_dropped_total", "Feedback of the buffer that was dropped, by reason.", "reason"),
 	}
+	cached := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "clipper_selector_cached_contexts", Help: "Contexts whose selection state is in memory.",
+	}, func() float64 { return float64(states.EstimatedSize()) })
 	return m, errors.Join(
+		r.Register(cached),
 		r.Register(m.queries), r.Register(m.defaults), r.Register(m.latency),
 		r.Register(m.asked), r.Register(m.feedback), r.Register(m.duplicates),
 		r.Register(m.outage), r.Register(m.buffered), r.Register(m.replayed), r.Register(m.dropped),

@@ -295,6 +295,25 @@ func TestBuffer_restart(t *testing.T) {
 	require.True(t, f.Duplicate)
 }
 
+// TestBuffer_life: what is handed over lives as long as what is learned at once.
+func TestBuffer_life(t *testing.T) {
+	b, back := startSwitched(t, newStore(t), t.TempDir(), 0)
+	app := minimal("app", "a", "b")
+	app.ContextLifetime = durationpb.New(time.Hour)
+	b.create(t, app)
+	learn(t, b, 1, 2, true)
+	back()
+	require.Eventually(t, b.buffer.journal.Empty, patience, time.Millisecond)
+	known, err := b.application("app")
+	require.NoError(t, err)
+	for key, lives := range map[string]bool{known.stateKey("known"): true, known.sharedKey: false} {
+		group, err := b.deps.Sums.Group(t.Context(), key)
+		require.NoError(t, err)
+		require.EqualValues(t, 1, group.Sums[fieldObservations])
+		require.Equal(t, lives, group.TTL > 0)
+	}
+}
+
 // TestBuffer_dropped: what may have been forgotten by the store, and what belongs to an application that is
 // gone, does not count.
 func TestBuffer_dropped(t *testing.T) {

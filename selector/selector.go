@@ -143,7 +143,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the selector: %w", err)
 	}
-	measurements, err := newMetrics(deps.Registerer)
+	measurements, err := newMetrics(deps.Registerer, states)
 	if err != nil {
 		return nil, fmt.Errorf("set up the selector: %w", err)
 	}

@@ -134,7 +134,9 @@ type BufferedUpdate struct {
 	// The names of the sums.
 	Fields []string `protobuf:"bytes,2,rep,name=fields,proto3" json:"fields,omitempty"`
 	// What is added to each, in the order of the names.
-	Deltas        []float64 `protobuf:"fixed64,3,rep,packed,name=deltas,proto3" json:"deltas,omitempty"`
+	Deltas []float64 `protobuf:"fixed64,3,rep,packed,name=deltas,proto3" json:"deltas,omitempty"`
+	// How long the sums are kept from the addition on; absent or zero is for ever.
+	Life          *durationpb.Duration `protobuf:"bytes,4,opt,name=life,proto3" json:"life,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -190,6 +192,13 @@ func (x *BufferedUpdate) GetDeltas() []float64 {
 	return nil
 }
 
+func (x *BufferedUpdate) GetLife() *durationpb.Duration {
+	if x != nil {
+		return x.Life
+	}
+	return nil
+}
+
 var File_clipper_internal_v1_buffered_feedback_proto protoreflect.FileDescriptor
 
 const file_clipper_internal_v1_buffered_feedback_proto_rawDesc = "" +
@@ -202,11 +211,12 @@ const file_clipper_internal_v1_buffered_feedback_proto_rawDesc = "" +
 	"\bremember\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bremember\x120\n" +
 	"\x05given\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05given\x124\n" +
 	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12=\n" +
-	"\aupdates\x18\a \x03(\v2#.clipper.internal.v1.BufferedUpdateR\aupdates\"R\n" +
+	"\aupdates\x18\a \x03(\v2#.clipper.internal.v1.BufferedUpdateR\aupdates\"\x81\x01\n" +
 	"\x0eBufferedUpdate\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x16\n" +
 	"\x06fields\x18\x02 \x03(\tR\x06fields\x12\x16\n" +
-	"\x06deltas\x18\x03 \x03(\x01R\x06deltasB\xe5\x01\n" +
+	"\x06deltas\x18\x03 \x03(\x01R\x06deltas\x12-\n" +
+	"\x04life\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04lifeB\xe5\x01\n" +
 	"\x17com.clipper.internal.v1B\x15BufferedFeedbackProtoP\x01ZEgithub.com/clipper-serving/clipper/internal/gen/internalv1;internalv1\xa2\x02\x03CIX\xaa\x02\x13Clipper.Internal.V1\xca\x02\x13Clipper\\Internal\\V1\xe2\x02\x1fClipper\\Internal\\V1\\GPBMetadata\xea\x02\x15Clipper::Internal::V1b\x06proto3"
 
 var (
@@ -233,11 +243,12 @@ var file_clipper_internal_v1_buffered_feedback_proto_depIdxs = []int32{
 	3, // 1: clipper.internal.v1.BufferedFeedback.given:type_name -> google.protobuf.Timestamp
 	3, // 2: clipper.internal.v1.BufferedFeedback.expires:type_name -> google.protobuf.Timestamp
 	1, // 3: clipper.internal.v1.BufferedFeedback.updates:type_name -> clipper.internal.v1.BufferedUpdate
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	2, // 4: clipper.internal.v1.BufferedUpdate.life:type_name -> google.protobuf.Duration
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_clipper_internal_v1_buffered_feedback_proto_init() }

@@ -166,6 +166,7 @@ type names struct {
 	changes  string // channel of the keys of documents that changed
 	sums     string // before the key of sums
 	sumIndex string // sorted set of the keys of sums
+	sumLives string // sorted set of the keys of sums that expire, by a time at which to look at them
 	once     string // before a once identity
 	run      string // the server's run whose file was rewritten
 	write    string // written to find out whether the server takes writes
@@ -180,6 +181,7 @@ func newNames(namespace string) names {
 		changes:  tag + "changes",
 		sums:     tag + "sum:",
 		sumIndex: tag + "sums",
+		sumLives: tag + "lives",
 		once:     tag + "once:",
 		run:      tag + "run",
 		write:    tag + "write",

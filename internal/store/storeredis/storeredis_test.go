@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -332,13 +333,74 @@ func TestPrefixRange(t *testing.T) {
 	}
 }
 
+// TestExpired: the names of what has expired do not pile up, whether somebody adds or lists; and a life
+// survives a restart.
+func TestExpired(t *testing.T) {
+	server := storetest.StartRedis(t, storetest.WithAppendOnly())
+	db := openURL(t, server.URL())
+	ctx := t.Context()
+	one := map[string]float64{"n": 1}
+	add := func(key string, life time.Duration) {
+		t.Helper()
+		_, err := db.Sums().Add(ctx, "", 0, store.Update{Key: key, Deltas: one, TTL: life})
+		require.NoError(t, err)
+	}
+	names := func() (index, lives []string) {
+		index, err := db.redis.ZRange(ctx, db.names.sumIndex, 0, -1).Result()
+		require.NoError(t, err)
+		lives, err = db.redis.ZRange(ctx, db.names.sumLives, 0, -1).Result()
+		require.NoError(t, err)
+		slices.Sort(lives)
+		return index, lives
+	}
+	gone := func(keys int64) func() bool {
+		return func() bool {
+			n, err := db.redis.Exists(ctx, db.names.sums+"a", db.names.sums+"b", db.names.sums+"c").Result()
+			require.NoError(t, err)
+			return n == keys
+		}
+	}
+	for _, key := range []string{"a", "b", "c", "grown", "kept"} {
+		add(key, time.Millisecond)
+	}
+	add("grown", time.Hour)
+	add("kept", 0)
+	require.Eventually(t, gone(0), 20*time.Second, time.Millisecond)
+	add("d", time.Hour)
+	add("e", time.Hour)
+	index, lives := names()
+	require.Equal(t, []string{"d", "e", "grown", "kept"}, index)
+	require.Equal(t, []string{"d", "e", "grown"}, lives)
+
+	add("a", 2*time.Millisecond)
+	add("b", 2*time.Millisecond)
+	require.Eventually(t, gone(0), 20*time.Second, time.Millisecond)
+	page, err := db.Sums().Keys(ctx, "", "", 1)
+	require.NoError(t, err)
+	require.Equal(t, []string{"d"}, page)
+	index, lives = names()
+	require.NotContains(t, index, "a")
+	require.NotContains(t, lives, "b")
+
+	server.Kill()
+	server.Restart()
+	answers(t, db)
+	g, err := db.Sums().Group(ctx, "grown")
+	require.NoError(t, err)
+	require.Positive(t, g.TTL)
+	require.LessOrEqual(t, g.TTL, time.Hour)
+}
+
 // BenchmarkAdd is feedback as the selector learns from it: a once identity, the
 // sums of a context and those of the application.
 func BenchmarkAdd(b *testing.B) {
-	for _, durable := range []bool{false, true} {
-		b.Run(fmt.Sprintf("durable=%v", durable), func(b *testing.B) {
+	for _, c := range []struct {
+		durable bool
+		life    time.Duration
+	}{{false, 0}, {true, 0}, {false, time.Hour}} {
+		b.Run(fmt.Sprintf("durable=%v,life=%v", c.durable, c.life), func(b *testing.B) {
 			var options []storetest.RedisOption
-			if durable {
+			if c.durable {
 				options = append(options, storetest.WithAppendOnly())
 			}
 			db := openURL(b, storetest.StartRedis(b, options...).URL())
@@ -350,7 +412,7 @@ func BenchmarkAdd(b *testing.B) {
 					i := n.Add(1)
 					_, err := db.Sums().Add(b.Context(), fmt.Sprintf("%016x", rand.Uint64()), time.Hour,
 						store.Update{Key: "app", Deltas: map[string]float64{"n": 1, "a": 0.5, "b": 0.25}},
-						store.Update{Key: fmt.Sprintf("app/%d", i%10_000), Deltas: map[string]float64{"n": 1, "a": 0.5, "b": 0.25}})
+						store.Update{Key: fmt.Sprintf("app/%d", i%10_000), Deltas: map[string]float64{"n": 1, "a": 0.5, "b": 0.25}, TTL: c.life})
 					if err != nil {
 						b.Error(err)
 						return

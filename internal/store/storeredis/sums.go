@@ -5,6 +5,7 @@ package storeredis
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -70,7 +71,7 @@ func (n names) runs(adds []*add) []*run {
 			if fields > 0 && fields+a.fields() > maxFields {
 				break
 			}
-			packed := make([]byte, 0, 8*len(a.updates)+12*a.fields())
+			packed := make([]byte, 0, 16*len(a.updates)+12*a.fields())
 			for _, u := range a.updates {
 				g := groups[u.Key]
 				if g == nil {
@@ -79,6 +80,7 @@ func (n names) runs(adds []*add) []*run {
 					groups[u.Key] = g
 				}
 				packed = binary.LittleEndian.AppendUint32(packed, g.number)
+				packed = binary.LittleEndian.AppendUint64(packed, math.Float64bits(float64(milliseconds(u.TTL))))
 				packed = binary.LittleEndian.AppendUint32(packed, uint32(len(u.Deltas)))
 				for field, delta := range u.Deltas {
 					i := g.numbers[field]
@@ -97,11 +99,11 @@ func (n names) runs(adds []*add) []*run {
 		}
 		r := &run{
 			adds: adds[:taken],
-			keys: make([]string, 0, 1+len(keys)+taken),
-			args: make([]any, 0, 1+2*len(keys)+fields+2*taken),
+			keys: make([]string, 0, 2+len(keys)+taken),
+			args: make([]any, 0, 3+2*len(keys)+fields+2*taken),
 		}
-		r.keys = append(r.keys, n.sumIndex)
-		r.args = append(r.args, len(keys))
+		r.keys = append(r.keys, n.sumIndex, n.sumLives)
+		r.args = append(r.args, len(keys), n.sums, sweepPerAdd)
 		for _, key := range keys {
 			r.keys = append(r.keys, n.sums+key)
 			r.args = append(r.args, key, len(groups[key].fields))
@@ -225,8 +227,14 @@ func (s sums) Get(ctx context.Context, key string) (map[string]float64, error) {
 	if err != nil {
 		return nil, fmt.Errorf("get sums %q: %w", key, unavailable(ctx, err))
 	}
+	return parse(key, fields)
+}
+
+// parse reads the digits of sums.
+func parse(key string, fields map[string]string) (map[string]float64, error) {
 	sums := make(map[string]float64, len(fields))
 	for field, digits := range fields {
+		var err error
 		if sums[field], err = strconv.ParseFloat(digits, 64); err != nil {
 			return nil, fmt.Errorf("get sums %q: field %q: %w", key, field, err)
 		}
@@ -234,7 +242,58 @@ func (s sums) Get(ctx context.Context, key string) (map[string]float64, error) {
 	return sums, nil
 }
 
+func (s sums) Group(ctx context.Context, key string) (store.Group, error) {
+	if err := store.CheckKey(key); err != nil {
+		return store.Group{}, fmt.Errorf("get sums: %w", err)
+	}
+	var fields *redis.MapStringStringCmd
+	var left *redis.DurationCmd
+	// A transaction, so that both are from one moment.
+	_, err := s.db.redis.TxPipelined(ctx, func(tx redis.Pipeliner) error {
+		fields = tx.HGetAll(ctx, s.db.names.sums+key)
+		left = tx.PTTL(ctx, s.db.names.sums+key)
+		return nil
+	})
+	if err != nil {
+		return store.Group{}, fmt.Errorf("get sums %q: %w", key, unavailable(ctx, err))
+	}
+	sums, err := parse(key, fields.Val())
+	if err != nil {
+		return store.Group{}, err
+	}
+	return store.Group{Key: key, Sums: sums, TTL: timeToLive(left.Val())}, nil
+}
+
+// timeToLive reads the answer of PTTL about what there is: negative for what stays, else whole
+// milliseconds, of which less than one may be left.
+func timeToLive(pttl time.Duration) time.Duration {
+	if pttl < 0 {
+		return 0
+	}
+	return max(pttl, 1)
+}
+
 func (s sums) Keys(ctx context.Context, prefix, after string, limit int) ([]string, error) {
+	groups, err := s.list(ctx, prefix, after, limit, "keys")
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	for _, g := range groups {
+		keys = append(keys, g.Key)
+	}
+	return keys, nil
+}
+
+func (s sums) List(ctx context.Context, prefix, after string, limit int, fields ...string) ([]store.Group, error) {
+	if len(fields) == 0 {
+		return s.list(ctx, prefix, after, limit, "all")
+	}
+	return s.list(ctx, prefix, after, limit, "some", fields...)
+}
+
+// list runs the script until the limit is reached: keys that have expired make a run return less.
+func (s sums) list(ctx context.Context, prefix, after string, limit int, mode string, fields ...string) ([]store.Group, error) {
 	if err := store.CheckLimit(limit); err != nil {
 		return nil, fmt.Errorf("list sums: %w", err)
 	}
@@ -242,26 +301,89 @@ func (s sums) Keys(ctx context.Context, prefix, after string, limit int) ([]stri
 	if after >= prefix {
 		first = "(" + after
 	}
-	keys, err := s.db.redis.ZRangeArgs(ctx, redis.ZRangeArgs{
-		Key: s.db.names.sumIndex, ByLex: true, Start: first, Stop: last, Count: int64(limit),
-	}).Result()
-	if err != nil {
-		return nil, fmt.Errorf("list sums %q: %w", prefix, unavailable(ctx, err))
+	var groups []store.Group
+	for len(groups) < limit {
+		want := limit - len(groups)
+		args := []any{s.db.names.sums, first, last, want, mode}
+		for _, field := range fields {
+			args = append(args, field)
+		}
+		reply, err := listSumsScript.Run(ctx, s.db.redis, []string{s.db.names.sumIndex, s.db.names.sumLives}, args...).Slice()
+		if err != nil {
+			return nil, fmt.Errorf("list sums %q: %w", prefix, unavailable(ctx, err))
+		}
+		seen, lastSeen, page, err := parsePage(reply)
+		if err != nil {
+			return nil, fmt.Errorf("list sums %q: %w", prefix, err)
+		}
+		groups = append(groups, page...)
+		if seen < int64(want) {
+			break
+		}
+		first = "(" + lastSeen
 	}
-	return keys, nil
+	return groups, nil
 }
 
-func (s sums) Delete(ctx context.Context, key string) error {
-	if err := store.CheckKey(key); err != nil {
+// parsePage reads the answer of listSumsScript.
+func parsePage(reply []any) (seen int64, last string, groups []store.Group, err error) {
+	wrong := errors.New("the reply is not as it should be")
+	if len(reply) < 2 {
+		return 0, "", nil, wrong
+	}
+	seen, okSeen := reply[0].(int64)
+	last, okLast := reply[1].(string)
+	if !okSeen || !okLast {
+		return 0, "", nil, wrong
+	}
+	for _, item := range reply[2:] {
+		parts, _ := item.([]any)
+		if len(parts) != 3 {
+			return 0, "", nil, wrong
+		}
+		key, okKey := parts[0].(string)
+		pttl, okTTL := parts[1].(int64)
+		digits, okSums := parts[2].([]any)
+		if !okKey || !okTTL || !okSums || len(digits)%2 != 0 {
+			return 0, "", nil, wrong
+		}
+		fields := make(map[string]string, len(digits)/2)
+		for i := 0; i < len(digits); i += 2 {
+			field, okField := digits[i].(string)
+			value, okValue := digits[i+1].(string)
+			if !okField || !okValue {
+				return 0, "", nil, wrong
+			}
+			fields[field] = value
+		}
+		sums, err := parse(key, fields)
+		if err != nil {
+			return 0, "", nil, err
+		}
+		groups = append(groups, store.Group{Key: key, Sums: sums, TTL: timeToLive(time.Duration(pttl) * time.Millisecond)})
+	}
+	return seen, last, groups, nil
+}
+
+func (s sums) Delete(ctx context.Context, keys ...string) error {
+	if err := store.CheckKeys(keys); err != nil {
 		return fmt.Errorf("delete sums: %w", err)
 	}
+	if len(keys) == 0 {
+		return nil
+	}
+	names, members := make([]string, len(keys)), make([]any, len(keys))
+	for i, key := range keys {
+		names[i], members[i] = s.db.names.sums+key, key
+	}
 	_, err := s.db.redis.TxPipelined(ctx, func(tx redis.Pipeliner) error {
-		tx.Del(ctx, s.db.names.sums+key)
-		tx.ZRem(ctx, s.db.names.sumIndex, key)
+		tx.Del(ctx, names...)
+		tx.ZRem(ctx, s.db.names.sumIndex, members...)
+		tx.ZRem(ctx, s.db.names.sumLives, members...)
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("delete sums %q: %w", key, unavailable(ctx, err))
+		return fmt.Errorf("delete sums: %w", unavailable(ctx, err))
 	}
 	return nil
 }
