@@ -12,10 +12,13 @@ import (
 
 	"github.com/clipper-serving/clipper/bench/batching"
 	"github.com/clipper-serving/clipper/bench/cache"
+	"github.com/clipper-serving/clipper/bench/contextual"
 	"github.com/clipper-serving/clipper/bench/cost"
+	"github.com/clipper-serving/clipper/bench/crash"
 	"github.com/clipper-serving/clipper/bench/delay"
 	"github.com/clipper-serving/clipper/bench/edge"
 	"github.com/clipper-serving/clipper/bench/experiment"
+	"github.com/clipper-serving/clipper/bench/feedback"
 	"github.com/clipper-serving/clipper/bench/kill"
 	"github.com/clipper-serving/clipper/bench/overload"
 	"github.com/clipper-serving/clipper/bench/policies"
@@ -36,7 +39,7 @@ func main() {
 	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr,
 		edge.Experiment, saturation.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
 		cache.Experiment, reload.Experiment, kill.Experiment, cost.Experiment,
-		policies.Experiment)
+		contextual.Experiment, feedback.Experiment, crash.Experiment, policies.Experiment)
 	stop()
 	os.Exit(code)
 }

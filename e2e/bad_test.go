@@ -311,17 +311,30 @@ func testBadQueries(t *testing.T, s *system) {
 
 // testBadFeedback gives feedback that cannot be taken.
 func testBadFeedback(t *testing.T, s *system) {
-	const app, other, brief = "bad-feedback", "bad-feedback-other", "bad-feedback-brief"
+	const app, other, brief, changed, emptied = "bad-feedback", "bad-feedback-other", "bad-feedback-brief", "bad-feedback-changed", "bad-feedback-emptied"
 	s.deploy(t, app, nil)
-	for _, name := range []string{app, other, brief} {
+	s.deploy(t, other, nil)
+	for _, name := range []string{app, other, brief, changed, emptied} {
 		a := application(name, "", app)
 		if name == brief {
 			a.FeedbackLifetime = durationpb.New(time.Second)
 		}
 		s.create(t, a)
 	}
+	// What has been learned before must stay as it is.
+	require.False(t, s.learn(t, app, s.ask(t, app, 1, 0), 1).Duplicate)
+	before := s.stateBytes(t, app)
 	id := s.ask(t, app, 1, 0).FeedbackId
 	foreign := s.ask(t, other, 1, 0).FeedbackId
+	// A reset, and a model that is replaced, after the answer.
+	ofChanged, ofEmptied := s.ask(t, changed, 1, 0).FeedbackId, s.ask(t, emptied, 1, 0).FeedbackId
+	update := &clipperv1.UpdateApplicationRequest{Application: &clipperv1.Application{Name: changed, Policy: &clipperv1.Policy{Name: "static"}}, ResetState: true}
+	_, err := s.applications.UpdateApplication(t.Context(), update)
+	require.NoError(t, err)
+	update = &clipperv1.UpdateApplicationRequest{Application: &clipperv1.Application{Name: emptied, Models: []*clipperv1.ApplicationModel{{Model: other}}}}
+	_, err = s.applications.UpdateApplication(t.Context(), update)
+	require.NoError(t, err)
+	s.awaitFrontend(t, emptied, other)
 	forged := id[:len(id)/2] + string(id[len(id)/2]^1) + id[len(id)/2+1:]
 	path := func(name string) string { return s.queryURL + "/v1/applications/" + name + "/feedback" }
 	body := func(format string, args ...any) rest { return rest{url: path(app), body: fmt.Sprintf(format, args...)} }
@@ -384,6 +397,45 @@ func testBadFeedback(t *testing.T, s *system) {
 			reason: clipperv1.ErrorReason_ERROR_REASON_TRUTH_INVALID, field: "reward",
 		},
 		{
+			name: "reward below its range", code: invalid, http: badRequest,
+			grpc:   feedback(func(r *clipperv1.FeedbackRequest) { r.Observation = &clipperv1.FeedbackRequest_Reward{Reward: -0.1} }),
+			rest:   body(`{"feedback_id": %q, "reward": -0.1}`, id),
+			reason: clipperv1.ErrorReason_ERROR_REASON_TRUTH_INVALID, field: "reward",
+		},
+		{
+			name: "reward that is not a number", code: invalid,
+			grpc: feedback(func(r *clipperv1.FeedbackRequest) {
+				r.Observation = &clipperv1.FeedbackRequest_Reward{Reward: math.NaN()}
+			}),
+			reason: clipperv1.ErrorReason_ERROR_REASON_TRUTH_INVALID, field: "reward",
+		},
+		{
+			name: "reward of the wrong kind", http: badRequest, rest: body(`{"feedback_id": %q, "reward": "good"}`, id),
+			reason: clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, field: "reward",
+		},
+		{
+			name: "truth that JSON does not know", http: badRequest, rest: body(`{"feedback_id": %q, "truth": NaN}`, id),
+			reason: clipperv1.ErrorReason_ERROR_REASON_MALFORMED_JSON, field: "truth",
+		},
+		{
+			name: "label that its type cannot hold", code: invalid, http: badRequest,
+			grpc:   feedback(func(r *clipperv1.FeedbackRequest) { r.Observation = truth(1e300) }),
+			rest:   body(`{"feedback_id": %q, "truth": 1e300}`, id),
+			reason: clipperv1.ErrorReason_ERROR_REASON_TRUTH_INVALID, field: "truth",
+		},
+		{
+			name: "after a reset", code: codes.FailedPrecondition, http: badRequest,
+			grpc:   feedback(func(r *clipperv1.FeedbackRequest) { r.Application, r.FeedbackId = changed, ofChanged }),
+			rest:   rest{url: path(changed), body: fmt.Sprintf(`{"feedback_id": %q, "truth": 1}`, ofChanged)},
+			reason: clipperv1.ErrorReason_ERROR_REASON_FEEDBACK_ID_EXPIRED, field: "feedback_id",
+		},
+		{
+			name: "of a model that is gone", code: codes.FailedPrecondition, http: badRequest,
+			grpc:   feedback(func(r *clipperv1.FeedbackRequest) { r.Application, r.FeedbackId = emptied, ofEmptied }),
+			rest:   rest{url: path(emptied), body: fmt.Sprintf(`{"feedback_id": %q, "truth": 1}`, ofEmptied)},
+			reason: clipperv1.ErrorReason_ERROR_REASON_FEEDBACK_ID_EXPIRED, field: "feedback_id",
+		},
+		{
 			name: "reward for an input", code: invalid, http: badRequest,
 			grpc: feedback(func(r *clipperv1.FeedbackRequest) {
 				r.FeedbackId, r.Inputs, r.Observation = "", input(1, 0), &clipperv1.FeedbackRequest_Reward{Reward: 1}
@@ -429,7 +481,11 @@ func testBadFeedback(t *testing.T, s *system) {
 			reason: clipperv1.ErrorReason_ERROR_REASON_MISSING_FIELD, field: "items",
 		},
 	})
-	require.Zero(t, s.state(t, app, "").Observations, "what was refused has taught nothing")
+	require.Equal(t, before, s.stateBytes(t, app), "what was refused has taught nothing")
+	for _, name := range []string{other, changed, emptied} {
+		require.Zero(t, s.state(t, name, "").Observations, "what was refused has taught nothing")
+	}
+	require.False(t, s.learn(t, app, &clipperv1.QueryResponse{FeedbackId: id}, 1).Duplicate, "the feedback_id is as good as before")
 
 	t.Run("expired", func(t *testing.T) {
 		id := s.ask(t, brief, 1, 0).FeedbackId
@@ -447,6 +503,25 @@ func testBadFeedback(t *testing.T, s *system) {
 		}})
 		s.awaitObservations(t, brief, "", 1)
 	})
+}
+
+// stateBytes returns what an application has learned, encoded.
+func (s *system) stateBytes(t *testing.T, app string) []byte {
+	t.Helper()
+	state, err := proto.MarshalOptions{Deterministic: true}.Marshal(s.state(t, app, ""))
+	require.NoError(t, err)
+	return state
+}
+
+// awaitFrontend waits until an application asks a model.
+func (s *system) awaitFrontend(t *testing.T, app, model string) {
+	t.Helper()
+	require.EventuallyWithT(t, func(c *assertCollect) {
+		r, err := s.queries.Query(t.Context(), &clipperv1.QueryRequest{Application: app, Inputs: input(1, 0)})
+		require.NoError(c, err)
+		require.Len(c, r.Predictions, 1)
+		require.Equal(c, model, r.Predictions[0].Model)
+	}, patience, poll)
 }
 
 // testBadAdministration administers what does not exist, exists already or makes no sense.

@@ -78,6 +78,7 @@ func TestSystem(t *testing.T) {
 		{"answers", testAnswers},
 		{"feedback", testFeedback},
 		{"contexts", testContexts},
+		{"learned state", testLearnedState},
 		{"policies", testPolicies},
 		{"bandits", testBandits},
 		{"policy change", testPolicyChange},

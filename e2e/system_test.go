@@ -52,6 +52,7 @@ type system struct {
 	running  map[service]*process
 	logs     []*process // All that ever ran.
 	runDir   string     // Where the containers' sockets are.
+	redis    *storetest.Redis
 
 	queryURL, adminURL   string
 	queryConn, adminConn *grpc.ClientConn
@@ -84,11 +85,14 @@ func install(t *testing.T, f form, b backend) *system {
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 
 	state := []string{"--data-dir=" + dir, "--log-level=info"}
+	var server *storetest.Redis
 	if b == redis {
 		// Acknowledged is durable only if Redis is told so.
-		state = append(state, "--store="+storetest.StartRedis(t, storetest.WithAppendOnly()).URL())
+		server = storetest.StartRedis(t, storetest.WithAppendOnly())
+		state = append(state, "--store="+server.URL())
 	}
 	s := &system{
+		redis:    server,
 		settings: map[service][]string{},
 		ops:      map[service]string{},
 		grpc:     map[service]string{},

@@ -24,11 +24,16 @@ func forward[Req, Res any](ctx context.Context, service string, call func(contex
 		ctx = metadata.NewOutgoingContext(ctx, md)
 	}
 	res, err := call(ctx, req)
+	return res, unreachable(service, err)
+}
+
+// unreachable makes an error that is from the connection, not from the service, one that callers
+// understand.
+func unreachable(service string, err error) error {
 	if status.Code(err) == codes.Unavailable && apierror.Reason(err) == clipperv1.ErrorReason_ERROR_REASON_UNSPECIFIED {
-		// From the connection, not from the service.
-		return nil, apierror.New(codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_UNAVAILABLE, "", "the %s cannot be reached now: try again", service)
+		return apierror.New(codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_UNAVAILABLE, "", "the %s cannot be reached now: try again", service)
 	}
-	return res, err
+	return err
 }
 
 // What people call the services behind the frontend.

@@ -77,6 +77,8 @@ func (s *Service) learn(ctx context.Context, app *application, req *clipperv1.Fe
 			app.metrics.rejected.Inc()
 		case response.GetDuplicate():
 			app.metrics.duplicate.Inc()
+		case response.GetBuffered():
+			app.metrics.buffered.Inc()
 		default:
 			app.metrics.counted.Inc()
 		}

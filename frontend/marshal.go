@@ -48,8 +48,11 @@ func (marshaler) Marshal(v any) ([]byte, error) {
 	case proto.Message:
 		return appendMessage(nil, v)
 	}
-	return nil, fmt.Errorf("write %T as JSON: not a message", v)
+	return appendChunk(nil, v)
 }
+
+// StreamContentType is the type of a stream: one JSON object on each line.
+func (marshaler) StreamContentType(any) string { return "application/x-ndjson" }
 
 func (marshaler) Unmarshal(data []byte, v any) error {
 	_, err := decodeBody(data, v)

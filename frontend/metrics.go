@@ -36,7 +36,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}, []string{"application", "reason"}),
 		feedback: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "clipper_frontend_feedback_total",
-			Help: "Feedback to an application by outcome: counted, duplicate or refused.",
+			Help: "Feedback to an application by outcome: counted, duplicate, buffered or refused.",
 		}, []string{"application", "outcome"}),
 	}
 	for _, c := range []prometheus.Collector{m.queries, m.duration, m.defaults, m.feedback} {
@@ -58,10 +58,10 @@ func (m *metrics) forget(application string) {
 
 // applicationMetrics holds the series of one application.
 type applicationMetrics struct {
-	answered, defaulted, refused prometheus.Counter
-	duration                     prometheus.Observer
-	reasons                      []prometheus.Counter // By DefaultReason.
-	counted, duplicate, rejected prometheus.Counter
+	answered, defaulted, refused           prometheus.Counter
+	duration                               prometheus.Observer
+	reasons                                []prometheus.Counter // By DefaultReason.
+	counted, duplicate, buffered, rejected prometheus.Counter
 }
 
 func (m *metrics) of(application string) applicationMetrics {
@@ -73,6 +73,7 @@ func (m *metrics) of(application string) applicationMetrics {
 		reasons:   make([]prometheus.Counter, len(reasonNames)),
 		counted:   m.feedback.WithLabelValues(application, "counted"),
 		duplicate: m.feedback.WithLabelValues(application, "duplicate"),
+		buffered:  m.feedback.WithLabelValues(application, "buffered"),
 		rejected:  m.feedback.WithLabelValues(application, "refused"),
 	}
 	for reason, name := range reasonNames {

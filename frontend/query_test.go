@@ -607,7 +607,7 @@ func TestFeedback(t *testing.T) {
 	f := start(t, selector)
 	w := call(f.query, "POST", "/v1/applications/digits/feedback", `{"feedback_id":"tok","truth":7}`)
 	require.Equal(t, http.StatusOK, w.Code, w.Body)
-	require.JSONEq(t, `{"duplicate":false,"losses":[{"model":"svm","loss":0}]}`, w.Body.String())
+	require.JSONEq(t, `{"duplicate":false,"losses":[{"model":"svm","loss":0}],"buffered":false}`, w.Body.String())
 	require.Empty(t, cmp.Diff(&clipperv1.FeedbackRequest{
 		Application: "digits", FeedbackId: "tok",
 		Observation: &clipperv1.FeedbackRequest_Truth{Truth: structpb.NewNumberValue(7)},

@@ -68,6 +68,7 @@ type application struct {
 	refs   []*internalv1.ModelReference
 	// Names of the sums, [model][statistic] as in the state, and for each model.
 	statistics     []string
+	logWeights     []bool // which of the statistics are
 	counts, losses []string
 
 	sharedKey     string // of its shared sums
@@ -77,7 +78,9 @@ type application struct {
 	defaultOutputs []*clipperv1.Tensor
 	objective      time.Duration
 	lifetime       time.Duration
-	metrics        *applicationMetrics
+
+	contextLifetime time.Duration // 0 for ever
+	metrics         *applicationMetrics
 }
 
 // decode makes an application of its document.
@@ -128,6 +131,8 @@ func newApplication(a *clipperv1.Application, incarnation uint64) (*application,
 		objective:     a.LatencyObjective.AsDuration(),
 		lifetime:      a.FeedbackLifetime.AsDuration(),
 		shared:        newStateCopy(),
+
+		contextLifetime: a.ContextLifetime.AsDuration(),
 	}
 	members := make([]policy.Member, n)
 	for i, m := range a.Models {
@@ -138,6 +143,7 @@ func newApplication(a *clipperv1.Application, incarnation uint64) (*application,
 		app.refs = append(app.refs, &internalv1.ModelReference{Model: m.Model, Version: m.Version})
 		for _, statistic := range chosen.Statistics() {
 			app.statistics = append(app.statistics, statistic+"/"+key)
+			app.logWeights = append(app.logWeights, statistic == policy.LogWeight)
 		}
 		app.counts = append(app.counts, statisticCount+"/"+key)
 		app.losses = append(app.losses, statisticLoss+"/"+key)

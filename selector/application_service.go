@@ -18,7 +18,6 @@ import (
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
 	"github.com/clipper-serving/clipper/internal/store"
-	"github.com/clipper-serving/clipper/selector/policy"
 )
 
 const (
@@ -198,30 +197,13 @@ func (a applicationService) GetSelectionState(ctx context.Context, r *clipperv1.
 	if err != nil {
 		return nil, s.storeError(ctx, "read selection state", err)
 	}
-	own := app.learned(sums)
-	shared := own
+	all := sums
 	if r.Context != "" {
-		all, err := s.deps.Sums.Get(ctx, app.sharedKey)
-		if err != nil {
+		if all, err = s.deps.Sums.Get(ctx, app.sharedKey); err != nil {
 			return nil, s.storeError(ctx, "read selection state", err)
 		}
-		shared = app.learned(all)
 	}
-	var state policy.State
-	app.derive(r.Context, own, shared, &state)
-	weights, probabilities := make([]float64, len(app.keys)), make([]float64, len(app.keys))
-	app.policy.Shares(&state, weights)
-	app.policy.Probabilities(&state, probabilities)
-	response := &clipperv1.GetSelectionStateResponse{Policy: app.proto.Policy.Name, Observations: own.observations}
-	for i, key := range app.keys {
-		if app.proto.Models[i].Shadow {
-			probabilities[i] = 1 // Shadow models are always asked.
-		}
-		response.Models = append(response.Models, &clipperv1.ModelSelectionState{
-			Model: key, Weight: weights[i], Probability: min(probabilities[i], 1), Statistics: app.modelStatistics(i, &state, sums),
-		})
-	}
-	return response, nil
+	return app.describe(r.Context, sums, app.learned(all)), nil
 }
 
 // fresh returns an application as it is in the store now; field is what named it.

@@ -78,6 +78,9 @@ func TestCreateApplication_invalid(t *testing.T) {
 	}{
 		{"name", none, codes.InvalidArgument, func(a *clipperv1.Application) { a.Name = "" }},
 		{"name", bad, codes.InvalidArgument, func(a *clipperv1.Application) { a.Name = "-a" }},
+		{"context_lifetime", bad, codes.InvalidArgument, func(a *clipperv1.Application) { a.ContextLifetime = durationpb.New(59 * time.Second) }},
+		{"context_lifetime", bad, codes.InvalidArgument, func(a *clipperv1.Application) { a.ContextLifetime = durationpb.New(-time.Hour) }},
+		{"context_lifetime", bad, codes.InvalidArgument, func(a *clipperv1.Application) { a.ContextLifetime = durationpb.New(100_000 * time.Hour) }},
 		{"name", bad, codes.InvalidArgument, func(a *clipperv1.Application) { a.Name = "a/b" }},
 		{"name", bad, codes.InvalidArgument, func(a *clipperv1.Application) { a.Name = strings.Repeat("a", 64) }},
 		{"name", clipperv1.ErrorReason_ERROR_REASON_APPLICATION_EXISTS, codes.AlreadyExists, func(a *clipperv1.Application) { a.Name = "taken" }},

@@ -52,15 +52,18 @@ func (s *Service) Feedback(ctx context.Context, f *clipperv1.FeedbackRequest, in
 	if len(response.Losses) == 0 {
 		return response, nil // No model answered then: there is nothing to learn.
 	}
-	applied, err := s.learn(ctx, app, l.context, l.once, policy.Observation{Choices: l.choices, Losses: l.losses, Features: l.features})
+	done, err := s.learn(ctx, app, l.context, l.once, policy.Observation{Choices: l.choices, Losses: l.losses, Features: l.features})
 	if err != nil {
 		return nil, s.storeError(ctx, "learn", err)
 	}
-	response.Duplicate = !applied
-	if applied {
+	switch done {
+	case counted:
 		app.metrics.feedback.Inc()
-	} else {
+	case repeated:
+		response.Duplicate = true
 		app.metrics.duplicates.Inc()
+	case buffered: // It is measured when the store has it.
+		response.Buffered = true
 	}
 	return response, nil
 }
@@ -68,7 +71,7 @@ func (s *Service) Feedback(ctx context.Context, f *clipperv1.FeedbackRequest, in
 // lesson is what a feedback teaches, and to whom.
 type lesson struct {
 	context  string
-	once     string
+	once     identity
 	choices  []policy.Choice
 	losses   []float64
 	features []float64
@@ -105,7 +108,9 @@ func (s *Service) byToken(app *application, f *clipperv1.FeedbackRequest) (lesso
 	if err != nil {
 		return lesson{}, err
 	}
-	l := lesson{context: claims.Context, once: "token/" + string(claims.ID[:]), features: claims.Features}
+	l := lesson{context: claims.Context, features: claims.Features, once: identity{
+		name: "token/" + string(claims.ID[:]), remember: app.lifetime, expires: claims.Issued.Add(app.lifetime),
+	}}
 	said, known := false, false
 	for _, m := range claims.Models {
 		x := loss(m)
@@ -115,6 +120,10 @@ func (s *Service) byToken(app *application, f *clipperv1.FeedbackRequest) (lesso
 		if i, ok := app.models[m.Model]; ok {
 			l.add(policy.Choice{Model: i, Propensity: m.Propensity, Shadow: m.Shadow}, x)
 		}
+	}
+	if len(l.choices) == 0 {
+		return lesson{}, apierror.New(codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_FEEDBACK_ID_EXPIRED, "feedback_id",
+			"feedback_id: none of the models that were asked then is in the application any more; give feedback for newer answers")
 	}
 	if _, ok := f.Observation.(*clipperv1.FeedbackRequest_Truth); ok && said && !known {
 		return lesson{}, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_TRUTH_INVALID, "truth",
@@ -198,9 +207,13 @@ func (s *Service) byInput(ctx context.Context, app *application, f *clipperv1.Fe
 		return lesson{}, errNoPrediction()
 	}
 	s.readPredictions(app, w, predictions)
-	l := lesson{context: f.Context, features: app.features(in, nil)}
+	// Nothing tells when it was sent first, so it is remembered for as long again as it may be buffered.
+	l := lesson{
+		context: f.Context, features: app.features(in, nil),
+		once: identity{remember: 2 * app.lifetime, expires: time.Now().Add(app.lifetime)},
+	}
 	if f.Id != "" {
-		l.once = fmt.Sprintf("input/%s/%x/%q/%s", app.name, app.incarnation, f.Context, f.Id)
+		l.once.name = fmt.Sprintf("input/%s/%x/%q/%s", app.name, app.incarnation, f.Context, f.Id)
 	}
 	known := false
 	for i, c := range w.choices {

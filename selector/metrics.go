@@ -21,9 +21,13 @@ type metrics struct {
 	asked      *prometheus.CounterVec
 	feedback   *prometheus.CounterVec
 	duplicates *prometheus.CounterVec
+	outage     prometheus.Gauge
+	buffered   prometheus.Counter
+	replayed   *prometheus.CounterVec
+	dropped    *prometheus.CounterVec
 }
 
-func newMetrics(r prometheus.Registerer) (*metrics, error) {
+func newMetrics(r prometheus.Registerer, states interface{ EstimatedSize() int }) (*metrics, error) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "clipper_selector_" + name, Help: help}, labels)
 	}
@@ -38,10 +42,23 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		asked:      counter("models_asked_total", "Queries that asked a model.", "application", "model"),
 		feedback:   counter("feedback_total", "Feedback that was counted.", "application"),
 		duplicates: counter("feedback_duplicates_total", "Feedback that had been counted before.", "application"),
+		outage: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "clipper_selector_store_outage", Help: "1 while the store does not answer, else 0.",
+		}),
+		buffered: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "clipper_selector_feedback_buffered_total", Help: "Feedback that was put into the feedback buffer.",
+		}),
+		replayed: counter("feedback_replayed_total", "Feedback of the buffer that the store has got, by result.", "result"),
+		dropped:  counter("feedback_dropped_total", "Feedback of the buffer that was dropped, by reason.", "reason"),
 	}
+	cached := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "clipper_selector_cached_contexts", Help: "Contexts whose selection state is in memory.",
+	}, func() float64 { return float64(states.EstimatedSize()) })
 	return m, errors.Join(
+		r.Register(cached),
 		r.Register(m.queries), r.Register(m.defaults), r.Register(m.latency),
 		r.Register(m.asked), r.Register(m.feedback), r.Register(m.duplicates),
+		r.Register(m.outage), r.Register(m.buffered), r.Register(m.replayed), r.Register(m.dropped),
 	)
 }
 

@@ -28,8 +28,10 @@ import (
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/config"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
 	"github.com/clipper-serving/clipper/internal/store"
+	"github.com/clipper-serving/clipper/internal/store/journal"
 	"github.com/clipper-serving/clipper/internal/tensor"
 	"github.com/clipper-serving/clipper/selector/token"
 )
@@ -55,6 +57,14 @@ type Config struct {
 	// AnswerMargin is how long before the deadline an answer is made, so that it leaves in time. It is
 	// never more than a tenth of the query's time.
 	AnswerMargin time.Duration `name:"answer-margin" default:"1ms" help:"Time before a query's deadline at which its answer is made of what has arrived."`
+	// FeedbackWait is how long feedback waits for the store. It is never more than three quarters of the
+	// caller's time.
+	FeedbackWait time.Duration `name:"feedback-wait" default:"2s" help:"Longest time that feedback waits for the store; after that it is buffered, or refused."`
+	// FeedbackBuffer is the folder of the feedback that the store has still to get; empty means that
+	// feedback is refused while the store is away.
+	FeedbackBuffer string `name:"feedback-buffer" placeholder:"DIR" help:"Directory where feedback is kept while the store cannot be reached, one for each selector. Default: such feedback is refused."`
+	// FeedbackBufferSize bounds its files.
+	FeedbackBufferSize config.Bytes `name:"feedback-buffer-size" default:"256MiB" help:"Largest size of the feedback buffer (B, KiB, MiB, GiB)."`
 }
 
 // Deps is what the service needs.
@@ -97,6 +107,8 @@ type Service struct {
 	random  *rand.Rand
 	scratch sync.Pool
 	sealer  atomic.Pointer[token.Sealer]
+	outage  *outage
+	buffer  *buffer // nil when feedback is not buffered
 
 	ctx        context.Context // ends with Close
 	stop       context.CancelFunc
@@ -119,15 +131,19 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		StateRefresh:   cmp.Or(cfg.StateRefresh, time.Second),
 		StateWait:      cmp.Or(cfg.StateWait, 5*time.Millisecond),
 		AnswerMargin:   cmp.Or(cfg.AnswerMargin, time.Millisecond),
+
+		FeedbackWait:       cmp.Or(cfg.FeedbackWait, 2*time.Second),
+		FeedbackBuffer:     cfg.FeedbackBuffer,
+		FeedbackBufferSize: cmp.Or(cfg.FeedbackBufferSize, 256*config.MiB),
 	}
-	if cfg.CachedContexts < 0 || cfg.StateRefresh < 0 || cfg.StateWait < 0 || cfg.AnswerMargin < 0 {
-		return nil, errors.New("set up the selector: cached-contexts, state-refresh, state-wait and answer-margin must not be negative")
+	if cfg.CachedContexts < 0 || cfg.StateRefresh < 0 || cfg.StateWait < 0 || cfg.AnswerMargin < 0 || cfg.FeedbackWait < 0 {
+		return nil, errors.New("set up the selector: cached-contexts, state-refresh, state-wait, answer-margin and feedback-wait must not be negative")
 	}
 	states, err := otter.New(&otter.Options[stateID, *stateCopy]{MaximumSize: cfg.CachedContexts})
 	if err != nil {
 		return nil, fmt.Errorf("set up the selector: %w", err)
 	}
-	measurements, err := newMetrics(deps.Registerer)
+	measurements, err := newMetrics(deps.Registerer, states)
 	if err != nil {
 		return nil, fmt.Errorf("set up the selector: %w", err)
 	}
@@ -140,11 +156,16 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		random:  rand.New(globalSource{}),
 		scratch: sync.Pool{New: func() any { return new(scratch) }},
 		loads:   make(chan struct{}, 64),
+		outage:  newOutage(),
+	}
+	if err := s.openBuffer(); err != nil {
+		return nil, fmt.Errorf("set up the selector: %w", err)
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.apps = store.Follow(deps.Documents, documents, s.decode, store.FollowConfig{Log: deps.Logger})
 	s.background.Go(s.findKey)
 	s.background.Go(s.forgetDeleted)
+	s.background.Go(s.heal)
 	return s, nil
 }
 
@@ -154,6 +175,7 @@ func (s *Service) Close() {
 	s.apps.Close()
 	s.background.Wait()
 	s.states.StopAllGoroutines()
+	s.closeBuffer()
 }
 
 // Register adds the administration of applications, and what frontends need to know of them, to a
@@ -261,6 +283,8 @@ func (s *Service) storeError(ctx context.Context, doing string, err error) error
 	switch {
 	case ctx.Err() != nil:
 		return apierror.From(ctx.Err())
+	case errors.Is(err, journal.ErrFull):
+		return apierror.New(codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE, "", "the store cannot be reached now and the feedback buffer is full; try again later")
 	case errors.Is(err, store.ErrUnavailable):
 		return apierror.New(codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE, "", "the store cannot be reached now; try again")
 	}

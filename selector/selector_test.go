@@ -451,13 +451,20 @@ func TestFeedback_context(t *testing.T) {
 	require.Equal(t, 20.0, ann.Observations)
 	require.Equal(t, 20.0, shared.Observations)
 	require.Zero(t, bob.Observations)
-	require.Greater(t, weight(ann, "a"), weight(shared, "a"))
-	require.Greater(t, weight(bob, "a"), 0.5, "a new context begins with the prior")
-	require.Less(t, weight(bob, "a"), weight(shared, "a"), "which is of limited weight")
-	require.InDelta(t, shared.Models[0].Statistics["log_weight"]/4, bob.Models[0].Statistics["log_weight"], 1e-9)
+	require.Greater(t, weight(shared, "a"), 0.9)
+	require.Equal(t, weight(shared, "a"), weight(ann, "a"), "nothing that ann said counts twice")
+	require.Equal(t, weight(shared, "a"), weight(bob, "a"), "a new context begins as the shared state is")
+	for i := range 20 {
+		b.teach(t, "app", "bob", 2)
+		want := 5 / (5 + float64(i+1))
+		got := b.state(t, "app", "bob").Models[0].Statistics["log_weight"]
+		own := -0.1 * float64(i+1) // eta · (1 − the mean of 1 and 0), 0.2 · 0.5.
+		require.InDelta(t, own+want*ann.Models[0].Statistics["log_weight"], got, 1e-9, "the prior fades")
+	}
+	require.Less(t, weight(b.state(t, "app", "bob"), "a"), 0.5)
 
 	b.update(t, &clipperv1.Application{Name: "app", PriorWeight: -1})
-	require.Equal(t, 0.5, weight(b.state(t, "app", "bob"), "a"), "no prior at all")
+	require.Equal(t, 0.5, weight(b.state(t, "app", "carl"), "a"), "no prior at all")
 }
 
 func (b *bench) update(t testing.TB, app *clipperv1.Application) *clipperv1.Application {

@@ -5,6 +5,7 @@ package selector
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,15 @@ type stateID struct {
 type learned struct {
 	observations float64
 	statistics   []float64
+	expires      time.Time // zero for what stays
+}
+
+// live returns l, or nil when it has expired.
+func (l *learned) live(now time.Time) *learned {
+	if l == nil || !l.expires.IsZero() && !now.Before(l.expires) {
+		return nil
+	}
+	return l
 }
 
 func (a *application) learned(sums map[string]float64) *learned {
@@ -48,29 +58,56 @@ type stateCopy struct {
 
 func newStateCopy() *stateCopy { return &stateCopy{first: make(chan struct{})} }
 
-// add puts in what this instance has added to the store.
-func (c *stateCopy) add(deltas []float64) {
+// ended says whether what was read last has expired since.
+func (c *stateCopy) ended() bool {
+	l := c.current.Load()
+	return l != nil && !l.expires.IsZero() && l.live(time.Now()) == nil
+}
+
+// add puts in what this instance has added to the store, to be kept for the given time or, when it is 0,
+// for ever.
+func (c *stateCopy) add(deltas []float64, lifetime time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before := c.current.Load()
 	if before == nil {
 		return
 	}
-	after := &learned{observations: before.observations + 1, statistics: make([]float64, len(deltas))}
-	for i, d := range deltas {
-		after.statistics[i] = before.statistics[i] + d
+	after := &learned{observations: 1, statistics: slices.Clone(deltas)}
+	now := time.Now()
+	if before.live(now) != nil {
+		after.observations += before.observations
+		for i, x := range before.statistics {
+			after.statistics[i] += x
+		}
+	}
+	if lifetime > 0 {
+		after.expires = now.Add(lifetime)
 	}
 	c.current.Store(after)
 }
 
+// forget empties the copy, and has it read again when it is next used.
+func (c *stateCopy) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if before := c.current.Load(); before != nil {
+		c.current.Store(&learned{statistics: make([]float64, len(before.statistics))})
+	}
+	c.tried.Store(0)
+}
+
 // read returns the copy of a key's sums. The first reader waits for the store until the given time; nil
-// means that it has not answered.
+// means that it has not answered, or that they have expired.
 func (s *Service) read(ctx context.Context, app *application, key string, c *stateCopy, until time.Time) *learned {
-	l := c.current.Load()
-	tried := c.tried.Load()
 	now := time.Now()
+	l := c.current.Load().live(now)
+	tried := c.tried.Load()
 	if now.UnixNano()-tried >= int64(s.cfg.StateRefresh) && c.loading.CompareAndSwap(false, true) {
 		s.load(app, key, c)
+	}
+	if l == nil && s.outage.known() {
+		return s.buffer.learned(app, key) // Nobody waits for a store that is away.
 	}
 	if l != nil || tried != 0 {
 		return l // After a failure nobody waits; the next try is due after the refresh time.
@@ -101,12 +138,13 @@ func (s *Service) load(app *application, key string, c *stateCopy) {
 	s.background.Go(func() {
 		ctx, cancel := context.WithTimeout(s.ctx, storeTimeout)
 		defer cancel()
-		sums, err := s.deps.Sums.Get(ctx, key)
+		read, err := s.readState(ctx, app, key)
 		if err == nil {
 			c.mu.Lock()
-			c.current.Store(app.learned(sums))
+			c.current.Store(read)
 			c.mu.Unlock()
 		} else if s.ctx.Err() == nil {
+			s.missed(storeTimeout, err)
 			s.log.Debug("selection state cannot be read, going on with the last known", "application", app.name, "error", err)
 		}
 		c.tried.Store(time.Now().UnixNano())
@@ -116,16 +154,44 @@ func (s *Service) load(app *application, key string, c *stateCopy) {
 	})
 }
 
+// readState reads the sums of one key from the store, with their life if they may have one.
+func (s *Service) readState(ctx context.Context, app *application, key string) (*learned, error) {
+	if app.contextLifetime == 0 || key == app.sharedKey {
+		sums, err := s.deps.Sums.Get(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		s.buffer.addTo(key, sums)
+		return app.learned(sums), nil
+	}
+	group, err := s.deps.Sums.Group(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	s.buffer.addTo(key, group.Sums)
+	read := app.learned(group.Sums)
+	if group.TTL > 0 {
+		read.expires = time.Now().Add(group.TTL)
+	}
+	return read, nil
+}
+
 // copyOf returns the local copy of a context's sums, which may be empty.
 func (s *Service) copyOf(app *application, userContext string) *stateCopy {
 	if userContext == "" {
 		return app.shared
 	}
 	id := stateID{app, userContext}
-	if c, ok := s.states.GetIfPresent(id); ok {
-		return c
+	c, ok := s.states.GetIfPresent(id)
+	switch {
+	case !ok:
+		c, _ = s.states.SetIfAbsent(id, newStateCopy())
+	case c.ended():
+		// Another instance may have learned since, and with that made its life longer: it is read as if
+		// for the first time.
+		c = newStateCopy()
+		s.states.Set(id, c)
 	}
-	c, _ := s.states.SetIfAbsent(id, newStateCopy())
 	return c
 }
 
@@ -141,29 +207,51 @@ func (s *Service) state(ctx context.Context, app *application, userContext strin
 	app.derive(userContext, own, shared, into)
 }
 
-// derive makes a context's state of its own sums and the shared ones, either of which may be nil: the
-// shared ones count as a prior of at most so many observations as the application says.
+// sums fills in a state of the sums of a context alone, as state does.
+func (s *Service) sums(ctx context.Context, app *application, userContext string, wait time.Duration, into *policy.State) {
+	own := s.read(ctx, app, app.stateKey(userContext), s.copyOf(app, userContext), time.Now().Add(wait))
+	app.derive("", own, nil, into)
+}
+
+// derive makes a context's state of its own sums and the shared ones, either of which may be nil. With n
+// observations of its own, m of others, which are the shared ones without its own, and the application's
+// prior weight w, a statistic is
+//
+//	own + min(w / m, 1) · others    for counts and sums: at most w observations more,
+//	own + w / (w + n) · others      for log weights.
+//
+// A context without observations thus begins with the shared log weights as they are, and with the shared
+// means as if they had been learned from w observations; after w of its own, both count the same.
 func (a *application) derive(userContext string, own, shared *learned, into *policy.State) {
 	into.Priors = a.panel.Priors()
 	into.Statistics = append(into.Statistics[:0], make([]float64, len(a.statistics))...)
+	n := 0.0
 	if own != nil {
 		copy(into.Statistics, own.statistics)
+		n = own.observations
 	}
-	if userContext == "" || shared == nil || a.proto.PriorWeight <= 0 || shared.observations <= 0 {
+	w := a.proto.PriorWeight
+	if userContext == "" || shared == nil || w <= 0 || shared.observations <= n {
 		return
 	}
-	scale := min(a.proto.PriorWeight/shared.observations, 1)
+	counted, decided := min(w/(shared.observations-n), 1), w/(w+n)
 	for i, x := range shared.statistics {
-		into.Statistics[i] += scale * x
+		scale := counted
+		if a.logWeights[i] {
+			scale = decided
+		}
+		// Between own and shared, also when one of the copies is older than the other.
+		into.Statistics[i] += scale * (x - into.Statistics[i])
 	}
 }
 
 // learn adds an observation to the state of a context and to the shared one, in one step. once is as in
-// [store.Sums]. It reports whether the observation counted.
-func (s *Service) learn(ctx context.Context, app *application, userContext, once string, o policy.Observation) (bool, error) {
+// [lesson]. It reports whether the observation counted, or will.
+func (s *Service) learn(ctx context.Context, app *application, userContext string, once identity, o policy.Observation) (outcome, error) {
 	var state policy.State
 	update := func(userContext string) (store.Update, []float64) {
-		s.state(ctx, app, userContext, s.cfg.StateWait, &state)
+		// What is added depends on what it is added to, and not on the prior, which fades.
+		s.sums(ctx, app, userContext, s.cfg.StateWait, &state)
 		deltas := make([]float64, len(app.statistics))
 		app.policy.Observe(&state, o, deltas)
 		fields := make(map[string]float64, len(deltas)+2*len(o.Choices)+1)
@@ -176,10 +264,16 @@ func (s *Service) learn(ctx context.Context, app *application, userContext, once
 		for i, c := range o.Choices {
 			if o.Losses[i] >= 0 {
 				fields[app.counts[c.Model]] = 1
-				fields[app.losses[c.Model]] = o.Losses[i]
+				if o.Losses[i] > 0 { // What is not there counts as 0.
+					fields[app.losses[c.Model]] = o.Losses[i]
+				}
 			}
 		}
-		return store.Update{Key: app.stateKey(userContext), Deltas: fields}, deltas
+		u := store.Update{Key: app.stateKey(userContext), Deltas: fields}
+		if userContext != "" {
+			u.TTL = app.contextLifetime
+		}
+		return u, deltas
 	}
 	shared, sharedDeltas := update("")
 	updates, ownDeltas := []store.Update{shared}, []float64(nil)
@@ -188,39 +282,15 @@ func (s *Service) learn(ctx context.Context, app *application, userContext, once
 		own, ownDeltas = update(userContext)
 		updates = append(updates, own)
 	}
-	applied, err := s.deps.Sums.Add(ctx, once, app.lifetime, updates...)
-	if err != nil || !applied {
-		return applied, err
+	done, err := s.store(ctx, app, once, updates)
+	if err != nil || done == repeated {
+		return done, err
 	}
-	app.shared.add(sharedDeltas)
+	app.shared.add(sharedDeltas, 0)
 	if userContext != "" {
-		s.copyOf(app, userContext).add(ownDeltas)
+		s.copyOf(app, userContext).add(ownDeltas, app.contextLifetime)
 	}
-	return true, nil
-}
-
-// forget removes everything that an incarnation of an application has learned.
-func (s *Service) forget(ctx context.Context, app *application) error {
-	if err := s.deps.Sums.Delete(ctx, app.sharedKey); err != nil {
-		return err
-	}
-	const page = 1000
-	after := ""
-	for {
-		keys, err := s.deps.Sums.Keys(ctx, app.contextPrefix, after, page)
-		if err != nil {
-			return err
-		}
-		for _, key := range keys {
-			if err := s.deps.Sums.Delete(ctx, key); err != nil {
-				return err
-			}
-			after = key
-		}
-		if len(keys) < page {
-			return nil
-		}
-	}
+	return done, nil
 }
 
 // modelStatistics returns the sums of one model by statistic.

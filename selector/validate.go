@@ -41,6 +41,9 @@ const (
 	maxLifetime      = 30 * 24 * time.Hour
 	defaultLifetime  = time.Hour
 	defaultPrior     = 10
+
+	minContextLifetime = time.Minute
+	maxContextLifetime = 10 * 365 * 24 * time.Hour
 )
 
 func invalid(field, format string, args ...any) error {
@@ -119,6 +122,9 @@ func completePlain(app *clipperv1.Application) error {
 	if math.IsNaN(app.PriorWeight) || math.IsInf(app.PriorWeight, 0) {
 		return invalid("prior_weight", "it is %v, want a finite number", app.PriorWeight)
 	}
+	if err := checkContextLifetime(app.ContextLifetime); err != nil {
+		return err
+	}
 	if err := completeDuration("latency_objective", &app.LatencyObjective, minObjective, maxObjective, defaultObjective); err != nil {
 		return err
 	}
@@ -131,6 +137,14 @@ func completeDuration(field string, d **durationpb.Duration, least, most, otherw
 	}
 	if v := (*d).AsDuration(); !(*d).IsValid() || v < least || v > most {
 		return invalid(field, "it is %v, want %v to %v", v, least, most)
+	}
+	return nil
+}
+
+func checkContextLifetime(d *durationpb.Duration) error {
+	v := d.AsDuration()
+	if d != nil && (!d.IsValid() || v != 0 && (v < minContextLifetime || v > maxContextLifetime)) {
+		return invalid("context_lifetime", "it is %v, want %v to %v, or 0 for ever", v, minContextLifetime, maxContextLifetime)
 	}
 	return nil
 }

@@ -103,7 +103,13 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer, experime
 	}
 	code := 0
 	for _, e := range experiments {
-		if err := runOne(ctx, e, *asJSON, *plotFile, stdout, stderr); err != nil {
+		err := runOne(ctx, e, *asJSON, *plotFile, stdout, stderr)
+		var skip *SkipError
+		if errors.As(err, &skip) {
+			_, _ = fmt.Fprintf(stderr, "bench: %s: %v\n", e.Name, skip)
+			continue
+		}
+		if err != nil {
 			_, _ = fmt.Fprintf(stderr, "bench: %s: %v\n", e.Name, err)
 			code = 1
 		}

@@ -25,6 +25,8 @@ type Plot struct {
 	Series []Series
 	// LogY makes the vertical axis logarithmic. Bars then begin at 1, and no value may be below.
 	LogY bool
+	// LegendBottom moves the legend away from what is high.
+	LegendBottom bool
 }
 
 // Series are the bars of one colour, or a line.
@@ -49,7 +51,7 @@ var colors = []color.Color{
 func (p *Plot) Save(file string) error {
 	canvas := plot.New()
 	canvas.Title.Text, canvas.X.Label.Text, canvas.Y.Label.Text = p.Title, p.X, p.Y
-	canvas.Legend.Top = true
+	canvas.Legend.Top = !p.LegendBottom
 	if p.LogY {
 		canvas.Y.Scale, canvas.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	} else {

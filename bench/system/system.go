@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -157,6 +158,8 @@ type Clipper struct {
 	QueryHTTP, QueryGRPC string
 	// Processes are the processes that are Clipper, without containers.
 	Processes []*Process
+	binary    string
+	commands  [][]string // of the processes
 	admin     *grpc.ClientConn
 	folder    string
 }
@@ -171,13 +174,14 @@ func FreeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// StartClipper runs an installation: each service in a process of its own, or all in one.
-func StartClipper(b Binaries, three bool) (_ *Clipper, err error) {
+// StartClipper runs an installation: each service in a process of its own, or all in one. Further flags are
+// those of the one process, "--name=value"; of three, each gets what it knows.
+func StartClipper(b Binaries, three bool, flags ...string) (_ *Clipper, err error) {
 	folder, err := os.MkdirTemp("", "clipper-bench-")
 	if err != nil {
 		return nil, err
 	}
-	c := &Clipper{folder: folder}
+	c := &Clipper{folder: folder, binary: b.Clipper}
 	defer func() {
 		if err != nil {
 			c.Stop()
@@ -198,23 +202,64 @@ func StartClipper(b Binaries, three bool) (_ *Clipper, err error) {
 	}
 	data := "--data-dir=" + folder
 	run := "run-dir=" + filepath.Join(folder, "run")
-	commands := [][]string{append([]string{"up", data, "--abstraction-" + run}, edge("frontend-")...)}
+	c.commands = [][]string{append([]string{"up", data, "--abstraction-" + run}, edge("frontend-")...)}
 	if three {
-		commands = [][]string{
+		c.commands = [][]string{
 			{"abstraction", data, "--" + run, "--grpc-listen=" + a[4], "--ops-listen=" + a[5]},
 			{"selector", data, "--grpc-listen=" + a[6], "--ops-listen=" + a[7], "--abstraction=" + a[4]},
 			append([]string{"frontend", "--selector=" + a[6], "--abstraction=" + a[4]}, edge("")...),
 		}
 	}
-	for _, args := range commands {
-		p, err := Start(nil, b.Clipper, append(args, "--log-level=warn")...)
-		if err != nil {
+	for i := range c.commands {
+		c.commands[i] = append(c.commands[i], flagsOf(c.commands[i][0], flags)...)
+		c.Processes = append(c.Processes, nil)
+		if err := c.Restart(i); err != nil {
 			return nil, err
 		}
-		c.Processes = append(c.Processes, p)
 	}
 	c.admin, err = grpc.NewClient(a[3], grpc.WithTransportCredentials(insecure.NewCredentials()))
 	return c, err
+}
+
+// flagsOf returns those of the flags of `clipper up` that a command has, as it calls them. Those that are of no
+// service are of the services that have a store.
+func flagsOf(command string, flags []string) []string {
+	if command == "up" {
+		return flags
+	}
+	var own []string
+	for _, flag := range flags {
+		service, rest, _ := strings.Cut(strings.TrimPrefix(flag, "--"), "-")
+		switch service {
+		case command:
+			own = append(own, "--"+rest)
+		case "frontend", "selector", "abstraction":
+		default:
+			if command != "frontend" {
+				own = append(own, flag)
+			}
+		}
+	}
+	return own
+}
+
+// Restart starts a process again that has ended, by its place in Processes: in the form of three processes
+// the abstraction is the first, the selector the second and the frontend the third.
+func (c *Clipper) Restart(i int) error {
+	p, err := Start(nil, c.binary, append(slices.Clone(c.commands[i]), "--log-level=warn")...)
+	if err == nil {
+		c.Processes[i] = p
+	}
+	return err
+}
+
+// State returns what an application has learned.
+func (c *Clipper) State(ctx context.Context, application string) (*clipperv1.GetSelectionStateResponse, error) {
+	state, err := clipperv1.NewApplicationServiceClient(c.admin).GetSelectionState(ctx, &clipperv1.GetSelectionStateRequest{Application: application})
+	if err != nil {
+		return nil, fmt.Errorf("read selection state: %w", err)
+	}
+	return state, nil
 }
 
 // Serve deploys a container that is started by a command, waits until it is ready, and creates an
@@ -284,8 +329,10 @@ func (c *Clipper) Stop() {
 	if c.admin != nil {
 		_ = c.admin.Close()
 	}
-	for i := len(c.Processes) - 1; i >= 0; i-- {
-		c.Processes[i].Stop()
+	for _, p := range slices.Backward(c.Processes) {
+		if p != nil {
+			p.Stop()
+		}
 	}
 	_ = os.RemoveAll(c.folder)
 }

@@ -25,6 +25,10 @@ type appCommands struct {
 	Update appUpdate `cmd:"" help:"Change what is given of an application."`
 	Delete appDelete `cmd:"" help:"Delete an application and what it has learned."`
 	State  appState  `cmd:"" help:"Show what an application has learned of its models."`
+
+	Contexts appContexts `cmd:"" help:"List the users, sessions or devices that an application has learned of."`
+	Export   appExport   `cmd:"" help:"Write everything that an application has learned, as JSON lines."`
+	Reset    appReset    `cmd:"" help:"Forget what an application has learned."`
 }
 
 type appCreate struct {
@@ -280,11 +284,25 @@ func (c *client) showApplication(a *clipperv1.Application, title string) error {
 	if a.GetFeedbackLifetime() != nil {
 		t.add("feedback", "within "+duration(a.GetFeedbackLifetime().AsDuration()))
 	}
+	if life := a.GetContextLifetime(); life.AsDuration() > 0 {
+		t.add("contexts", "kept for "+duration(life.AsDuration())+" after the last feedback")
+	}
+	if a.GetPriorWeight() != 0 {
+		t.add("prior", prior(a.GetPriorWeight()))
+	}
 	if a.GetCreateTime() != nil {
 		t.add("created", a.GetCreateTime().AsTime().Format(time.RFC3339))
 		t.add("updated", a.GetUpdateTime().AsTime().Format(time.RFC3339))
 	}
 	return t.write(c.Stdout, false)
+}
+
+// prior says what a context begins with.
+func prior(weight float64) string {
+	if weight < 0 {
+		return "none: a context begins from nothing"
+	}
+	return number(weight) + " observations of the shared state"
 }
 
 type appDelete struct {

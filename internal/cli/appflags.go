@@ -40,6 +40,8 @@ type appFlags struct {
 	Confidence  *float64           `placeholder:"X" help:"An answer of less confidence, in [0, 1], is replaced by the default."`
 	Refuse      *bool              `name:"refuse-overload" negatable:"" help:"Refuse a query that no model can answer in time for overload, and say when to try again, rather than give the default."`
 	Lifetime    *time.Duration     `name:"feedback-lifetime" placeholder:"DURATION" help:"How long feedback to an answer is accepted. Default: 1h."`
+	Prior       *float64           `name:"prior-weight" placeholder:"N" help:"How much the shared state counts for a context, as a number of observations; less than 0: not at all. Default: 10."`
+	Contexts    *time.Duration     `name:"context-lifetime" placeholder:"DURATION" help:"How long a context is kept after its last feedback; 0 is for ever, the default."`
 
 	text []byte // The content of File, once it is read.
 }
@@ -60,6 +62,12 @@ func (f *appFlags) change(c *client, app *clipperv1.Application) (mask []string,
 	}
 	if f.Lifetime != nil {
 		app.FeedbackLifetime, changed["feedback_lifetime"] = durationpb.New(*f.Lifetime), true
+	}
+	if f.Contexts != nil {
+		app.ContextLifetime, changed["context_lifetime"] = durationpb.New(*f.Contexts), true
+	}
+	if f.Prior != nil {
+		app.PriorWeight, changed["prior_weight"] = *f.Prior, true
 	}
 	if f.Confidence != nil {
 		app.ConfidenceThreshold, changed["confidence_threshold"] = *f.Confidence, true

@@ -74,6 +74,7 @@ var hints = map[clipperv1.ErrorReason]string{
 	clipperv1.ErrorReason_ERROR_REASON_MODEL_NOT_FOUND:       "`clipper model list` shows those that exist",
 	clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND:     "`clipper model list` shows those that exist",
 	clipperv1.ErrorReason_ERROR_REASON_VERSION_EXISTS:        "versions are immutable: choose another --version",
+	clipperv1.ErrorReason_ERROR_REASON_CONTEXT_NOT_FOUND:     "`clipper app contexts` shows those that exist",
 	clipperv1.ErrorReason_ERROR_REASON_CONFLICT:              "someone else changed it: look and try again",
 }
 

@@ -355,5 +355,8 @@ func (s *server) Feedback(_ context.Context, req *clipperv1.FeedbackRequest) (*c
 	if req.GetFeedbackId() == "again" {
 		return &clipperv1.FeedbackResponse{Duplicate: true}, nil
 	}
+	if req.GetFeedbackId() == "outage" {
+		return &clipperv1.FeedbackResponse{Buffered: true, Losses: []*clipperv1.ModelLoss{{Model: "svm"}}}, nil
+	}
 	return &clipperv1.FeedbackResponse{Losses: []*clipperv1.ModelLoss{{Model: "svm"}, {Model: "forest", Loss: 1}}}, nil
 }

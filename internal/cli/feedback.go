@@ -71,7 +71,11 @@ func (f *feedbackCmd) Run(c *client) error {
 		_, err := fmt.Fprintln(c.Stdout, "It was counted before; nothing has changed.")
 		return err
 	}
-	if _, err := fmt.Fprintln(c.Stdout, "Counted."); err != nil || len(response.GetLosses()) == 0 {
+	said := "Counted."
+	if response.GetBuffered() {
+		said = "Kept: it counts as soon as the selector's store can be reached, if it has not been counted before."
+	}
+	if _, err := fmt.Fprintln(c.Stdout, said); err != nil || len(response.GetLosses()) == 0 {
 		return err
 	}
 	c.blankLine()

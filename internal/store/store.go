@@ -119,6 +119,22 @@ type Update struct {
 
 	// Deltas is what to add, by field. A field that does not exist counts as zero.
 	Deltas map[string]float64
+
+	// TTL is how long the key's sums are kept from this Add on, at least a
+	// millisecond, unless a later Add says otherwise; zero is for ever. Sums that have
+	// expired are gone: the next Add begins at nothing. A repetition that changes no
+	// sum changes no life either.
+	TTL time.Duration
+}
+
+// Group is the sums of one key.
+type Group struct {
+	Key  string
+	Sums map[string]float64
+
+	// TTL is zero for sums that stay. For others it is the life they had left when they
+	// were read, and always positive.
+	TTL time.Duration
 }
 
 // Sums stores groups of named float64 sums by key. It is safe for concurrent
@@ -144,13 +160,20 @@ type Sums interface {
 	// belong to the caller and are from one moment.
 	Get(ctx context.Context, key string) (map[string]float64, error)
 
+	// Group returns what Get does, and the life that the sums have left.
+	Group(ctx context.Context, key string) (Group, error)
+
 	// Keys returns, in order, at most limit of the keys that begin with prefix and
 	// come after the given key, which need not exist. Fewer than limit means that
 	// there are no more. Keys added or deleted between two pages may be missed.
 	Keys(ctx context.Context, prefix, after string, limit int) ([]string, error)
 
-	// Delete removes the sums of the key, if there are any.
-	Delete(ctx context.Context, key string) error
+	// List returns the groups of the keys that Keys would return, each from one moment;
+	// of their sums the named fields, or with no name all.
+	List(ctx context.Context, prefix, after string, limit int, fields ...string) ([]Group, error)
+
+	// Delete removes the sums of the keys, if there are any, in one step.
+	Delete(ctx context.Context, keys ...string) error
 }
 
 // CheckKey returns [ErrInvalid] for a key that is empty or longer than [MaxKey].
@@ -161,6 +184,16 @@ func CheckKey(key string) error {
 	}
 	if len(key) > MaxKey {
 		return fmt.Errorf("%w: key of %d bytes, want at most %d", ErrInvalid, len(key), MaxKey)
+	}
+	return nil
+}
+
+// CheckKeys returns [ErrInvalid] if [CheckKey] does for one of the keys.
+func CheckKeys(keys []string) error {
+	for _, key := range keys {
+		if err := CheckKey(key); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -199,6 +232,11 @@ func CheckAdd(once string, ttl time.Duration, updates []Update) error {
 	for i, u := range updates {
 		if err := CheckKey(u.Key); err != nil {
 			return err
+		}
+		if u.TTL != 0 {
+			if err := CheckTTL(u.TTL); err != nil {
+				return err
+			}
 		}
 		// Updates are few, so looking at each pair beats building a set.
 		for _, other := range updates[:i] {

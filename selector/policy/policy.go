@@ -29,6 +29,11 @@ const (
 	MaxFeatures = 64
 )
 
+// LogWeight is the name of a statistic that is the logarithm of a weight. Other statistics are counts and
+// sums of observations, so that a part of them is what fewer observations would have given; a log weight is
+// a decision, which a part of it takes less firmly. It matters where a context begins from the shared state.
+const LogWeight = "log_weight"
+
 // Policy selects, combines and learns. All methods are pure and safe for concurrent use. Slices
 // called dst are written to and returned grown as append does, or have the length that is stated.
 type Policy interface {

@@ -45,6 +45,8 @@ var (
 	bucketDocuments = []byte("documents")  // key: revision, expiry or zero, value
 	bucketLeases    = []byte("leases")     // expiry, key: nothing
 	bucketSums      = []byte("sums")       // key: fields and sums
+	bucketLives     = []byte("lives")      // key of sums that expire: expiry
+	bucketLifeIndex = []byte("life-index") // a time at which to look at the life, key: nothing
 	bucketOnce      = []byte("once")       // once: expiry
 	bucketOnceIndex = []byte("once-index") // expiry, once: nothing
 )
@@ -94,7 +96,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
 	err = bolt.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketDocuments, bucketLeases, bucketSums, bucketOnce, bucketOnceIndex} {
+		for _, name := range [][]byte{bucketDocuments, bucketLeases, bucketSums, bucketLives, bucketLifeIndex, bucketOnce, bucketOnceIndex} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -226,7 +228,7 @@ func (db *DB) due() bool {
 	found := false
 	now := time.Now()
 	err := db.bolt.View(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketLeases, bucketOnceIndex} {
+		for _, name := range [][]byte{bucketLeases, bucketLifeIndex, bucketOnceIndex} {
 			k, _ := tx.Bucket(name).Cursor().First()
 			found = found || (k != nil && expired(k, now))
 		}

@@ -165,12 +165,16 @@ func TestSweep(t *testing.T) {
 		require.NoError(t, err)
 		_, err = db.Documents().PutLease(ctx, strconv.Itoa(i), nil, brief)
 		require.NoError(t, err)
+		one := map[string]float64{"x": 1}
+		_, err = db.Sums().Add(ctx, "", 0, store.Update{Key: "brief" + strconv.Itoa(i), Deltas: one, TTL: brief}, store.Update{Key: "grown", Deltas: one, TTL: brief}, store.Update{Key: "kept", Deltas: one, TTL: brief})
+		require.NoError(t, err)
 	}
 	_, err := db.Documents().PutLease(ctx, "renewed", nil, brief)
 	require.NoError(t, err)
 	_, err = db.Documents().PutLease(ctx, "renewed", nil, time.Hour)
 	require.NoError(t, err)
-	_, err = db.Sums().Add(ctx, "long", time.Hour)
+	one := map[string]float64{"x": 1}
+	_, err = db.Sums().Add(ctx, "long", time.Hour, store.Update{Key: "grown", Deltas: one, TTL: time.Hour}, store.Update{Key: "kept", Deltas: one})
 	require.NoError(t, err)
 
 	count := func(bucket []byte) int {
@@ -181,8 +185,10 @@ func TestSweep(t *testing.T) {
 		return n
 	}
 	require.Eventually(t, func() bool {
-		return count(bucketOnceIndex) == 1 && count(bucketLeases) == 1
+		return count(bucketOnceIndex) == 1 && count(bucketLeases) == 1 && count(bucketLifeIndex) == 1
 	}, 20*time.Second, 10*time.Millisecond)
+	require.Equal(t, 3, count(bucketSums), "k, grown, kept")
+	require.Equal(t, 1, count(bucketLives))
 	require.Equal(t, 1, count(bucketOnce))
 	require.Equal(t, 1, count(bucketDocuments))
 	_, err = db.Documents().Get(ctx, "renewed")
@@ -255,9 +261,30 @@ func FuzzDecodeSums(f *testing.F) {
 	})
 }
 
+// TestSaveLife_index checks that sums which are added to all the time have one entry in the index.
+func TestSaveLife_index(t *testing.T) {
+	db := openTemp(t)
+	for i := range 20 {
+		_, err := db.Sums().Add(t.Context(), "", 0, store.Update{Key: "k", Deltas: map[string]float64{"x": 1}, TTL: time.Hour + time.Duration(i)*time.Second})
+		require.NoError(t, err)
+	}
+	require.NoError(t, db.bolt.View(func(tx *bbolt.Tx) error {
+		require.Equal(t, 1, tx.Bucket(bucketLifeIndex).Stats().KeyN)
+		return nil
+	}))
+	g, err := db.Sums().Group(t.Context(), "k")
+	require.NoError(t, err)
+	require.Greater(t, g.TTL, time.Hour+18*time.Second)
+}
+
 // BenchmarkAdd is feedback as the selector learns from it: a once identity, the
 // sums of a context and those of the application.
-func BenchmarkAdd(b *testing.B) {
+func BenchmarkAdd(b *testing.B) { benchmarkAdd(b, 0) }
+
+// BenchmarkAdd_life is the same for contexts that expire.
+func BenchmarkAdd_life(b *testing.B) { benchmarkAdd(b, time.Hour) }
+
+func benchmarkAdd(b *testing.B, ttl time.Duration) {
 	db := openTemp(b)
 	var n atomic.Int64
 	b.SetParallelism(128)
@@ -266,7 +293,7 @@ func BenchmarkAdd(b *testing.B) {
 			i := n.Add(1)
 			_, err := db.Sums().Add(b.Context(), fmt.Sprintf("%016x", rand.Uint64()), time.Hour,
 				store.Update{Key: "app", Deltas: map[string]float64{"n": 1, "a": 0.5, "b": 0.25}},
-				store.Update{Key: fmt.Sprintf("app/%d", i%10_000), Deltas: map[string]float64{"n": 1, "a": 0.5, "b": 0.25}})
+				store.Update{Key: fmt.Sprintf("app/%d", i%10_000), Deltas: map[string]float64{"n": 1, "a": 0.5, "b": 0.25}, TTL: ttl})
 			if err != nil {
 				b.Error(err)
 				return

@@ -3,7 +3,9 @@
 package storebolt
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -21,6 +23,8 @@ type txn struct {
 	docs      *bbolt.Bucket
 	leases    *bbolt.Bucket
 	sums      *bbolt.Bucket
+	lives     *bbolt.Bucket
+	lifeIndex *bbolt.Bucket
 	once      *bbolt.Bucket
 	onceIndex *bbolt.Bucket
 
@@ -31,8 +35,10 @@ type txn struct {
 // group is the sums of one key. A key that many callers add to is read and written
 // once in a transaction.
 type group struct {
-	sums  map[string]float64
-	dirty bool
+	sums   map[string]float64
+	expiry uint64 // Unix milliseconds; zero for sums that stay
+	stored uint64 // the expiry in the file, which may have come
+	dirty  bool
 }
 
 func newTxn(tx *bbolt.Tx) *txn {
@@ -41,6 +47,8 @@ func newTxn(tx *bbolt.Tx) *txn {
 		docs:      tx.Bucket(bucketDocuments),
 		leases:    tx.Bucket(bucketLeases),
 		sums:      tx.Bucket(bucketSums),
+		lives:     tx.Bucket(bucketLives),
+		lifeIndex: tx.Bucket(bucketLifeIndex),
 		once:      tx.Bucket(bucketOnce),
 		onceIndex: tx.Bucket(bucketOnceIndex),
 		loaded:    make(map[string]*group),
@@ -145,14 +153,23 @@ func (t *txn) group(key string) (*group, error) {
 	if g, ok := t.loaded[key]; ok {
 		return g, nil
 	}
-	sums, err := decodeSums(t.sums.Get([]byte(key)))
-	if err != nil {
-		return nil, fmt.Errorf("sums %q: %w", key, err)
+	g := &group{sums: make(map[string]float64)}
+	if life := t.lives.Get([]byte(key)); life != nil {
+		g.stored = binary.BigEndian.Uint64(life)
 	}
-	g := &group{sums: sums}
+	if !t.ended(g.stored) {
+		var err error
+		if g.sums, err = decodeSums(t.sums.Get([]byte(key))); err != nil {
+			return nil, fmt.Errorf("sums %q: %w", key, err)
+		}
+		g.expiry = g.stored
+	}
 	t.loaded[key] = g
 	return g, nil
 }
+
+// ended says whether an expiry, zero for none, has come.
+func (t *txn) ended(expiry uint64) bool { return record{expiry: expiry}.expired(t.now) }
 
 func (t *txn) add(once string, ttl time.Duration, updates []store.Update) (applied bool, err error) {
 	if once != "" {
@@ -178,6 +195,10 @@ func (t *txn) add(once string, ttl time.Duration, updates []store.Update) (appli
 			g.sums[field] += delta
 			g.dirty = true
 		}
+		g.expiry = 0
+		if u.TTL != 0 {
+			g.expiry = expiry(t.now.Add(u.TTL))
+		}
 	}
 	if once == "" {
 		return true, nil
@@ -189,52 +210,85 @@ func (t *txn) add(once string, ttl time.Duration, updates []store.Update) (appli
 	return true, t.once.Put([]byte(once), binary.BigEndian.AppendUint64(nil, at))
 }
 
-func (t *txn) deleteSums(key string) error {
-	t.loaded[key] = &group{sums: make(map[string]float64)}
-	return t.sums.Delete([]byte(key))
-}
-
-// saveSums writes what add changed.
-func (t *txn) saveSums() error {
-	for key, g := range t.loaded {
-		if !g.dirty {
-			continue
-		}
-		if err := t.sums.Put([]byte(key), encodeSums(g.sums)); err != nil {
+func (t *txn) deleteSums(keys []string) error {
+	for _, key := range keys {
+		t.loaded[key] = &group{sums: make(map[string]float64)}
+		if err := errors.Join(t.sums.Delete([]byte(key)), t.lives.Delete([]byte(key))); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// sweep removes up to sweepBatch of what expired first.
-func (t *txn) sweep() error {
-	err := t.sweepIndex(t.leases, t.docs, func(b []byte) bool {
-		r, err := decodeRecord(b)
-		return err == nil && r.expired(t.now)
-	})
-	if err != nil {
-		return err
-	}
-	return t.sweepIndex(t.onceIndex, t.once, func(b []byte) bool { return expired(b, t.now) })
-}
-
-// sweepIndex takes what is due from the index, and deletes what it points to if
-// that has really ended: it may have been renewed, under another index entry.
-func (t *txn) sweepIndex(index, main *bbolt.Bucket, ended func([]byte) bool) error {
-	var due [][]byte
-	cursor := index.Cursor()
-	for k, _ := cursor.First(); k != nil && expired(k, t.now) && len(due) < sweepBatch; k, _ = cursor.Next() {
-		due = append(due, append([]byte(nil), k...))
-	}
-	for _, k := range due {
-		name := k[expirySize:]
-		if b := main.Get(name); b != nil && ended(b) {
-			if err := main.Delete(name); err != nil {
+// saveSums writes what add changed.
+func (t *txn) saveSums() error {
+	for key, g := range t.loaded {
+		if g.dirty {
+			if err := t.sums.Put([]byte(key), encodeSums(g.sums)); err != nil {
 				return err
 			}
 		}
-		if err := index.Delete(k); err != nil {
+		if err := t.saveLife(key, g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// saveLife writes the expiry of a key. The index holds a time at which the sweep looks at it, which is
+// its expiry when it was new: a life that grows costs one entry, not one at each Add.
+func (t *txn) saveLife(key string, g *group) error {
+	switch {
+	case len(g.sums) == 0 || g.expiry == g.stored:
+		return nil
+	case g.expiry == 0:
+		return t.lives.Delete([]byte(key))
+	case g.stored == 0 || g.expiry < g.stored || t.ended(g.stored):
+		if err := t.lifeIndex.Put(indexKey(g.expiry, key), nil); err != nil {
+			return err
+		}
+	}
+	return t.lives.Put([]byte(key), binary.BigEndian.AppendUint64(nil, g.expiry))
+}
+
+// sweep removes up to sweepBatch of what expired first, of each kind.
+func (t *txn) sweep() error {
+	return errors.Join(
+		t.sweepIndex(t.leases, func(key []byte) error {
+			// It may be gone, or have been renewed, under another index entry.
+			if r, err := decodeRecord(t.docs.Get(key)); err == nil && r.expired(t.now) {
+				return t.docs.Delete(key)
+			}
+			return nil
+		}),
+		t.sweepIndex(t.onceIndex, func(once []byte) error {
+			if b := t.once.Get(once); b == nil || !expired(b, t.now) {
+				return nil
+			}
+			return t.once.Delete(once)
+		}),
+		t.sweepIndex(t.lifeIndex, func(key []byte) error {
+			life := t.lives.Get(key)
+			switch {
+			case life == nil:
+				return nil
+			case !expired(life, t.now):
+				return t.lifeIndex.Put(indexKey(binary.BigEndian.Uint64(life), string(key)), nil)
+			}
+			return errors.Join(t.sums.Delete(key), t.lives.Delete(key))
+		}),
+	)
+}
+
+// sweepIndex takes what is due from the index, and calls look with the name of each.
+func (t *txn) sweepIndex(index *bbolt.Bucket, look func(name []byte) error) error {
+	var due [][]byte
+	cursor := index.Cursor()
+	for k, _ := cursor.First(); k != nil && expired(k, t.now) && len(due) < sweepBatch; k, _ = cursor.Next() {
+		due = append(due, bytes.Clone(k))
+	}
+	for _, k := range due {
+		if err := errors.Join(look(k[expirySize:]), index.Delete(k)); err != nil {
 			return err
 		}
 	}

@@ -78,39 +78,153 @@ end
 return list
 `)
 
-// KEYS: the once identity, the index of keys, the sums of each key. ARGV: time to
-// live of the identity in milliseconds or 0; then for each key its name, the number
-// of its fields, the fields, the deltas.
+// sweepPerAdd is how many of the keys whose life may have ended an Add looks at, when it makes one that
+// will expire. More than it makes, so that what has expired does not pile up in the index.
+const sweepPerAdd = 4
+
+// KEYS: the index of keys, the times at which to look at keys that expire, the sums
+// of m keys, the once identity of each addition. ARGV: m, what the names of sums
+// begin with, sweepPerAdd; for each of the m its key, the number of its fields, the
+// fields; for each addition the time to live of its identity in milliseconds or 0, and
+// its updates: four bytes for the number of the key, eight for its time to live in
+// milliseconds or 0, four for the number of its deltas, and then for each delta four
+// for the number of the field and eight for the delta (integers and float64,
+// little-endian, counted from 1). It returns the answer to each addition: 1, 0 for a
+// repetition, or replyOverflow.
+//
+// Additions of many callers share a run, so that a sum to which all of them add is
+// read, formatted and written once. The order of the additions is kept, and one that
+// is refused leaves the others alone: the sums are those of one run for each.
 //
 // It adds in float64, as the embedded store does, and not by HINCRBYFLOAT, which
 // keeps 17 decimals only and can refuse an overflow when other fields have been
 // written already.
+//
+// Sums that expire do so by themselves; their names stay in the index until somebody looks: here, when
+// others are made, or in listSumsScript. The time at which to look is the expiry when the key was
+// new, and is moved on then if its life has grown.
 var addScript = redis.NewScript(`
-local ttl = ARGV[1]
-if ttl ~= '0' and redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 local chunk = 1000
-local writes = {}
-local at = 2
-for k = 3, #KEYS do
-  local name, n = ARGV[at], tonumber(ARGV[at + 1])
-  local first = at + 2
-  for from = 0, n - 1, chunk do
-    local count = math.min(chunk, n - from)
-    local start = first + from
-    local sums = redis.call('HMGET', KEYS[k], unpack(ARGV, start, start + count - 1))
-    local write = {'HSET', KEYS[k]}
-    for i = 1, count do
-      local sum = (tonumber(sums[i] or 0)) + tonumber(ARGV[start + n + i - 1])
-      if sum ~= sum or sum == math.huge or sum == -math.huge then return -3 end
-      write[#write + 1] = ARGV[start + i - 1]
-      write[#write + 1] = string.format('%.17g', sum)
+local m, arg, groups = tonumber(ARGV[1]), 4, {}
+for g = 1, m do
+  local n, sums = tonumber(ARGV[arg + 1]), {}
+  for from = 1, n, chunk do
+    local to = math.min(from + chunk - 1, n)
+    for _, sum in ipairs(redis.call('HMGET', KEYS[2 + g], unpack(ARGV, arg + 1 + from, arg + 1 + to))) do
+      sums[#sums + 1] = tonumber(sum or 0)
     end
-    writes[#writes + 1] = write
   end
-  if n > 0 then writes[#writes + 1] = {'ZADD', KEYS[2], 0, name} end
-  at = first + 2 * n
+  groups[g] = {key = ARGV[arg], fields = arg + 1, sums = sums, changed = {}}
+  arg = arg + 2 + n
 end
-for _, write in ipairs(writes) do redis.call(unpack(write)) end
-if ttl ~= '0' then redis.call('SET', KEYS[1], '', 'PX', ttl) end
-return 1
+local replies, remember = {}, {}
+for a = 1, #KEYS - 2 - m do
+  local once, ttl, updates = KEYS[2 + m + a], ARGV[arg], ARGV[arg + 1]
+  arg = arg + 2
+  if ttl ~= '0' and (remember[once] or redis.call('EXISTS', once) == 1) then
+    replies[a] = 0
+  else
+    local at, results, lives, fits = 1, {}, {}, true
+    while at <= #updates do
+      local g, life, n, i, delta
+      g, life, n, at = struct.unpack('<I4dI4', updates, at)
+      lives[#lives + 1] = {groups[g], life}
+      for _ = 1, n do
+        i, delta, at = struct.unpack('<I4d', updates, at)
+        local sum = groups[g].sums[i] + delta
+        fits = fits and sum ~= math.huge and sum ~= -math.huge
+        results[#results + 1] = {groups[g], i, sum}
+      end
+    end
+    if fits then
+      for _, r in ipairs(results) do
+        r[1].sums[r[2]] = r[3]
+        r[1].changed[r[2]] = true
+      end
+      for _, l in ipairs(lives) do l[1].life = l[2] end
+      if ttl ~= '0' then remember[once] = ttl end
+      replies[a] = 1
+    else
+      replies[a] = -3
+    end
+  end
+end
+local fresh, made = {}, 0
+for g, group in ipairs(groups) do
+  local key = KEYS[2 + g]
+  if group.life and group.life > 0 then
+    local left = redis.call('PTTL', key)
+    if left == -1 or left == -2 and next(group.changed) then
+      fresh[group.key] = group.life
+      made = made + 1
+    end
+  end
+  local write = {'HSET', key}
+  for i in pairs(group.changed) do
+    write[#write + 1] = ARGV[group.fields + i]
+    local sum = group.sums[i]
+    -- Counts are many, and the short form is the faster one.
+    local count = sum > 0 and sum < 1e15 and sum == math.floor(sum)
+    write[#write + 1] = string.format(count and '%d' or '%.17g', sum)
+    if #write > 2 * chunk then
+      redis.call(unpack(write))
+      write = {'HSET', key}
+    end
+  end
+  if #write > 2 then redis.call(unpack(write)) end
+  if next(group.changed) then redis.call('ZADD', KEYS[1], 0, group.key) end
+  if group.life == 0 then
+    redis.call('PERSIST', key)
+  elseif group.life then
+    redis.call('PEXPIRE', key, group.life)
+  end
+end
+for once, ttl in pairs(remember) do redis.call('SET', once, '', 'PX', ttl) end
+if made == 0 then return replies end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for key, life in pairs(fresh) do redis.call('ZADD', KEYS[2], 'NX', now + life, key) end
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, made * ARGV[3])) do
+  local left = redis.call('PTTL', ARGV[2] .. key)
+  if left >= 0 then
+    redis.call('ZADD', KEYS[2], now + left, key)
+  else
+    redis.call('ZREM', KEYS[2], key)
+    if left == -2 then redis.call('ZREM', KEYS[1], key) end
+  end
+end
+return replies
+`)
+
+// KEYS: the index, the times at which to look at keys that expire. ARGV: what the names of sums begin
+// with, first and last key in the notation of ZRANGEBYLEX, how many to look at; 'keys' for the keys alone,
+// 'all' for all fields, or 'some' and then the names of fields. It returns how many keys it looked
+// at, the last of them, and for each that there is its name, its time to live and its fields and sums; and
+// forgets those that have expired.
+var listSumsScript = redis.NewScript(`
+local keys = redis.call('ZRANGEBYLEX', KEYS[1], ARGV[2], ARGV[3], 'LIMIT', 0, ARGV[4])
+local list = {#keys, keys[#keys] or ''}
+for _, key in ipairs(keys) do
+  local name = ARGV[1] .. key
+  local left = redis.call('PTTL', name)
+  if left == -2 then
+    redis.call('ZREM', KEYS[1], key)
+    redis.call('ZREM', KEYS[2], key)
+  else
+    local sums = {}
+    if ARGV[5] == 'all' then
+      sums = redis.call('HGETALL', name)
+    elseif ARGV[5] == 'some' then
+      for i = 6, #ARGV do
+        local sum = redis.call('HGET', name, ARGV[i])
+        if sum then
+          sums[#sums + 1] = ARGV[i]
+          sums[#sums + 1] = sum
+        end
+      end
+    end
+    list[#list + 1] = {key, left, sums}
+  end
+end
+return list
 `)

@@ -22,7 +22,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
-	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/clipper-serving/clipper/internal/store"
 	"github.com/clipper-serving/clipper/internal/store/internal/gather"
@@ -34,8 +33,8 @@ const (
 	// does not say otherwise.
 	DefaultNamespace = "clipper"
 
-	// pipelines is how many batches of Add may be under way: one is being answered
-	// while the next is being sent.
+	// pipelines is how many batches of Add, and of Get, may be under way: one is being
+	// answered while the next is being sent.
 	pipelines = 2
 
 	// maxBatch bounds a batch, and with it how long its first caller waits.
@@ -52,6 +51,7 @@ type DB struct {
 	restarts restarts
 	names    names
 	adds     *gather.Gatherer[*add]
+	gets     *gather.Gatherer[*get]
 	hub      watch.Hub
 
 	mu           sync.Mutex
@@ -67,9 +67,11 @@ var _ store.Store = (*DB)(nil)
 //	redis://user:password@host:port/db?namespace=name
 //
 // with rediss for TLS, or unix:///path/to/socket?db=0&namespace=name. The further
-// parameters are those of redis.ParseURL. Open does not wait for the server: calls
-// fail with [store.ErrUnavailable] until it can be reached. Its errors never show
-// the password.
+// parameters are those of redis.ParseURL. With the parameter master_name the host is
+// a Sentinel, and addr, which may be repeated, names others; user and password are
+// then the Sentinels', and the parameters username and password those of Redis. Open
+// does not wait for the server: calls fail with [store.ErrUnavailable] until it can be
+// reached. Its errors never show a password.
 func Open(address string) (*DB, error) {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -84,28 +86,26 @@ func Open(address string) (*DB, error) {
 		u.RawQuery = query.Encode()
 	}
 	if namespace == "" || strings.ContainsAny(namespace, "{}") {
-		return nil, fmt.Errorf("open redis %s: namespace %q is empty or has a brace", u.Redacted(), namespace)
+		return nil, fmt.Errorf("open redis %s: namespace %q is empty or has a brace", shown(u), namespace)
 	}
-	options, err := redis.ParseURL(u.String())
-	if err != nil {
-		return nil, fmt.Errorf("open redis %s: %w", u.Redacted(), err)
-	}
-	// A write whose answer was lost may have been done, so only the caller, who
-	// knows whether it has a once identity, may try again.
-	options.MaxRetries = -1
-	options.ContextTimeoutEnabled = true
-	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-
 	// The client would write lines of its own to standard error, for all of the
 	// process, about what its callers are told anyway.
 	logging.Disable()
 
 	db := &DB{names: newNames(namespace)}
 	db.restarts.key = db.names.run
-	options.OnConnect = db.restarts.connected
-	db.redis = redis.NewClient(options)
+	if db.redis, err = newClient(u, db.restarts.connected); err != nil {
+		return nil, fmt.Errorf("open redis %s: %w", shown(u), err)
+	}
 	db.adds = gather.New(pipelines, maxBatch, db.flush)
+	db.gets = gather.New(pipelines, maxBatch, db.read)
 	return db, nil
+}
+
+// shown is an address without what may be secret.
+func shown(u *url.URL) string {
+	public := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
+	return public.String()
 }
 
 // Documents returns the documents in the namespace.
@@ -124,6 +124,7 @@ func (db *DB) Close() error {
 	}
 	db.closed = true
 	db.adds.Close()
+	db.gets.Close()
 	var err error
 	if db.subscription != nil {
 		err = db.subscription.Close()
@@ -165,8 +166,10 @@ type names struct {
 	changes  string // channel of the keys of documents that changed
 	sums     string // before the key of sums
 	sumIndex string // sorted set of the keys of sums
+	sumLives string // sorted set of the keys of sums that expire, by a time at which to look at them
 	once     string // before a once identity
 	run      string // the server's run whose file was rewritten
+	write    string // written to find out whether the server takes writes
 }
 
 func newNames(namespace string) names {
@@ -178,8 +181,10 @@ func newNames(namespace string) names {
 		changes:  tag + "changes",
 		sums:     tag + "sum:",
 		sumIndex: tag + "sums",
+		sumLives: tag + "lives",
 		once:     tag + "once:",
 		run:      tag + "run",
+		write:    tag + "write",
 	}
 }
 

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -192,6 +194,93 @@ func TestUnavailable(t *testing.T) {
 	}
 }
 
+// TestDemoted: when the server becomes a replica and the address leads to another one, writes find it, although
+// no connection breaks.
+func TestDemoted(t *testing.T) {
+	primary := storetest.StartRedis(t)
+	replica := storetest.StartRedis(t, storetest.WithReplicaOf(primary))
+	proxy := storetest.StartProxy(t, primary.Address())
+	db := openURL(t, proxy.URL())
+	add := func(ctx context.Context, identity string) error {
+		_, err := db.Sums().Add(ctx, identity, time.Hour, store.Update{Key: "k", Deltas: map[string]float64{"n": 1}})
+		return err
+	}
+	// Several connections, of all of which something has been asked.
+	var calls sync.WaitGroup
+	for i := range 50 {
+		calls.Go(func() {
+			if err := add(t.Context(), strconv.Itoa(i)); err != nil {
+				t.Error(err)
+			}
+			if _, err := db.Sums().Get(t.Context(), "k"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	copied := openURL(t, replica.URL())
+	require.Eventually(t, func() bool {
+		sums, err := copied.Sums().Get(t.Context(), "k")
+		return err == nil && sums["n"] == 50
+	}, 20*time.Second, 10*time.Millisecond)
+
+	replica.Promote(primary)
+	require.ErrorIs(t, add(t.Context(), "during"), store.ErrUnavailable)
+	proxy.Lead(replica.Address())
+	require.NoError(t, add(t.Context(), "during"))
+	sums, err := copied.Sums().Get(t.Context(), "k")
+	require.NoError(t, err)
+	require.Equal(t, map[string]float64{"n": 51}, sums)
+}
+
+// TestSentinel: when the server is gone, and Sentinel has promoted its replica, reads, writes and watches go
+// there by themselves.
+func TestSentinel(t *testing.T) {
+	primary := storetest.StartRedis(t, storetest.WithAppendOnly())
+	replica := storetest.StartRedis(t, storetest.WithAppendOnly(), storetest.WithReplicaOf(primary))
+	sentinel := storetest.StartSentinel(t, primary)
+	db := openURL(t, "redis://"+sentinel.Address()+"/0?master_name=primary&addr=127.0.0.1:1")
+	add := func(identity string) error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := db.Sums().Add(ctx, identity, time.Hour, store.Update{Key: "k", Deltas: map[string]float64{"n": 1}})
+		return err
+	}
+	require.NoError(t, add("before"))
+	signals := db.Documents().Watch(t.Context(), "")
+	copied := openURL(t, replica.URL())
+	require.Eventually(t, func() bool {
+		sums, err := copied.Sums().Get(t.Context(), "k")
+		// The Sentinel has to know the replica, too.
+		return err == nil && sums["n"] == 1 && strings.Contains(sentinel.Command("SENTINEL CKQUORUM primary"), "OK") &&
+			sentinel.Command("SENTINEL REPLICAS primary") == "*1"
+	}, 30*time.Second, 50*time.Millisecond)
+
+	primary.Kill()
+	require.ErrorIs(t, add("during"), store.ErrUnavailable)
+	require.Eventually(t, func() bool { return add("during") == nil }, 30*time.Second, 50*time.Millisecond)
+	require.NoError(t, add("before"), "the identity was copied")
+	sums, err := copied.Sums().Get(t.Context(), "k")
+	require.NoError(t, err)
+	require.Equal(t, map[string]float64{"n": 2}, sums)
+	drain(signals)
+	require.Eventually(t, func() bool {
+		_, err := copied.Documents().Put(t.Context(), fmt.Sprint(rand.Uint64()), nil, 0)
+		require.NoError(t, err)
+		return drain(signals)
+	}, 20*time.Second, 50*time.Millisecond, "the subscription has moved, too")
+}
+
+// drain takes a signal, if there is one.
+func drain(signals <-chan struct{}) bool {
+	select {
+	case <-signals:
+		return true
+	default:
+		return false
+	}
+}
+
 // TestOpen_serverComesLater checks that a service may start before its Redis.
 func TestOpen_serverComesLater(t *testing.T) {
 	server := storetest.StartRedis(t)
@@ -219,6 +308,11 @@ func TestOpen_refusesAddress(t *testing.T) {
 		"redis://user:secret@host:6379/0?namespace=a}b",
 		"redis://user:secret@host:6379/0?no_such_parameter=1",
 		"http://user:secret@host",
+		"redis://user:secret@host:6379/0?master_name=m&password=secret&namespace=",
+		"redis://user:secret@host:6379/0?master_name=&password=secret",
+		"redis://user:secret@host:6379/0?master_name=m&password=secret&no_such_parameter=1",
+		"redis://user:secret@host:6379/0?master_name=m&password=secret&replica_only=true",
+		"redis://user:secret@host:6379/0?master_name=m&password=secret&route_randomly=true",
 	} {
 		_, err := Open(address)
 		require.Error(t, err, address)
@@ -239,13 +333,74 @@ func TestPrefixRange(t *testing.T) {
 	}
 }
 
+// TestExpired: the names of what has expired do not pile up, whether somebody adds or lists; and a life
+// survives a restart.
+func TestExpired(t *testing.T) {
+	server := storetest.StartRedis(t, storetest.WithAppendOnly())
+	db := openURL(t, server.URL())
+	ctx := t.Context()
+	one := map[string]float64{"n": 1}
+	add := func(key string, life time.Duration) {
+		t.Helper()
+		_, err := db.Sums().Add(ctx, "", 0, store.Update{Key: key, Deltas: one, TTL: life})
+		require.NoError(t, err)
+	}
+	names := func() (index, lives []string) {
+		index, err := db.redis.ZRange(ctx, db.names.sumIndex, 0, -1).Result()
+		require.NoError(t, err)
+		lives, err = db.redis.ZRange(ctx, db.names.sumLives, 0, -1).Result()
+		require.NoError(t, err)
+		slices.Sort(lives)
+		return index, lives
+	}
+	gone := func(keys int64) func() bool {
+		return func() bool {
+			n, err := db.redis.Exists(ctx, db.names.sums+"a", db.names.sums+"b", db.names.sums+"c").Result()
+			require.NoError(t, err)
+			return n == keys
+		}
+	}
+	for _, key := range []string{"a", "b", "c", "grown", "kept"} {
+		add(key, time.Millisecond)
+	}
+	add("grown", time.Hour)
+	add("kept", 0)
+	require.Eventually(t, gone(0), 20*time.Second, time.Millisecond)
+	add("d", time.Hour)
+	add("e", time.Hour)
+	index, lives := names()
+	require.Equal(t, []string{"d", "e", "grown", "kept"}, index)
+	require.Equal(t, []string{"d", "e", "grown"}, lives)
+
+	add("a", 2*time.Millisecond)
+	add("b", 2*time.Millisecond)
+	require.Eventually(t, gone(0), 20*time.Second, time.Millisecond)
+	page, err := db.Sums().Keys(ctx, "", "", 1)
+	require.NoError(t, err)
+	require.Equal(t, []string{"d"}, page)
+	index, lives = names()
+	require.NotContains(t, index, "a")
+	require.NotContains(t, lives, "b")
+
+	server.Kill()
+	server.Restart()
+	answers(t, db)
+	g, err := db.Sums().Group(ctx, "grown")
+	require.NoError(t, err)
+	require.Positive(t, g.TTL)
+	require.LessOrEqual(t, g.TTL, time.Hour)
+}
+
 // BenchmarkAdd is feedback as the selector learns from it: a once identity, the
 // sums of a context and those of the application.
 func BenchmarkAdd(b *testing.B) {
-	for _, durable := range []bool{false, true} {
-		b.Run(fmt.Sprintf("durable=%v", durable), func(b *testing.B) {
+	for _, c := range []struct {
+		durable bool
+		life    time.Duration
+	}{{false, 0}, {true, 0}, {false, time.Hour}} {
+		b.Run(fmt.Sprintf("durable=%v,life=%v", c.durable, c.life), func(b *testing.B) {
 			var options []storetest.RedisOption
-			if durable {
+			if c.durable {
 				options = append(options, storetest.WithAppendOnly())
 			}
 			db := openURL(b, storetest.StartRedis(b, options...).URL())
@@ -257,7 +412,7 @@ func BenchmarkAdd(b *testing.B) {
 					i := n.Add(1)
 					_, err := db.Sums().Add(b.Context(), fmt.Sprintf("%016x", rand.Uint64()), time.Hour,
 						store.Update{Key: "app", Deltas: map[string]float64{"n": 1, "a": 0.5, "b": 0.25}},
-						store.Update{Key: fmt.Sprintf("app/%d", i%10_000), Deltas: map[string]float64{"n": 1, "a": 0.5, "b": 0.25}})
+						store.Update{Key: fmt.Sprintf("app/%d", i%10_000), Deltas: map[string]float64{"n": 1, "a": 0.5, "b": 0.25}, TTL: c.life})
 					if err != nil {
 						b.Error(err)
 						return

@@ -53,7 +53,7 @@ func write(ctx context.Context, s store.Store, identity string) error {
 func crashUpdates(identity string) []store.Update {
 	return []store.Update{
 		plus("crash", map[string]float64{"n": 1}),
-		plus("crash/"+identity, map[string]float64{"n": 1}),
+		lasting("crash/"+identity, time.Hour, map[string]float64{"n": 1}),
 	}
 }
 
@@ -70,9 +70,10 @@ func CheckSurvivors(t *testing.T, s store.Store, acknowledged []string) {
 		page, err := s.Sums().Keys(ctx, "crash/", after, 1000)
 		require.NoError(t, err)
 		for _, key := range page {
-			got, err := s.Sums().Get(ctx, key)
+			got, err := s.Sums().Group(ctx, key)
 			require.NoError(t, err)
-			require.Equal(t, map[string]float64{"n": 1}, got, key)
+			require.Equal(t, map[string]float64{"n": 1}, got.Sums, key)
+			require.Positive(t, got.TTL, "%s was added without its life", key)
 			present[strings.TrimPrefix(key, "crash/")] = true
 		}
 		if len(page) < 1000 {

@@ -3,6 +3,7 @@
 package storetest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -27,6 +29,8 @@ type Redis struct {
 	args []string
 	dir  string
 	port int
+	// sentinel is the configuration of a Sentinel; empty for a server.
+	sentinel string
 
 	process *exec.Cmd
 	exited  chan struct{}
@@ -48,6 +52,25 @@ func WithAppendOnly() RedisOption {
 // It refuses commands whose keys are in different slots.
 func WithClusterNode() RedisOption {
 	return func(r *Redis) { r.args = append(r.args, "--cluster-enabled", "yes") }
+}
+
+// WithReplicaOf makes the server a copy of another one, which takes no writes until [Redis.Promote].
+func WithReplicaOf(primary *Redis) RedisOption {
+	return func(r *Redis) {
+		r.args = append(r.args, "--replicaof", "127.0.0.1 "+strconv.Itoa(primary.port))
+	}
+}
+
+// StartSentinel starts a Sentinel that watches a server and its replicas under the name "primary", and finds it
+// gone after 300 ms.
+func StartSentinel(tb testing.TB, primary *Redis) *Redis {
+	tb.Helper()
+	file := filepath.Join(tb.TempDir(), "sentinel.conf")
+	text := fmt.Sprintf("sentinel monitor primary 127.0.0.1 %d 1\nsentinel down-after-milliseconds primary 300\nsentinel failover-timeout primary 3000\n", primary.port)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return StartRedis(tb, func(r *Redis) { r.sentinel = file })
 }
 
 // StartRedis starts a redis-server on a free port of the loopback interface, and
@@ -106,8 +129,12 @@ func (r *Redis) start() bool {
 	r.tb.Helper()
 	args := append([]string{
 		"--port", strconv.Itoa(r.port), "--bind", "127.0.0.1", "--dir", r.dir, "--save", "",
+		"--repl-diskless-sync-delay", "0",
 		"--cluster-config-file", filepath.Join(r.dir, "nodes.conf"),
 	}, r.args[1:]...)
+	if r.sentinel != "" { // It has no data, so no settings of data either.
+		args = []string{r.sentinel, "--sentinel", "--port", strconv.Itoa(r.port), "--bind", "127.0.0.1", "--dir", r.dir}
+	}
 	r.log = &output{}
 	// Not the test's context: the server is stopped by Cleanup, after what uses it.
 	r.process = exec.CommandContext(context.Background(), r.args[0], args...)
@@ -163,7 +190,8 @@ func (r *Redis) ready(ctx context.Context) bool {
 		}
 		answers = append(answers, buffer[:n]...)
 	}
-	return bytes.HasSuffix(answers, []byte(":0\r\n"))
+	// A Sentinel knows neither.
+	return r.sentinel != "" || bytes.HasSuffix(answers, []byte(":0\r\n"))
 }
 
 // Kill ends the server with SIGKILL and waits until it is gone.
@@ -172,6 +200,40 @@ func (r *Redis) Kill() {
 	r.signal(os.Kill)
 	<-r.exited
 	r.process = nil
+}
+
+// Command sends a command, as words, and returns the first line of the answer.
+func (r *Redis) Command(words string) string {
+	r.tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	connection, err := new(net.Dialer).DialContext(ctx, "tcp", r.Address())
+	if err != nil {
+		r.tb.Fatalf("command %q: %v", words, err)
+	}
+	defer func() { _ = connection.Close() }() // it has served its purpose
+	if _, err := connection.Write([]byte(words + "\r\n")); err != nil {
+		r.tb.Fatalf("command %q: %v", words, err)
+	}
+	line, err := bufio.NewReader(connection).ReadString('\n')
+	if err != nil {
+		r.tb.Fatalf("command %q: %v", words, err)
+	}
+	return strings.TrimSpace(line)
+}
+
+// Promote makes a replica take writes, and the server that it was a copy of a replica of it, if that
+// still runs.
+func (r *Redis) Promote(old *Redis) {
+	r.tb.Helper()
+	if answer := r.Command("REPLICAOF NO ONE"); answer != "+OK" {
+		r.tb.Fatalf("promote: %s", answer)
+	}
+	if old.process != nil {
+		if answer := old.Command("REPLICAOF 127.0.0.1 " + strconv.Itoa(r.port)); answer != "+OK" {
+			r.tb.Fatalf("demote: %s", answer)
+		}
+	}
 }
 
 // Restart starts the server again after [Redis.Kill], on the same port and with what

@@ -65,7 +65,9 @@ func closed(t *testing.T, open Opener) {
 	calls["delete"] = one.Documents().Delete(ctx, "k", 0)
 	_, calls["add"] = one.Sums().Add(ctx, "o", time.Second, store.Update{Key: "k", Deltas: map[string]float64{"a": 1}})
 	_, calls["get sums"] = one.Sums().Get(ctx, "k")
+	_, calls["group"] = one.Sums().Group(ctx, "k")
 	_, calls["keys"] = one.Sums().Keys(ctx, "", "", 1)
+	_, calls["list sums"] = one.Sums().List(ctx, "", "", 1)
 	calls["delete sums"] = one.Sums().Delete(ctx, "k")
 	for call, err := range calls {
 		require.ErrorIs(t, err, store.ErrUnavailable, call)
@@ -85,7 +87,9 @@ func cancelledCalls(t *testing.T, open Opener) {
 	_, calls["put"] = one.Documents().Put(ctx, "k", nil, 0)
 	_, calls["add"] = one.Sums().Add(ctx, "", 0, store.Update{Key: "k", Deltas: map[string]float64{"a": 1}})
 	_, calls["get sums"] = one.Sums().Get(ctx, "k")
+	_, calls["group"] = one.Sums().Group(ctx, "k")
 	_, calls["keys"] = one.Sums().Keys(ctx, "", "", 1)
+	_, calls["list sums"] = one.Sums().List(ctx, "", "", 1)
 	for call, err := range calls {
 		require.ErrorIs(t, err, store.ErrUnavailable, call)
 		require.ErrorIs(t, err, context.Canceled, call)

@@ -30,6 +30,10 @@ func Sums(t *testing.T, open Opener) {
 		"overflow":           overflow,
 		"many fields":        manyFields,
 		"keys":               keys,
+		"groups":             groups,
+		"lives":              lives,
+		"life arguments":     lifeArguments,
+		"life model":         lifeModel,
 		"concurrent adds":    concurrentAdds,
 		"repeated adds race": repeatedAddsRace,
 		"model":              sumModel,
@@ -64,6 +68,7 @@ func addGetDelete(t *testing.T, open Opener) {
 
 	require.NoError(t, b.Delete(ctx, "k"))
 	require.NoError(t, b.Delete(ctx, "k"), "delete what is not there")
+	require.NoError(t, b.Delete(ctx), "delete nothing")
 	got, err = a.Get(ctx, "k")
 	require.NoError(t, err)
 	require.Empty(t, got)

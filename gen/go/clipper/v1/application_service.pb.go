@@ -281,7 +281,8 @@ type Application struct {
 	// Default 1 h.
 	FeedbackLifetime *durationpb.Duration `protobuf:"bytes,10,opt,name=feedback_lifetime,json=feedbackLifetime,proto3" json:"feedback_lifetime,omitempty"`
 	// How much the application's shared state counts for a context of its own, as a number of
-	// observations. Default 10; less than 0 means not at all.
+	// observations: after so many of its own, both count the same. Default 10; less than 0 means not
+	// at all.
 	PriorWeight float64 `protobuf:"fixed64,11,opt,name=prior_weight,json=priorWeight,proto3" json:"prior_weight,omitempty"`
 	// Set by the server.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
@@ -296,7 +297,8 @@ type Application struct {
 	// True: the answer is given before the deadline as soon as the models that are still missing
 	// cannot change it, whatever they say. What they say is still learned from.
 	AnswerEarly bool `protobuf:"varint,16,opt,name=answer_early,json=answerEarly,proto3" json:"answer_early,omitempty"`
-	// How long the state of a context is kept after its last feedback, from 1 min. Default 0: for ever.
+	// How long the state of a context is kept after its last feedback, from 1 min to 10 years.
+	// Default 0: for ever. A change holds for each context from its next feedback on.
 	ContextLifetime *durationpb.Duration `protobuf:"bytes,17,opt,name=context_lifetime,json=contextLifetime,proto3" json:"context_lifetime,omitempty"`
 	// Which decisions are logged for evaluation; absent: none.
 	DecisionLog *DecisionLog `protobuf:"bytes,18,opt,name=decision_log,json=decisionLog,proto3" json:"decision_log,omitempty"`

@@ -72,12 +72,14 @@ type ApplicationServiceClient interface {
 	// NOT_FOUND: no such application. INVALID_ARGUMENT: a bad page token.
 	ListContexts(ctx context.Context, in *ListContextsRequest, opts ...grpc.CallOption) (*ListContextsResponse, error)
 	// ExportSelectionState sends everything that an application has learned: the shared state first,
-	// then each context, sorted by name. NOT_FOUND: no such application.
+	// then each context, sorted by name; or one context.
+	//
+	// NOT_FOUND: no such application, or the context has no state of its own.
 	ExportSelectionState(ctx context.Context, in *ExportSelectionStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportSelectionStateResponse], error)
 	// ResetSelectionState forgets what a context, or the whole application, has learned. A feedback
 	// for an earlier answer still counts, from nothing.
 	//
-	// NOT_FOUND: no such application, or no such context.
+	// NOT_FOUND: no such application, or the context has no state of its own.
 	ResetSelectionState(ctx context.Context, in *ResetSelectionStateRequest, opts ...grpc.CallOption) (*ResetSelectionStateResponse, error)
 	// GetModelCorrelations returns how the errors of the application's models go together, and which
 	// models should share a group. It knows pairs that answered the same queries and whose truth came
@@ -263,12 +265,14 @@ type ApplicationServiceServer interface {
 	// NOT_FOUND: no such application. INVALID_ARGUMENT: a bad page token.
 	ListContexts(context.Context, *ListContextsRequest) (*ListContextsResponse, error)
 	// ExportSelectionState sends everything that an application has learned: the shared state first,
-	// then each context, sorted by name. NOT_FOUND: no such application.
+	// then each context, sorted by name; or one context.
+	//
+	// NOT_FOUND: no such application, or the context has no state of its own.
 	ExportSelectionState(*ExportSelectionStateRequest, grpc.ServerStreamingServer[ExportSelectionStateResponse]) error
 	// ResetSelectionState forgets what a context, or the whole application, has learned. A feedback
 	// for an earlier answer still counts, from nothing.
 	//
-	// NOT_FOUND: no such application, or no such context.
+	// NOT_FOUND: no such application, or the context has no state of its own.
 	ResetSelectionState(context.Context, *ResetSelectionStateRequest) (*ResetSelectionStateResponse, error)
 	// GetModelCorrelations returns how the errors of the application's models go together, and which
 	// models should share a group. It knows pairs that answered the same queries and whose truth came

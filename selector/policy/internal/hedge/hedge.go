@@ -17,7 +17,7 @@ import (
 )
 
 // Statistic is the name of the learned log weight. It is the only column of the state.
-const Statistic = "log_weight"
+const Statistic = policy.LogWeight
 
 // Shares writes the models' shares to dst.
 func Shares(s *policy.State, gap float64, dst []float64) {

@@ -174,7 +174,9 @@ class ApplicationServiceServicer(object):
 
     def ExportSelectionState(self, request, context):
         """ExportSelectionState sends everything that an application has learned: the shared state first,
-        then each context, sorted by name. NOT_FOUND: no such application.
+        then each context, sorted by name; or one context.
+
+        NOT_FOUND: no such application, or the context has no state of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -184,7 +186,7 @@ class ApplicationServiceServicer(object):
         """ResetSelectionState forgets what a context, or the whole application, has learned. A feedback
         for an earlier answer still counts, from nothing.
 
-        NOT_FOUND: no such application, or no such context.
+        NOT_FOUND: no such application, or the context has no state of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

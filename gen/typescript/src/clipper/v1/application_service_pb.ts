@@ -103,7 +103,8 @@ export type Application = Message<"clipper.v1.Application"> & {
 
   /**
    * How much the application's shared state counts for a context of its own, as a number of
-   * observations. Default 10; less than 0 means not at all.
+   * observations: after so many of its own, both count the same. Default 10; less than 0 means not
+   * at all.
    *
    * @generated from field: double prior_weight = 11;
    */
@@ -148,7 +149,8 @@ export type Application = Message<"clipper.v1.Application"> & {
   answerEarly: boolean;
 
   /**
-   * How long the state of a context is kept after its last feedback, from 1 min. Default 0: for ever.
+   * How long the state of a context is kept after its last feedback, from 1 min to 10 years.
+   * Default 0: for ever. A change holds for each context from its next feedback on.
    *
    * @generated from field: google.protobuf.Duration context_lifetime = 17;
    */
@@ -1857,7 +1859,9 @@ export const ApplicationService: GenService<{
   },
   /**
    * ExportSelectionState sends everything that an application has learned: the shared state first,
-   * then each context, sorted by name. NOT_FOUND: no such application.
+   * then each context, sorted by name; or one context.
+   *
+   * NOT_FOUND: no such application, or the context has no state of its own.
    *
    * @generated from rpc clipper.v1.ApplicationService.ExportSelectionState
    */
@@ -1870,7 +1874,7 @@ export const ApplicationService: GenService<{
    * ResetSelectionState forgets what a context, or the whole application, has learned. A feedback
    * for an earlier answer still counts, from nothing.
    *
-   * NOT_FOUND: no such application, or no such context.
+   * NOT_FOUND: no such application, or the context has no state of its own.
    *
    * @generated from rpc clipper.v1.ApplicationService.ResetSelectionState
    */
