@@ -144,6 +144,7 @@ func (c *call) Receive(tag int, r prediction.Result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.left == 0 {
+		c.keep(tag, r)
 		return
 	}
 	if c.again(tag, r) {
@@ -165,6 +166,13 @@ func (c *call) Receive(tag int, r prediction.Result) {
 	c.left--
 	if c.left == 0 && c.done != nil {
 		close(c.done)
+	}
+}
+
+// keep lets a prediction that comes too late for this call be remembered. The lock is held.
+func (c *call) keep(tag int, r prediction.Result) {
+	if route := c.asked[tag].route; r.Err == nil && !r.Cached && route != nil && route.local != nil {
+		route.local.serving.Keep(c.input, r.Outputs)
 	}
 }
 

@@ -40,6 +40,11 @@ type Models interface {
 	// when all have answered or at ctx's deadline at the latest. The entries may be shared: they are not
 	// modified.
 	Predict(ctx context.Context, models []*internalv1.ModelReference, in *tensor.Input) ([]*clipperv1.ModelPrediction, error)
+
+	// Recall returns what the models are remembered to have said about the input with a hash, big-endian
+	// as tensor.Input has it: one entry for each, in their order, without a status when nothing is
+	// remembered. It computes nothing, and returns at ctx's deadline at the latest.
+	Recall(ctx context.Context, models []*internalv1.ModelReference, hash [16]byte) ([]*clipperv1.ModelPrediction, error)
 }
 
 // Config is how the service is set up. Zero values mean the defaults.
@@ -55,6 +60,8 @@ type Config struct {
 	// AnswerMargin is how long before the deadline an answer is made, so that it leaves in time. It is
 	// never more than a tenth of the query's time.
 	AnswerMargin time.Duration `name:"answer-margin" default:"1ms" help:"Time before a query's deadline at which its answer is made of what has arrived."`
+	// RecallWait is how long a feedback may wait for what models said that were late.
+	RecallWait time.Duration `name:"recall-wait" default:"5ms" help:"Longest time that a feedback waits for the predictions of models that were late for the answer."`
 }
 
 // Deps is what the service needs.
@@ -119,9 +126,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		StateRefresh:   cmp.Or(cfg.StateRefresh, time.Second),
 		StateWait:      cmp.Or(cfg.StateWait, 5*time.Millisecond),
 		AnswerMargin:   cmp.Or(cfg.AnswerMargin, time.Millisecond),
+		RecallWait:     cmp.Or(cfg.RecallWait, 5*time.Millisecond),
 	}
-	if cfg.CachedContexts < 0 || cfg.StateRefresh < 0 || cfg.StateWait < 0 || cfg.AnswerMargin < 0 {
-		return nil, errors.New("set up the selector: cached-contexts, state-refresh, state-wait and answer-margin must not be negative")
+	if cfg.CachedContexts < 0 || cfg.StateRefresh < 0 || cfg.StateWait < 0 || cfg.AnswerMargin < 0 || cfg.RecallWait < 0 {
+		return nil, errors.New("set up the selector: cached-contexts, state-refresh, state-wait, answer-margin and recall-wait must not be negative")
 	}
 	states, err := otter.New(&otter.Options[stateID, *stateCopy]{MaximumSize: cfg.CachedContexts})
 	if err != nil {

@@ -71,7 +71,7 @@ func newCounters() cache.Counters {
 	counter := func(name string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: "Counted."})
 	}
-	return cache.Counters{Hits: counter("hits_total"), Misses: counter("misses_total"), Stores: counter("stores_total")}
+	return cache.Counters{Hits: counter("hits_total"), Misses: counter("misses_total"), Stores: counter("stores_total"), Late: counter("late_total")}
 }
 
 func newCache(t testing.TB, bytes int64) *cache.Cache {
