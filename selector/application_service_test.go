@@ -114,6 +114,9 @@ func TestCreateApplication_invalid(t *testing.T) {
 		{"policy.parameters.speed", wrong, codes.InvalidArgument, func(a *clipperv1.Application) {
 			a.Policy = &clipperv1.Policy{Parameters: map[string]float64{"speed": 1}}
 		}},
+		{"answer_early", bad, codes.InvalidArgument, func(a *clipperv1.Application) {
+			a.Policy, a.AnswerEarly = &clipperv1.Policy{Name: "custom", Address: "localhost:7100"}, true
+		}},
 		{"inputs[0].shape", bad, codes.InvalidArgument, func(a *clipperv1.Application) { a.Inputs = []*clipperv1.TensorSpec{{Shape: []int64{-2}}} }},
 		{"inputs[1].name", bad, codes.InvalidArgument, func(a *clipperv1.Application) { a.Inputs = []*clipperv1.TensorSpec{{Name: "x"}, {Name: "x"}} }},
 		{"models[0]", mispair, codes.FailedPrecondition, func(a *clipperv1.Application) { a.Inputs = []*clipperv1.TensorSpec{{Shape: []int64{2, 2}}} }},

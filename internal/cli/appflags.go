@@ -38,6 +38,7 @@ type appFlags struct {
 	Classes     []string           `placeholder:"NAME" help:"Names of the classes of scores, in their order."`
 	Confidence  *float64           `placeholder:"X" help:"An answer of less confidence, in [0, 1], is replaced by the default."`
 	Refuse      *bool              `name:"refuse-overload" negatable:"" help:"Refuse a query that no model can answer in time for overload, and say when to try again, rather than give the default."`
+	Early       *bool              `name:"answer-early" negatable:"" help:"Answer before the deadline as soon as the models that are missing cannot change the answer, whatever they say."`
 	Lifetime    *time.Duration     `name:"feedback-lifetime" placeholder:"DURATION" help:"How long feedback to an answer is accepted. Default: 1h."`
 
 	text []byte // The content of File, once it is read.
@@ -65,6 +66,9 @@ func (f *appFlags) change(c *client, app *clipperv1.Application) (mask []string,
 	}
 	if f.Refuse != nil {
 		app.RefuseOverload, changed["refuse_overload"] = *f.Refuse, true
+	}
+	if f.Early != nil {
+		app.AnswerEarly, changed["answer_early"] = *f.Early, true
 	}
 	if f.Default != nil {
 		if app.DefaultOutput, err = parseValue(*f.Default); err != nil {
