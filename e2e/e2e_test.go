@@ -80,6 +80,7 @@ func TestSystem(t *testing.T) {
 		{"contexts", testContexts},
 		{"policies", testPolicies},
 		{"defaults", testDefaults},
+		{"stragglers", testStragglers},
 		{"versions", testVersions},
 		{"replicas", testReplicas},
 		{"administration", testAdministration},
