@@ -21,6 +21,7 @@ import (
 	"github.com/clipper-serving/clipper/bench/reload"
 	"github.com/clipper-serving/clipper/bench/replicas"
 	"github.com/clipper-serving/clipper/bench/saturation"
+	"github.com/clipper-serving/clipper/bench/stragglers"
 )
 
 func main() {
@@ -34,7 +35,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr,
 		edge.Experiment, saturation.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
-		cache.Experiment, reload.Experiment, kill.Experiment, cost.Experiment)
+		cache.Experiment, reload.Experiment, kill.Experiment, cost.Experiment, stragglers.Experiment)
 	stop()
 	os.Exit(code)
 }
