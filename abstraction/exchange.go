@@ -11,6 +11,7 @@ import (
 
 	"github.com/clipper-serving/clipper/internal/exchange"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/keep"
 	"github.com/clipper-serving/clipper/internal/priority"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
@@ -32,6 +33,9 @@ func (s *Service) servePredict(ctx context.Context, payload []byte) (proto.Messa
 		return nil, fmt.Errorf("decode call: %w", err)
 	}
 	ctx = priority.With(ctx, call.Priority)
+	if call.Keep {
+		ctx = keep.With(ctx)
+	}
 	if call.Forwarded {
 		return s.predictForwarded(ctx, call.Models, tensor.FromEncoded(call.Input)), nil
 	}

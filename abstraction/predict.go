@@ -13,6 +13,7 @@ import (
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/deadline"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/keep"
 	"github.com/clipper-serving/clipper/internal/priority"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
@@ -54,7 +55,7 @@ func (s *Service) ask(ctx context.Context, models []*internalv1.ModelReference, 
 	if !ok {
 		at = time.Now().Add(defaultDeadline)
 	}
-	c = &call{service: s, ctx: ctx, at: at, rank: priority.From(ctx), input: in, asked: make([]asked, len(models)), left: len(models)}
+	c = &call{service: s, ctx: ctx, at: at, rank: priority.From(ctx), keeps: keep.From(ctx), input: in, asked: make([]asked, len(models)), left: len(models)}
 	table := s.table.Load()
 	for i, ref := range models {
 		a := &c.asked[i]
@@ -110,6 +111,7 @@ type call struct {
 	ctx     context.Context // of the caller
 	at      time.Time       // its deadline, or one in its place
 	rank    uint8           // of the query, as in prediction.Request
+	keeps   bool            // as Keep in prediction.Request
 	input   *tensor.Input
 	asked   []asked
 
@@ -129,7 +131,7 @@ type asked struct {
 
 // submit asks what runs here.
 func (c *call) submit(i int, r *route) {
-	request := prediction.Request{Context: c.ctx, Input: c.input, Deadline: c.at, Priority: c.rank, Receiver: c, Tag: i}
+	request := prediction.Request{Context: c.ctx, Input: c.input, Deadline: c.at, Priority: c.rank, Keep: c.keeps, Receiver: c, Tag: i}
 	if r.local == nil {
 		request.Reply(prediction.Result{Err: r.refusal})
 		return

@@ -35,8 +35,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		queries:  counter("queries_total", "Queries that were answered.", "application"),
 		defaults: counter("defaults_total", "Answers that were the default output, by reason.", "application", "reason"),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "clipper_selector_query_duration_seconds",
-			Help:    "Time from the arrival of a query to its answer.",
+			Name: "clipper_selector_query_duration_seconds",
+			Help: "Time from the arrival of a query to its answer.",
 			// The bounds are what people take for objectives, so that the share within one can be read.
 			Buckets: []float64{.0002, .0005, .001, .002, .005, .01, .015, .02, .03, .05, .1, .2, .5, 1, 2, 5, 10},
 		}, []string{"application"}),

@@ -14,6 +14,7 @@ import (
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/exchange"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/keep"
 	"github.com/clipper-serving/clipper/internal/priority"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
@@ -45,7 +46,7 @@ func (r *RemoteModels) Reachable(context.Context) error {
 // Predict implements Models.
 func (r *RemoteModels) Predict(ctx context.Context, models []*internalv1.ModelReference, in *tensor.Input) ([]*clipperv1.ModelPrediction, error) {
 	payload, err := r.calls.Call(ctx, internalv1.Method_METHOD_PREDICT, &internalv1.PredictModels{
-		Models: models, Input: in.Encoded(), Priority: uint32(priority.From(ctx)),
+		Models: models, Input: in.Encoded(), Priority: uint32(priority.From(ctx)), Keep: keep.From(ctx),
 	}, true)
 	if err != nil {
 		return nil, err

@@ -38,7 +38,7 @@ import (
 type Models interface {
 	// Predict asks several models about one input and returns one entry for each, in their order,
 	// when all have answered or at ctx's deadline at the latest. The entries may be shared: they are not
-	// modified.
+	// modified. What comes after the deadline, or is wanted by package keep, can be recalled.
 	Predict(ctx context.Context, models []*internalv1.ModelReference, in *tensor.Input) ([]*clipperv1.ModelPrediction, error)
 
 	// Recall returns what the models are remembered to have said about the input with a hash, big-endian

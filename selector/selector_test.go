@@ -27,6 +27,7 @@ import (
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/keep"
 	"github.com/clipper-serving/clipper/internal/store"
 	"github.com/clipper-serving/clipper/internal/store/storeopen"
 	"github.com/clipper-serving/clipper/internal/store/storetest"
@@ -55,6 +56,8 @@ type fakeModels struct {
 	script map[string]answer
 	asked  map[string]int
 	err    error
+	// kept is true when the last query's predictions were to be kept.
+	kept bool
 	// recalled has the hashes that were asked for.
 	recalled [][16]byte
 }
@@ -72,6 +75,7 @@ func (f *fakeModels) fail(err error) {
 func (f *fakeModels) Predict(ctx context.Context, models []*internalv1.ModelReference, _ *tensor.Input) ([]*clipperv1.ModelPrediction, error) {
 	f.mu.Lock()
 	script, err := maps.Clone(f.script), f.err
+	f.kept = keep.From(ctx)
 	for _, m := range models {
 		f.asked[m.Model]++
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/clipper-serving/clipper/internal/apierror"
 	"github.com/clipper-serving/clipper/internal/deadline"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/keep"
 	"github.com/clipper-serving/clipper/internal/tensor"
 	"github.com/clipper-serving/clipper/selector/policy"
 	"github.com/clipper-serving/clipper/selector/token"
@@ -50,7 +51,7 @@ type arrival struct {
 func (s *Service) askEach(ctx context.Context, before *deadline.Context, app *application, w *scratch, answering int, in *tensor.Input) ([]*clipperv1.ModelPrediction, error) {
 	n := len(w.choices)
 	refs := app.references(w.choices)
-	parent, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	parent, cancel := context.WithCancel(keep.With(context.WithoutCancel(ctx)))
 	stop := context.AfterFunc(s.ctx, cancel)
 	at, _ := before.Deadline()
 	calls := deadline.With(parent, at)

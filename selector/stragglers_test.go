@@ -177,6 +177,7 @@ func TestQuery_early(t *testing.T) {
 				}
 				require.Equal(t, early, testutil.ToFloat64(b.metrics.early.WithLabelValues("app")))
 				synctest.Wait()
+				require.Equal(t, test.name != "not wanted", b.models.kept)
 				require.Equal(t, map[string]int{"a": 1, "b": 1, "c": 1}, b.models.asked)
 			})
 		})

@@ -169,11 +169,12 @@ func (v *Version) Submit(r *prediction.Request) {
 		}
 	}
 	v.counters.Misses.Inc()
-	if !v.admission.worthStore(k, t) {
+	worth := v.admission.worthStore(k, t)
+	if !worth && !r.Keep {
 		v.next.Submit(r)
 		return
 	}
-	m := &miss{version: v, request: *r}
+	m := &miss{version: v, request: *r, kept: !worth}
 	m.request.Receiver = m
 	m.receiver = r.Receiver
 	v.next.Submit(&m.request)
@@ -197,13 +198,18 @@ type miss struct {
 	version  *Version
 	request  prediction.Request
 	receiver prediction.Receiver
+	kept     bool // only because the one who asked wants it
 }
 
 // Receive implements prediction.Receiver. The answer goes out before it is remembered: nobody
 // waits for the cache.
 func (m *miss) Receive(tag int, r prediction.Result) {
 	m.receiver.Receive(tag, r)
-	if r.Err == nil && !m.version.disabled.Load() {
+	switch {
+	case r.Err != nil || m.version.disabled.Load():
+	case m.kept:
+		m.version.put(m.request.Input, r.Outputs)
+	default:
 		m.version.remember(m.request.Input, r.Outputs)
 	}
 }

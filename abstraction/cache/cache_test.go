@@ -313,6 +313,13 @@ func TestVersion_keep(t *testing.T) {
 	}
 	require.InDelta(t, 101, testutil.ToFloat64(n.Late), 0)
 
+	before := testutil.ToFloat64(n.Stores)
+	for i := range 100 {
+		v.Submit(&prediction.Request{Input: number(3*window + i), Keep: true, Receiver: &last{}})
+		require.True(t, recalled(3*window+i), "so is what is to be kept")
+	}
+	require.InDelta(t, before+100, testutil.ToFloat64(n.Stores), 0)
+
 	v.SetDisabled(true)
 	v.Keep(number(-1000), late)
 	require.False(t, recalled(-1000))

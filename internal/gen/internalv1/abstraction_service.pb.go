@@ -34,6 +34,9 @@ type PredictModels struct {
 	// True when another abstraction instance passes the query on to the one that serves the models.
 	// That one never passes it on again. Every model then has a version.
 	Forwarded bool `protobuf:"varint,3,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
+	// True when the predictions are to be put into the cache however little else is: the caller may not
+	// wait for all of them, and ask for them later with METHOD_RECALL.
+	Keep bool `protobuf:"varint,4,opt,name=keep,proto3" json:"keep,omitempty"`
 	// As in clipper.v1.QueryRequest.
 	Priority      uint32 `protobuf:"varint,8,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -87,6 +90,13 @@ func (x *PredictModels) GetInput() []byte {
 func (x *PredictModels) GetForwarded() bool {
 	if x != nil {
 		return x.Forwarded
+	}
+	return false
+}
+
+func (x *PredictModels) GetKeep() bool {
+	if x != nil {
+		return x.Keep
 	}
 	return false
 }
@@ -527,11 +537,12 @@ var File_clipper_internal_v1_abstraction_service_proto protoreflect.FileDescript
 
 const file_clipper_internal_v1_abstraction_service_proto_rawDesc = "" +
 	"\n" +
-	"-clipper/internal/v1/abstraction_service.proto\x12\x13clipper.internal.v1\x1a\x1eclipper/v1/model_service.proto\x1a\x1eclipper/v1/query_service.proto\x1a\x17clipper/v1/tensor.proto\"\x9c\x01\n" +
+	"-clipper/internal/v1/abstraction_service.proto\x12\x13clipper.internal.v1\x1a\x1eclipper/v1/model_service.proto\x1a\x1eclipper/v1/query_service.proto\x1a\x17clipper/v1/tensor.proto\"\xb0\x01\n" +
 	"\rPredictModels\x12;\n" +
 	"\x06models\x18\x01 \x03(\v2#.clipper.internal.v1.ModelReferenceR\x06models\x12\x14\n" +
 	"\x05input\x18\x02 \x01(\fR\x05input\x12\x1c\n" +
-	"\tforwarded\x18\x03 \x01(\bR\tforwarded\x12\x1a\n" +
+	"\tforwarded\x18\x03 \x01(\bR\tforwarded\x12\x12\n" +
+	"\x04keep\x18\x04 \x01(\bR\x04keep\x12\x1a\n" +
 	"\bpriority\x18\b \x01(\rR\bpriority\"@\n" +
 	"\x0eModelReference\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
