@@ -82,7 +82,7 @@ func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Res
 		return nil, err
 	}
 	r := &experiment.Result{
-		Load: fmt.Sprintf("the whole of Clipper in one process, asked over gRPC streams: %d queries/s (Poisson, 16 floats) with an objective of %v, and at the same time %d/s that wait for all models; %v for each size. Containers: profile rf x %g, 10 %% of noise, one batch in %d takes %d times as long; labels are generated, %.1f %% wrong, %.0f %% in common. Cache off. The paper: 15,000/s on 28 cores",
+		Load: fmt.Sprintf("the whole of Clipper in one process, asked over gRPC streams: %d queries/s (Poisson, 16 floats) with an objective of %v, and at the same time %d/s that wait for all models; %v for each size. Containers: profile rf x %g, 10 %% of noise, one batch in %d takes %d times as long; labels are generated, %.1f %% wrong, %.0f %% in common. Cache off. The paper offered 15,000/s",
 			rate, layer.Objective, rate, window, factor, stallEvery, stall, 100*(1-(1-commonErrors)*(1-independentErrors)), 100*commonErrors),
 		Columns: []string{
 			"models", "p50 ms", "p99 ms", "in 20 ms %", "inside %", "p99 ms, paper", "early p50 ms", "early p99 ms", "blocking p99 ms", "blocking, paper",
