@@ -10,10 +10,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/clipper-serving/clipper/containerrpc/containertest"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
 // TestRecall: what comes after the deadline is remembered where its model is at home, and recalled
@@ -108,4 +110,53 @@ func TestLatePredictionsAreCounted(t *testing.T) {
 	require.Eventually(t, func() bool { return late() == 1 }, time.Minute, time.Millisecond)
 	f.ask(t, fresh(), ref("m", ""))
 	require.Equal(t, 1.0, late())
+}
+
+// TestKeepTravelsWithTheQuery: of a version that stores little, what is to be kept can be recalled,
+// also when the query came over the wire or was passed on.
+func TestKeepTravelsWithTheQuery(t *testing.T) {
+	all := startMembers(t, 2)
+	names := deployMany(t, all[0], enough)
+	var away string
+	for _, name := range names {
+		if all[0].home(t, name) == all[1].address {
+			away = name
+		}
+	}
+	require.NotEmpty(t, away)
+	const unused = 6000 // stores, after which little is stored
+	for range unused {
+		all[1].ask(t, fresh(), ref(away, "v1"))
+	}
+	recalled := func(in *tensor.Input) bool {
+		found, err := all[1].service.Recall(t.Context(), []*internalv1.ModelReference{ref(away, "v1")}, in.Hash().Bytes())
+		require.NoError(t, err)
+		return found[0].Status == clipperv1.PredictionStatus_PREDICTION_STATUS_OK
+	}
+	ask := func(in *tensor.Input, wanted bool) {
+		payload, err := proto.Marshal(&internalv1.PredictModels{
+			Models: []*internalv1.ModelReference{ref(away, "v1")}, Input: in.Encoded(), Keep: wanted,
+		})
+		require.NoError(t, err)
+		_, err = all[0].service.servePredict(t.Context(), payload)
+		require.NoError(t, err)
+	}
+	var others []*tensor.Input
+	for range 20 {
+		in := fresh()
+		others = append(others, in)
+		ask(in, false)
+	}
+	for range 20 {
+		in := fresh()
+		ask(in, true)
+		require.Eventually(t, func() bool { return recalled(in) }, time.Minute, time.Millisecond)
+	}
+	stored := 0
+	for _, in := range others {
+		if recalled(in) {
+			stored++
+		}
+	}
+	require.Less(t, stored, 10, "a sample of one in 256")
 }
