@@ -11,6 +11,7 @@ import (
 
 	"github.com/clipper-serving/clipper/internal/exchange"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/keep"
 	"github.com/clipper-serving/clipper/internal/priority"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
@@ -21,6 +22,7 @@ func (s *Service) RegisterExchange(r grpc.ServiceRegistrar, draining <-chan stru
 	exchange.NewServer(map[internalv1.Method]exchange.Handler{
 		internalv1.Method_METHOD_PREDICT:  s.servePredict,
 		internalv1.Method_METHOD_DESCRIBE: s.serveDescribe,
+		internalv1.Method_METHOD_RECALL:   s.serveRecall,
 	}, draining, s.log).Register(r)
 }
 
@@ -31,6 +33,9 @@ func (s *Service) servePredict(ctx context.Context, payload []byte) (proto.Messa
 		return nil, fmt.Errorf("decode call: %w", err)
 	}
 	ctx = priority.With(ctx, call.Priority)
+	if call.Keep {
+		ctx = keep.With(ctx)
+	}
 	if call.Forwarded {
 		return s.predictForwarded(ctx, call.Models, tensor.FromEncoded(call.Input)), nil
 	}
@@ -39,6 +44,19 @@ func (s *Service) servePredict(ctx context.Context, payload []byte) (proto.Messa
 		return nil, err
 	}
 	return &internalv1.ModelPredictions{Predictions: predictions}, nil
+}
+
+// serveRecall answers one question for what is remembered.
+func (s *Service) serveRecall(ctx context.Context, payload []byte) (proto.Message, error) {
+	var call internalv1.RecallPredictions
+	if err := proto.Unmarshal(payload, &call); err != nil {
+		return nil, fmt.Errorf("decode call: %w", err)
+	}
+	var hash [16]byte
+	if copy(hash[:], call.Hash); len(call.Hash) != len(hash) {
+		return nil, fmt.Errorf("decode call: the hash has %d bytes, want %d", len(call.Hash), len(hash))
+	}
+	return &internalv1.ModelPredictions{Predictions: s.recall(ctx, call.Models, hash, call.Forwarded)}, nil
 }
 
 func (s *Service) serveDescribe(_ context.Context, payload []byte) (proto.Message, error) {

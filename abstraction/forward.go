@@ -80,7 +80,7 @@ func (c *call) pass(positions []int, wait time.Duration) {
 
 // askPeer asks an instance, and returns the positions of the models that it did not answer for.
 func (c *call) askPeer(ctx context.Context, there *peer, positions []int) []int {
-	m := &internalv1.PredictModels{Input: c.input.Encoded(), Priority: uint32(c.rank), Forwarded: true}
+	m := &internalv1.PredictModels{Input: c.input.Encoded(), Priority: uint32(c.rank), Keep: c.keeps, Forwarded: true}
 	for _, i := range positions {
 		c.suspend(i, nil)
 		n := c.asked[i].route.name

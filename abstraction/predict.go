@@ -13,6 +13,7 @@ import (
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/deadline"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/keep"
 	"github.com/clipper-serving/clipper/internal/priority"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
@@ -54,7 +55,7 @@ func (s *Service) ask(ctx context.Context, models []*internalv1.ModelReference, 
 	if !ok {
 		at = time.Now().Add(defaultDeadline)
 	}
-	c = &call{service: s, ctx: ctx, at: at, rank: priority.From(ctx), input: in, asked: make([]asked, len(models)), left: len(models)}
+	c = &call{service: s, ctx: ctx, at: at, rank: priority.From(ctx), keeps: keep.From(ctx), input: in, asked: make([]asked, len(models)), left: len(models)}
 	table := s.table.Load()
 	for i, ref := range models {
 		a := &c.asked[i]
@@ -110,6 +111,7 @@ type call struct {
 	ctx     context.Context // of the caller
 	at      time.Time       // its deadline, or one in its place
 	rank    uint8           // of the query, as in prediction.Request
+	keeps   bool            // as Keep in prediction.Request
 	input   *tensor.Input
 	asked   []asked
 
@@ -129,7 +131,7 @@ type asked struct {
 
 // submit asks what runs here.
 func (c *call) submit(i int, r *route) {
-	request := prediction.Request{Context: c.ctx, Input: c.input, Deadline: c.at, Priority: c.rank, Receiver: c, Tag: i}
+	request := prediction.Request{Context: c.ctx, Input: c.input, Deadline: c.at, Priority: c.rank, Keep: c.keeps, Receiver: c, Tag: i}
 	if r.local == nil {
 		request.Reply(prediction.Result{Err: r.refusal})
 		return
@@ -144,6 +146,7 @@ func (c *call) Receive(tag int, r prediction.Result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.left == 0 {
+		c.keep(tag, r)
 		return
 	}
 	if c.again(tag, r) {
@@ -165,6 +168,13 @@ func (c *call) Receive(tag int, r prediction.Result) {
 	c.left--
 	if c.left == 0 && c.done != nil {
 		close(c.done)
+	}
+}
+
+// keep lets a prediction that comes too late for this call be remembered. The lock is held.
+func (c *call) keep(tag int, r prediction.Result) {
+	if route := c.asked[tag].route; r.Err == nil && !r.Cached && route != nil && route.local != nil {
+		route.local.serving.Keep(c.input, r.Outputs)
 	}
 }
 

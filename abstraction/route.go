@@ -50,13 +50,21 @@ func (s *Service) route(n name, v *version, o *outlook, p placement) *route {
 // pick returns the instance for an input, nil for this one; ok is false when none is known that can
 // be reached.
 func (r *route) pick(in *tensor.Input) (p *peer, ok bool) {
+	if len(r.peers) < 2 {
+		return r.pickByHash(0)
+	}
+	return r.pickByHash(in.Hash().Lo)
+}
+
+// pickByHash is pick with the low half of the input's hash, which is of no meaning when there is no
+// choice.
+func (r *route) pickByHash(hash uint64) (p *peer, ok bool) {
 	switch len(r.peers) {
 	case 0:
 		return nil, false
 	case 1:
 		return r.peers[0], r.peers[0].reachable()
 	}
-	hash := in.Hash().Lo
 	p = r.peers[homes.Pick(hash, r.weights)]
 	if p.reachable() {
 		return p, true

@@ -25,6 +25,7 @@ import (
 	"github.com/clipper-serving/clipper/bench/reload"
 	"github.com/clipper-serving/clipper/bench/replicas"
 	"github.com/clipper-serving/clipper/bench/saturation"
+	"github.com/clipper-serving/clipper/bench/stragglers"
 )
 
 func main() {
@@ -39,7 +40,7 @@ func main() {
 	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr,
 		edge.Experiment, saturation.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
 		cache.Experiment, reload.Experiment, kill.Experiment, cost.Experiment,
-		contextual.Experiment, feedback.Experiment, crash.Experiment, policies.Experiment)
+		contextual.Experiment, feedback.Experiment, crash.Experiment, policies.Experiment, stragglers.Experiment)
 	stop()
 	os.Exit(code)
 }

@@ -83,6 +83,7 @@ func TestSystem(t *testing.T) {
 		{"bandits", testBandits},
 		{"policy change", testPolicyChange},
 		{"defaults", testDefaults},
+		{"stragglers", testStragglers},
 		{"versions", testVersions},
 		{"replicas", testReplicas},
 		{"administration", testAdministration},

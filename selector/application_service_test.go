@@ -146,6 +146,9 @@ func TestCreateApplication_invalid(t *testing.T) {
 			a.Models = []*clipperv1.ApplicationModel{{Model: "number"}}
 			a.Output = &clipperv1.OutputSpec{Range: &clipperv1.NumberRange{Max: 1}, Loss: clipperv1.Loss_LOSS_ZERO_ONE}
 		}},
+		{"answer_early", bad, codes.InvalidArgument, func(a *clipperv1.Application) {
+			a.Policy, a.AnswerEarly = &clipperv1.Policy{Name: "custom", Address: "localhost:7100"}, true
+		}},
 		{"inputs[0].shape", bad, codes.InvalidArgument, func(a *clipperv1.Application) { a.Inputs = []*clipperv1.TensorSpec{{Shape: []int64{-2}}} }},
 		{"inputs[1].name", bad, codes.InvalidArgument, func(a *clipperv1.Application) { a.Inputs = []*clipperv1.TensorSpec{{Name: "x"}, {Name: "x"}} }},
 		{"models[0]", mispair, codes.FailedPrecondition, func(a *clipperv1.Application) { a.Inputs = []*clipperv1.TensorSpec{{Shape: []int64{2, 2}}} }},

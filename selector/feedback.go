@@ -36,7 +36,7 @@ func (s *Service) Feedback(ctx context.Context, f *clipperv1.FeedbackRequest, in
 	}
 	var l lesson
 	if f.FeedbackId != "" {
-		l, err = s.byToken(app, f)
+		l, err = s.byToken(ctx, app, f)
 	} else {
 		l, err = s.byInput(ctx, app, f, in)
 	}
@@ -84,7 +84,7 @@ func (l *lesson) add(c policy.Choice, loss float64) {
 }
 
 // byToken makes a lesson of a feedback_id.
-func (s *Service) byToken(app *application, f *clipperv1.FeedbackRequest) (lesson, error) {
+func (s *Service) byToken(ctx context.Context, app *application, f *clipperv1.FeedbackRequest) (lesson, error) {
 	sealer := s.sealer.Load()
 	if sealer == nil {
 		return lesson{}, errStoreUnread()
@@ -107,6 +107,9 @@ func (s *Service) byToken(app *application, f *clipperv1.FeedbackRequest) (lesso
 	loss, err := app.lossOf(f, claims)
 	if err != nil {
 		return lesson{}, err
+	}
+	if f.GetTruth() != nil { // A reward is for what was given.
+		s.recall(ctx, app, claims)
 	}
 	l := lesson{context: claims.Context, features: claims.Features, once: identity{
 		name: "token/" + string(claims.ID[:]), remember: app.lifetime, expires: claims.Issued.Add(app.lifetime),

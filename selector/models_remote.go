@@ -14,6 +14,7 @@ import (
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/exchange"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/keep"
 	"github.com/clipper-serving/clipper/internal/priority"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
@@ -45,17 +46,31 @@ func (r *RemoteModels) Reachable(context.Context) error {
 // Predict implements Models.
 func (r *RemoteModels) Predict(ctx context.Context, models []*internalv1.ModelReference, in *tensor.Input) ([]*clipperv1.ModelPrediction, error) {
 	payload, err := r.calls.Call(ctx, internalv1.Method_METHOD_PREDICT, &internalv1.PredictModels{
-		Models: models, Input: in.Encoded(), Priority: uint32(priority.From(ctx)),
+		Models: models, Input: in.Encoded(), Priority: uint32(priority.From(ctx)), Keep: keep.From(ctx),
 	}, true)
 	if err != nil {
 		return nil, err
 	}
+	return readPredictions(payload, len(models))
+}
+
+// Recall implements Models. There is no time to wait for a link.
+func (r *RemoteModels) Recall(ctx context.Context, models []*internalv1.ModelReference, hash [16]byte) ([]*clipperv1.ModelPrediction, error) {
+	payload, err := r.calls.Try(ctx, internalv1.Method_METHOD_RECALL, &internalv1.RecallPredictions{Models: models, Hash: hash[:]})
+	if err != nil {
+		return nil, err
+	}
+	return readPredictions(payload, len(models))
+}
+
+// readPredictions reads a reply about so many models.
+func readPredictions(payload []byte, models int) ([]*clipperv1.ModelPrediction, error) {
 	var reply internalv1.ModelPredictions
 	if err := proto.Unmarshal(payload, &reply); err != nil {
 		return nil, fmt.Errorf("decode predictions: %w", err)
 	}
-	if len(reply.Predictions) != len(models) {
-		return nil, fmt.Errorf("asked %d models, got %d predictions", len(models), len(reply.Predictions))
+	if len(reply.Predictions) != models {
+		return nil, fmt.Errorf("asked %d models, got %d predictions", models, len(reply.Predictions))
 	}
 	return reply.Predictions, nil
 }

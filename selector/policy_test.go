@@ -32,7 +32,9 @@ func (b *bench) setPolicy(t testing.TB, reset bool, name string, parameters map[
 // TestUpdateApplication_policy changes the policy of an application that has learned.
 func TestUpdateApplication_policy(t *testing.T) {
 	b := newBench(t, map[string]answer{"a": {label: 1}, "b": {label: 2}, "c": {label: 3}})
-	b.create(t, minimal("app", "a", "b", "c"))
+	app := minimal("app", "a", "b", "c")
+	app.PriorWeight = 5
+	b.create(t, app)
 	b.ask(t, 20, "app", "", 2)
 	b.ask(t, 10, "app", "ann", 3)
 	before := b.state(t, "app", "")

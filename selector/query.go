@@ -60,7 +60,12 @@ func (s *Service) Query(ctx context.Context, application, userContext string, in
 	w.features = app.features(in, w.features[:0])
 	var answering int
 	w.choices, answering = app.panel.Select(&w.state, &policy.Query{Random: s.random, Features: w.features}, w.choices[:0])
-	predictions, err := s.deps.Models.Predict(before, app.references(w.choices), in)
+	var predictions []*clipperv1.ModelPrediction
+	if app.proto.AnswerEarly && len(w.choices) > 1 {
+		predictions, err = s.askEach(ctx, before, app, w, answering, in)
+	} else {
+		predictions, err = s.deps.Models.Predict(before, app.references(w.choices), in)
+	}
 	if err != nil {
 		switch status.Code(apierror.From(err)) {
 		case codes.Canceled:
@@ -73,11 +78,12 @@ func (s *Service) Query(ctx context.Context, application, userContext string, in
 		predictions = nil
 	}
 	response := s.answer(app, w, answering, predictions, err)
+	w.hashLate(in)
 	response.FeedbackId = s.seal(sealer, app, userContext, w, arrival)
 	for _, c := range w.choices {
 		app.metrics.asked[c.Model].Inc()
 	}
-	app.metrics.answered(response, time.Since(arrival))
+	app.metrics.answered(response, w.choices, time.Since(arrival))
 	return response, nil
 }
 
@@ -143,10 +149,14 @@ func (s *Service) answer(app *application, w *scratch, answering int, prediction
 	}
 	w.claims.Models = w.claims.Models[:0]
 	for i, c := range w.choices {
-		w.claims.Models = append(w.claims.Models, token.Model{
+		m := token.Model{
 			Model: app.keys[c.Model], Propensity: c.Propensity, Shadow: c.Shadow, Value: w.values[i],
 			Agreed: !given.Missing() && app.spec.Task.Agree(given, w.values[i]),
-		})
+		}
+		if part := response.Predictions[i]; late(part.Status) {
+			m.Late, m.Version = true, part.Version
+		}
+		w.claims.Models = append(w.claims.Models, m)
 	}
 	return response
 }
@@ -156,13 +166,23 @@ func (s *Service) readPredictions(app *application, w *scratch, predictions []*c
 	w.values, w.scores = w.values[:0], w.scores[:0]
 	for i := range w.choices {
 		var v policy.Value
-		if i < len(predictions) && predictions[i].GetStatus() == clipperv1.PredictionStatus_PREDICTION_STATUS_OK {
-			if read, err := app.spec.Read(predictions[i].Outputs, &w.scores); err == nil {
-				v = read
-			}
+		if i < len(predictions) {
+			v = app.read(predictions[i], &w.scores)
 		}
 		w.values = append(w.values, v)
 	}
+}
+
+// read returns what a prediction says, missing when it cannot be used. Scores are appended to buffer.
+func (a *application) read(p *clipperv1.ModelPrediction, buffer *[]float64) policy.Value {
+	if p.GetStatus() != clipperv1.PredictionStatus_PREDICTION_STATUS_OK {
+		return policy.Value{}
+	}
+	v, err := a.spec.Read(p.Outputs, buffer)
+	if err != nil {
+		return policy.Value{}
+	}
+	return v
 }
 
 // outputs returns the answer as tensors: those of a model that said just this, when there is one.

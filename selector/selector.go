@@ -40,8 +40,13 @@ import (
 type Models interface {
 	// Predict asks several models about one input and returns one entry for each, in their order,
 	// when all have answered or at ctx's deadline at the latest. The entries may be shared: they are not
-	// modified.
+	// modified. What comes after the deadline, or is wanted by package keep, can be recalled.
 	Predict(ctx context.Context, models []*internalv1.ModelReference, in *tensor.Input) ([]*clipperv1.ModelPrediction, error)
+
+	// Recall returns what the models are remembered to have said about the input with a hash, big-endian
+	// as tensor.Input has it: one entry for each, in their order, without a status when nothing is
+	// remembered. It computes nothing, and returns at ctx's deadline at the latest.
+	Recall(ctx context.Context, models []*internalv1.ModelReference, hash [16]byte) ([]*clipperv1.ModelPrediction, error)
 }
 
 // Config is how the service is set up. Zero values mean the defaults.
@@ -65,6 +70,8 @@ type Config struct {
 	FeedbackBuffer string `name:"feedback-buffer" placeholder:"DIR" help:"Directory where feedback is kept while the store cannot be reached, one for each selector. Default: such feedback is refused."`
 	// FeedbackBufferSize bounds its files.
 	FeedbackBufferSize config.Bytes `name:"feedback-buffer-size" default:"256MiB" help:"Largest size of the feedback buffer (B, KiB, MiB, GiB)."`
+	// RecallWait is how long a feedback may wait for what models said that were late.
+	RecallWait time.Duration `name:"recall-wait" default:"5ms" help:"Longest time that a feedback waits for the predictions of models that were late for the answer."`
 }
 
 // Deps is what the service needs.
@@ -131,13 +138,14 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		StateRefresh:   cmp.Or(cfg.StateRefresh, time.Second),
 		StateWait:      cmp.Or(cfg.StateWait, 5*time.Millisecond),
 		AnswerMargin:   cmp.Or(cfg.AnswerMargin, time.Millisecond),
+		RecallWait:     cmp.Or(cfg.RecallWait, 5*time.Millisecond),
 
 		FeedbackWait:       cmp.Or(cfg.FeedbackWait, 2*time.Second),
 		FeedbackBuffer:     cfg.FeedbackBuffer,
 		FeedbackBufferSize: cmp.Or(cfg.FeedbackBufferSize, 256*config.MiB),
 	}
-	if cfg.CachedContexts < 0 || cfg.StateRefresh < 0 || cfg.StateWait < 0 || cfg.AnswerMargin < 0 || cfg.FeedbackWait < 0 {
-		return nil, errors.New("set up the selector: cached-contexts, state-refresh, state-wait, answer-margin and feedback-wait must not be negative")
+	if min(cfg.StateRefresh, cfg.StateWait, cfg.AnswerMargin, cfg.RecallWait, cfg.FeedbackWait) < 0 || cfg.CachedContexts < 0 {
+		return nil, errors.New("set up the selector: cached-contexts, state-refresh, state-wait, answer-margin, recall-wait and feedback-wait must not be negative")
 	}
 	states, err := otter.New(&otter.Options[stateID, *stateCopy]{MaximumSize: cfg.CachedContexts})
 	if err != nil {

@@ -27,6 +27,7 @@ import (
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/keep"
 	"github.com/clipper-serving/clipper/internal/store"
 	"github.com/clipper-serving/clipper/internal/store/storeopen"
 	"github.com/clipper-serving/clipper/internal/store/storetest"
@@ -46,6 +47,7 @@ type answer struct {
 	label  int64
 	status clipperv1.PredictionStatus // OK when unspecified
 	block  bool                       // until the deadline
+	delay  time.Duration              // before it answers
 	tensor *clipperv1.Tensor          // instead of the label
 }
 
@@ -55,6 +57,10 @@ type fakeModels struct {
 	script map[string]answer
 	asked  map[string]int
 	err    error
+	// kept is true when the last query's predictions were to be kept.
+	kept bool
+	// recalled has the hashes that were asked for.
+	recalled [][16]byte
 }
 
 func newFakeModels(script map[string]answer) *fakeModels {
@@ -70,6 +76,7 @@ func (f *fakeModels) fail(err error) {
 func (f *fakeModels) Predict(ctx context.Context, models []*internalv1.ModelReference, _ *tensor.Input) ([]*clipperv1.ModelPrediction, error) {
 	f.mu.Lock()
 	script, err := maps.Clone(f.script), f.err
+	f.kept = keep.From(ctx)
 	for _, m := range models {
 		f.asked[m.Model]++
 	}
@@ -78,14 +85,15 @@ func (f *fakeModels) Predict(ctx context.Context, models []*internalv1.ModelRefe
 		return nil, err
 	}
 	predictions := make([]*clipperv1.ModelPrediction, len(models))
-	late := false
+	late, wait := false, time.Duration(0)
+	until, _ := ctx.Deadline()
 	for i, m := range models {
 		a, ok := script[m.Model]
 		p := &clipperv1.ModelPrediction{Model: m.Model, Version: "v1", Status: clipperv1.PredictionStatus_PREDICTION_STATUS_OK}
 		switch {
 		case !ok:
 			p.Status = clipperv1.PredictionStatus_PREDICTION_STATUS_NOT_FOUND
-		case a.block:
+		case a.block || a.delay > 0 && a.delay >= time.Until(until):
 			late = true
 			p.Status = clipperv1.PredictionStatus_PREDICTION_STATUS_DEADLINE
 		case a.status != clipperv1.PredictionStatus_PREDICTION_STATUS_UNSPECIFIED:
@@ -96,9 +104,35 @@ func (f *fakeModels) Predict(ctx context.Context, models []*internalv1.ModelRefe
 			p.Outputs = []*clipperv1.Tensor{labelTensor(a.label)}
 		}
 		predictions[i] = p
+		wait = max(wait, a.delay)
 	}
-	if late {
+	switch {
+	case late:
 		<-ctx.Done()
+	case wait > 0:
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+	return predictions, nil
+}
+
+// Recall remembers what a model says that blocks or takes its time.
+func (f *fakeModels) Recall(_ context.Context, models []*internalv1.ModelReference, hash [16]byte) ([]*clipperv1.ModelPrediction, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return nil, f.err
+	}
+	f.recalled = append(f.recalled, hash)
+	predictions := make([]*clipperv1.ModelPrediction, len(models))
+	for i, m := range models {
+		predictions[i] = &clipperv1.ModelPrediction{}
+		if a := f.script[m.Model]; (a.block || a.delay > 0) && a.label != 0 {
+			predictions[i].Status = clipperv1.PredictionStatus_PREDICTION_STATUS_OK
+			predictions[i].Outputs = []*clipperv1.Tensor{labelTensor(a.label)}
+		}
 	}
 	return predictions, nil
 }

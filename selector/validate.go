@@ -205,6 +205,9 @@ func completeModels(app *clipperv1.Application) error {
 			app.Policy.Name = "single"
 		}
 	}
+	if app.AnswerEarly && app.Policy.Name == "custom" {
+		return invalid("answer_early", "a custom policy combines as it likes, so that nothing is certain before all models have answered; want false")
+	}
 	chosen, err := policies.New(app.Policy.Name, app.Policy.Parameters)
 	if err != nil {
 		field := "policy.name"

@@ -64,6 +64,9 @@ func (a *admission) worthStore(k key, t trace) bool {
 // sampled reports whether an input is stored in any case.
 func (a *admission) sampled(h xxh3.Uint128) bool { return h.Hi>>(64-a.bits.Load()) == 0 }
 
+// everything reports whether every prediction is stored.
+func (a *admission) everything() bool { return a.bits.Load() == 0 }
+
 // hit notes that something stored was of use for the first time.
 func (a *admission) hit() {
 	if a.used.Add(1) >= sparseWindow/worthwhile && a.bits.Swap(0) > 0 {

@@ -116,6 +116,8 @@ type Counters struct {
 	Hits, Misses prometheus.Counter
 	// Stores are predictions that were remembered.
 	Stores prometheus.Counter
+	// Late are predictions that came when nobody waited any more.
+	Late prometheus.Counter
 }
 
 // Open returns the share of a version in front of next. A version of the same name that was open
@@ -167,11 +169,12 @@ func (v *Version) Submit(r *prediction.Request) {
 		}
 	}
 	v.counters.Misses.Inc()
-	if !v.admission.worthStore(k, t) {
+	worth := v.admission.worthStore(k, t)
+	if !worth && !r.Keep {
 		v.next.Submit(r)
 		return
 	}
-	m := &miss{version: v, request: *r}
+	m := &miss{version: v, request: *r, kept: !worth}
 	m.request.Receiver = m
 	m.receiver = r.Receiver
 	v.next.Submit(&m.request)
@@ -195,35 +198,68 @@ type miss struct {
 	version  *Version
 	request  prediction.Request
 	receiver prediction.Receiver
+	kept     bool // only because the one who asked wants it
 }
 
 // Receive implements prediction.Receiver. The answer goes out before it is remembered: nobody
 // waits for the cache.
 func (m *miss) Receive(tag int, r prediction.Result) {
 	m.receiver.Receive(tag, r)
-	if r.Err == nil && !m.version.disabled.Load() {
+	switch {
+	case r.Err != nil || m.version.disabled.Load():
+	case m.kept:
+		m.version.put(m.request.Input, r.Outputs)
+	default:
 		m.version.remember(m.request.Input, r.Outputs)
 	}
 }
 
+// Keep remembers a prediction that came too late for the one who had asked. It is kept whatever the
+// admission says, since feedback on the answer may ask for it, see [Version.Recall]; and says nothing
+// about how useful stores are.
+func (v *Version) Keep(in *tensor.Input, outputs []*clipperv1.Tensor) {
+	v.counters.Late.Inc()
+	if v.disabled.Load() || v.admission.everything() {
+		return // In the second case it is remembered like any other.
+	}
+	v.put(in, outputs)
+}
+
+// Recall returns what is remembered for the input with this hash, which is not compared: nobody is
+// answered with it. It counts neither as a hit nor as a miss.
+func (v *Version) Recall(hash xxh3.Uint128) ([]*clipperv1.Tensor, bool) {
+	e, ok := v.cache.entries.GetIfPresent(key{v.id, hash})
+	if !ok {
+		return nil, false
+	}
+	return e.outputs, true
+}
+
 func (v *Version) remember(in *tensor.Input, outputs []*clipperv1.Tensor) {
+	if v.put(in, outputs) {
+		v.admission.store()
+	}
+}
+
+// put puts an entry into the table. It reports whether it could.
+func (v *Version) put(in *tensor.Input, outputs []*clipperv1.Tensor) bool {
 	inputs, err := in.Tensors()
 	if err != nil {
-		return
+		return false
 	}
 	weight := entryOverhead + size(inputs) + size(outputs)
 	if weight > math.MaxUint32 {
-		return
+		return false
 	}
 	k := key{v.id, in.Hash()}
 	// Of the input only the tensors are kept: nobody compares its encoded form.
 	v.cache.entries.Set(k, &entry{inputs: inputs, outputs: clone(outputs), weight: uint32(weight)})
 	v.cache.traces.of(k).note(stored)
 	v.counters.Stores.Inc()
-	v.admission.store()
 	if v.disabled.Load() { // Purge may have passed between the check and the Set.
 		v.cache.entries.Invalidate(k)
 	}
+	return true
 }
 
 // size returns the bytes that tensors take.

@@ -71,7 +71,7 @@ func newCounters() cache.Counters {
 	counter := func(name string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: "Counted."})
 	}
-	return cache.Counters{Hits: counter("hits_total"), Misses: counter("misses_total"), Stores: counter("stores_total")}
+	return cache.Counters{Hits: counter("hits_total"), Misses: counter("misses_total"), Stores: counter("stores_total"), Late: counter("late_total")}
 }
 
 func newCache(t testing.TB, bytes int64) *cache.Cache {
@@ -277,6 +277,52 @@ func TestAdmission_findsWhatIsStored(t *testing.T) {
 	require.Greater(t, rate(many, many+again), 0.9, "and found")
 	require.InDelta(t, hits, testutil.ToFloat64(n.Hits), 0)
 	require.InDelta(t, asked-hits, testutil.ToFloat64(n.Misses), 0, "what is not looked up is a miss")
+}
+
+// TestVersion_keep: what comes late is stored also while little is, and can be recalled by its hash.
+func TestVersion_keep(t *testing.T) {
+	c, n := newCache(t, 16<<20), newCounters()
+	v := c.Open("m", "1", &model{says: "yes"}, n)
+	recalled := func(i int) bool {
+		_, ok := v.Recall(number(i).Hash())
+		return ok
+	}
+	late := []*clipperv1.Tensor{{Strings: []string{"late"}}}
+	v.Keep(number(-1), late)
+	require.False(t, recalled(-1), "everything is stored, so that the way of all predictions is enough")
+
+	for i := range 2 * window {
+		ask(v, number(i))
+	}
+	require.True(t, recalled(0))
+	inVain := 0
+	for i := window; i < 2*window; i++ {
+		if !recalled(i) {
+			inVain++
+		}
+	}
+	require.Greater(t, inVain, window/2, "little is stored")
+	for i := range 100 {
+		v.Keep(number(-2-i), late)
+	}
+	for i := range 100 {
+		outputs, ok := v.Recall(number(-2 - i).Hash())
+		require.True(t, ok)
+		require.Equal(t, "late", outputs[0].Strings[0])
+		require.True(t, ask(v, number(-2-i)).Cached, "and found by those who ask")
+	}
+	require.InDelta(t, 101, testutil.ToFloat64(n.Late), 0)
+
+	before := testutil.ToFloat64(n.Stores)
+	for i := range 100 {
+		v.Submit(&prediction.Request{Input: number(3*window + i), Keep: true, Receiver: &last{}})
+		require.True(t, recalled(3*window+i), "so is what is to be kept")
+	}
+	require.InDelta(t, before+100, testutil.ToFloat64(n.Stores), 0)
+
+	v.SetDisabled(true)
+	v.Keep(number(-1000), late)
+	require.False(t, recalled(-1000))
 }
 
 func TestCache_concurrently(t *testing.T) {

@@ -55,6 +55,7 @@ type Metrics struct {
 	cacheHits    *prometheus.CounterVec
 	cacheMisses  *prometheus.CounterVec
 	cacheStores  *prometheus.CounterVec
+	late         *prometheus.CounterVec
 	coalesced    *prometheus.CounterVec
 }
 
@@ -87,6 +88,7 @@ func New(reg prometheus.Registerer) (*Metrics, error) {
 		cacheHits:    counter("cache_hits_total", "Requests that were answered from the cache."),
 		cacheMisses:  counter("cache_misses_total", "Requests that the cache could not answer."),
 		cacheStores:  counter("cache_stores_total", "Predictions that were remembered."),
+		late:         counter("late_predictions_total", "Predictions that came when the query had been answered without them."),
 		coalesced:    counter("coalesced_total", "Requests that shared the computation of an equal one in flight."),
 	}
 	for _, c := range m.collectors() {
@@ -105,7 +107,7 @@ type vec interface {
 func (m *Metrics) collectors() []vec {
 	return []vec{
 		m.queueRows, m.drainRate, m.queueDelay, m.dropped, m.batchRows, m.batchLatency, m.inFlight,
-		m.failedRows, m.retries, m.replicas, m.warmUps, m.cacheHits, m.cacheMisses, m.cacheStores, m.coalesced,
+		m.failedRows, m.retries, m.replicas, m.warmUps, m.cacheHits, m.cacheMisses, m.cacheStores, m.late, m.coalesced,
 	}
 }
 
@@ -135,6 +137,8 @@ type Version struct {
 	WarmUpsDone, WarmUpsFailed prometheus.Counter
 	// CacheHits and CacheMisses count look-ups, CacheStores predictions that were remembered.
 	CacheHits, CacheMisses, CacheStores prometheus.Counter
+	// Late counts predictions that came when the query had been answered without them.
+	Late prometheus.Counter
 	// Coalesced counts requests that shared the computation of another.
 	Coalesced prometheus.Counter
 }
@@ -154,6 +158,7 @@ func (m *Metrics) Version(model, version string) *Version {
 		WarmUpsDone:   m.warmUps.WithLabelValues(model, version, "done"),
 		WarmUpsFailed: m.warmUps.WithLabelValues(model, version, "failed"),
 		CacheStores:   m.cacheStores.WithLabelValues(model, version),
+		Late:          m.late.WithLabelValues(model, version),
 		CacheHits:     m.cacheHits.WithLabelValues(model, version),
 		CacheMisses:   m.cacheMisses.WithLabelValues(model, version),
 		Coalesced:     m.coalesced.WithLabelValues(model, version),

@@ -38,6 +38,8 @@ type Request struct {
 	// Priority says what is refused first when not all can be answered in time: 1 is the last, and
 	// MaxPriority the first, to be refused; 0 means DefaultPriority.
 	Priority uint8
+	// Keep is true when the prediction is to be remembered, however little else is.
+	Keep bool
 	// Receiver gets the result together with Tag.
 	Receiver Receiver
 	// Tag tells apart the requests of one receiver.

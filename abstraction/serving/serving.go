@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/zeebo/xxh3"
+
 	"github.com/clipper-serving/clipper/abstraction/batching"
 	"github.com/clipper-serving/clipper/abstraction/cache"
 	"github.com/clipper-serving/clipper/abstraction/coalesce"
@@ -101,7 +103,7 @@ func New(cfg Config, deps Deps) (*Version, error) {
 	v.warmUp = warmup.NewSource(cfg.WarmUp, v.warmUpInputs)
 	v.signature.Store(cfg.Signature)
 	v.cache = deps.Cache.Open(cfg.Model, cfg.Version, coalesce.New(admission{v}, m.Coalesced),
-		cache.Counters{Hits: m.CacheHits, Misses: m.CacheMisses, Stores: m.CacheStores})
+		cache.Counters{Hits: m.CacheHits, Misses: m.CacheMisses, Stores: m.CacheStores, Late: m.Late})
 	v.cache.SetDisabled(cfg.Cache.GetDisabled())
 	v.follow()
 	return v, nil
@@ -118,6 +120,12 @@ func queueRows(b *clipperv1.Batching) int {
 // The result is PREDICTION_STATUS_NO_REPLICA at once when no replica is ready or starting; while
 // one is starting, requests are held until their deadline.
 func (v *Version) Submit(r *prediction.Request) { v.cache.Submit(r) }
+
+// Keep remembers a prediction that came too late for the query it was for.
+func (v *Version) Keep(in *tensor.Input, outputs []*clipperv1.Tensor) { v.cache.Keep(in, outputs) }
+
+// Recall returns what is remembered for the input with this hash.
+func (v *Version) Recall(hash xxh3.Uint128) ([]*clipperv1.Tensor, bool) { return v.cache.Recall(hash) }
 
 // admission is what a request passes that must be predicted: an input that does not fit is answered
 // here, so that it cannot spoil the batch of others.

@@ -142,14 +142,15 @@ func (o *Open) Run(ctx context.Context, submit func(i int, due time.Time)) OpenM
 		case <-ctx.Done():
 		}
 	}
-	return o.measure()
+	return o.Measure(func(int) bool { return true })
 }
 
-func (o *Open) measure() OpenMeasurement {
+// Measure returns what became of the queries that are picked, when Run has ended.
+func (o *Open) Measure(picked func(i int) bool) OpenMeasurement {
 	latency, refused := newHistogram(), newHistogram()
 	var m OpenMeasurement
 	for i, due := range o.cfg.Schedule {
-		if due < o.cfg.WarmUp {
+		if due < o.cfg.WarmUp || !picked(i) {
 			continue
 		}
 		m.Offered++

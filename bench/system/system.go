@@ -156,6 +156,8 @@ func (p *Process) Resident() (int64, error) {
 type Clipper struct {
 	// QueryHTTP and QueryGRPC are the addresses of the query listeners.
 	QueryHTTP, QueryGRPC string
+	// AdminHTTP is the address of the listener for administration, which also has the metrics.
+	AdminHTTP string
 	// Processes are the processes that are Clipper, without containers.
 	Processes []*Process
 	binary    string
@@ -193,7 +195,7 @@ func StartClipper(b Binaries, three bool, flags ...string) (_ *Clipper, err erro
 			return nil, err
 		}
 	}
-	c.QueryHTTP, c.QueryGRPC = a[0], a[1]
+	c.QueryHTTP, c.QueryGRPC, c.AdminHTTP = a[0], a[1], a[2]
 	edge := func(prefix string) []string {
 		return []string{
 			"--" + prefix + "http-listen=" + a[0], "--" + prefix + "grpc-listen=" + a[1],

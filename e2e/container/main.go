@@ -6,7 +6,7 @@
 // A query steers it: a first number below 0 is an error of that row, and a batch takes as many
 // milliseconds as the largest second number of its rows says. So do variables of its environment:
 // BIAS is the bias, DELAY a duration that every batch takes, and FAIL the message with which every
-// batch fails.
+// batch fails. With FINISH set, a batch is finished also when nobody waits for it any more.
 package main
 
 import (
@@ -35,7 +35,7 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	m := model{failure: os.Getenv("FAIL")}
+	m := model{failure: os.Getenv("FAIL"), finish: os.Getenv("FINISH") != ""}
 	var err error
 	if text := os.Getenv("BIAS"); text != "" {
 		if m.bias, err = strconv.ParseInt(text, 10, 64); err != nil {
@@ -54,6 +54,7 @@ type model struct {
 	bias    int64
 	delay   time.Duration
 	failure string
+	finish  bool
 }
 
 // width is the number of elements of a row.
@@ -90,6 +91,9 @@ func (m model) Predict(ctx context.Context, b *container.Batch) (*container.Resu
 		}
 		labels = binary.LittleEndian.AppendUint64(labels, uint64(int64(at(0))+m.bias))
 		took = max(took, time.Duration(at(1)*float64(time.Millisecond)))
+	}
+	if m.finish {
+		ctx = context.WithoutCancel(ctx)
 	}
 	select {
 	case <-time.After(took):

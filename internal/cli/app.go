@@ -280,6 +280,9 @@ func (c *client) showApplication(a *clipperv1.Application, title string) error {
 	if a.GetRefuseOverload() {
 		t.add("overload", "refused, with the time to try again")
 	}
+	if a.GetAnswerEarly() {
+		t.add("early", "answers as soon as the models that are missing cannot change it")
+	}
 	t.add("confidence", "at least "+number(a.GetConfidenceThreshold()))
 	if a.GetFeedbackLifetime() != nil {
 		t.add("feedback", "within "+duration(a.GetFeedbackLifetime().AsDuration()))

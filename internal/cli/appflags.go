@@ -39,6 +39,7 @@ type appFlags struct {
 	Loss        *string            `placeholder:"NAME" complete:"zero-one,absolute,log" help:"How an output is compared with the truth: zero-one, absolute or log. Default: by the kind of the output."`
 	Confidence  *float64           `placeholder:"X" help:"An answer of less confidence, in [0, 1], is replaced by the default."`
 	Refuse      *bool              `name:"refuse-overload" negatable:"" help:"Refuse a query that no model can answer in time for overload, and say when to try again, rather than give the default."`
+	Early       *bool              `name:"answer-early" negatable:"" help:"Answer before the deadline as soon as the models that are missing cannot change the answer, whatever they say."`
 	Lifetime    *time.Duration     `name:"feedback-lifetime" placeholder:"DURATION" help:"How long feedback to an answer is accepted. Default: 1h."`
 	Prior       *float64           `name:"prior-weight" placeholder:"N" help:"How much the shared state counts for a context, as a number of observations; less than 0: not at all. Default: 10."`
 	Contexts    *time.Duration     `name:"context-lifetime" placeholder:"DURATION" help:"How long a context is kept after its last feedback; 0 is for ever, the default."`
@@ -74,6 +75,9 @@ func (f *appFlags) change(c *client, app *clipperv1.Application) (mask []string,
 	}
 	if f.Refuse != nil {
 		app.RefuseOverload, changed["refuse_overload"] = *f.Refuse, true
+	}
+	if f.Early != nil {
+		app.AnswerEarly, changed["answer_early"] = *f.Early, true
 	}
 	if f.Default != nil {
 		if app.DefaultOutput, err = parseValue(*f.Default); err != nil {

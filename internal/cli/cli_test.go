@@ -133,6 +133,11 @@ func TestGolden(t *testing.T) {
 			"app delete digits",
 			"app list --json",
 		}},
+		{"app-early", []string{
+			"app create digits --models svm,forest --default 0 --answer-early",
+			"app show digits",
+			"app update digits --no-answer-early --json",
+		}},
 		{"app-usage", []string{
 			"app create --models a --default 0",
 			"app create x --models a: --default 0",

@@ -42,7 +42,8 @@ type Policy interface {
 	Statistics() []string
 
 	// Shares writes each model's share of the trust to dst, which has one element for each model.
-	// Shares are in [0, 1] and sum to 1.
+	// Shares are in [0, 1] and sum to 1. A policy that asks several models combines them as [Vote] does
+	// with these weights, on which early answers rely: see [Decided].
 	Shares(s *State, dst []float64)
 
 	// Probabilities writes the probability that the next query asks each model to dst, which has

@@ -14,7 +14,8 @@
 //
 // Labels and numbers are always carried, unless a text is very long; lists of scores, as float32, while
 // all values take at most [MaxValues] bytes. Of a list that does not fit only the class of the largest
-// score is carried, which is enough when the truth is a class. Features, which are exact as float32, take 4
+// score is carried, which is enough when the truth is a class. When a model was late, a hash of the
+// input is carried, by which its prediction may be found later. Features, which are exact as float32, take 4
 // bytes each.
 package token
 
@@ -66,6 +67,8 @@ type Claims struct {
 	Context string
 	// Issued is when the token was made, to the millisecond.
 	Issued time.Time
+	// Input is a hash of the input; of no meaning unless a model was late.
+	Input [16]byte
 	// Models are those that were asked.
 	Models []Model
 	// Features are what a contextual policy saw of the input, at most policy.MaxFeatures; nil for others.
@@ -82,6 +85,10 @@ type Model struct {
 	Shadow bool
 	// Agreed is true when its prediction says the same as the answer.
 	Agreed bool
+	// Late is true when it had not answered yet. What it said in the end may be remembered under
+	// Version, which is empty when it was not known, and the hash of the input.
+	Late    bool
+	Version string
 	// Value is its prediction; missing when it gave none or when it does not fit.
 	Value policy.Value
 }
@@ -202,6 +209,8 @@ const (
 	flagAgreed = 0x20
 	// flagCertain says that the propensity is 1 and left out.
 	flagCertain = 0x40
+	// flagLate says that the version follows, and at the end of the models the hash of the input.
+	flagLate = 0x80
 )
 
 func appendClaims(b []byte, c *Claims) []byte {
@@ -210,7 +219,7 @@ func appendClaims(b []byte, c *Claims) []byte {
 	b = appendText(b, c.Context)
 	b = binary.AppendVarint(b, c.Issued.UnixMilli())
 	b = binary.AppendUvarint(b, uint64(len(c.Models)))
-	room := MaxValues
+	room, late := MaxValues, false
 	for i := range c.Models {
 		m := &c.Models[i]
 		b = appendText(b, m.Model)
@@ -228,11 +237,19 @@ func appendClaims(b []byte, c *Claims) []byte {
 		} else {
 			b = binary.LittleEndian.AppendUint64(b, math.Float64bits(m.Propensity))
 		}
+		if m.Late {
+			flags |= flagLate
+			b = appendText(b, m.Version)
+			late = true
+		}
 		start := len(b)
 		var form byte
 		b, form = appendValue(b, m.Value, room)
 		room -= len(b) - start
 		b[at] = flags | form
+	}
+	if late {
+		b = append(b, c.Input[:]...)
 	}
 	if len(c.Features) > 0 {
 		b = appendFloats(b, c.Features)
@@ -388,6 +405,7 @@ func readClaims(plain []byte) (*Claims, error) {
 		return nil, fmt.Errorf("%w: %d models", ErrInvalid, n)
 	}
 	c.Models = make([]Model, n)
+	late := false
 	for i := range c.Models {
 		m := Model{Model: r.text(), Propensity: 1}
 		var flags byte
@@ -399,8 +417,15 @@ func readClaims(plain []byte) (*Claims, error) {
 			m.Propensity = r.finite()
 			r.bad = r.bad || !(m.Propensity > 0 && m.Propensity <= 1)
 		}
+		if m.Late = flags&flagLate != 0; m.Late {
+			m.Version = r.text()
+			late = true
+		}
 		m.Value = r.value(flags & formMask)
 		c.Models[i] = m
+	}
+	if late {
+		copy(c.Input[:], r.take(uint64(len(c.Input))))
 	}
 	if len(r.rest) > 0 {
 		c.Features = r.floats(policy.MaxFeatures)

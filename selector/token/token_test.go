@@ -49,6 +49,19 @@ func TestSealer_roundTrip(t *testing.T) {
 	require.NotContains(t, token, "=")
 }
 
+// TestSealer_late: what a prediction can be found by later is carried when one was late.
+func TestSealer_late(t *testing.T) {
+	s := sealer(t)
+	want := claims()
+	want.Input = [16]byte{1, 2, 15: 3}
+	want.Models[4].Late, want.Models[4].Version = true, "v2"
+	want.Models[2].Late, want.Models[2].Propensity, want.Models[2].Value = true, 0.5, policy.Value{}
+	got, err := s.Open(s.Seal(want))
+	require.NoError(t, err)
+	got.ID = ID{}
+	require.Equal(t, want, got)
+}
+
 func TestSealer_unique(t *testing.T) {
 	s := sealer(t)
 	s.block.Load().next.Store(math.MaxUint32 - 100) // so that a new block is begun

@@ -2,7 +2,8 @@
 
 // Command synthetic is a model container that takes as long as a model would and computes nothing:
 // a batch of n rows is answered after fixed + per-row·n, with noise and rare stalls. It waits
-// instead of computing, so that many of them run on few cores as they would on many machines.
+// instead of computing, so that many of them run on few cores as they would on many machines. What
+// it answers is 1, or with --errors or --hard a label that is right as often as is wanted.
 //
 //	synthetic --profile linear_svm --noise 0.1 --stall-chance 0.002
 package main
@@ -50,7 +51,10 @@ func parse(args []string, usage io.Writer) (container.Model, error) {
 		noise    = flags.Float64("noise", 0, "standard deviation of the logarithm of a batch's time")
 		chance   = flags.Float64("stall-chance", 0, "share of batches that stall, 0 to 1")
 		stall    = flags.Float64("stall", 3, "how many times as long a batch takes that stalls")
-		seed     = flags.Uint64("seed", 1, "seed of noise and stalls")
+		every    = flags.Int("stall-every", 0, "one batch in so many stalls, in equal distances from a random one; 0: none")
+		errors   = flags.Float64("errors", 0, "share of the rows that get a wrong label, drawn by row and seed, 0 to 1")
+		hard     = flags.Float64("hard", 0, "share of the rows that get the same wrong label with every seed, 0 to 1")
+		seed     = flags.Uint64("seed", 1, "seed of noise, stalls and errors")
 		parallel = flags.Int("parallel", 1, "batches at the same time; more wait their turn")
 	)
 	if err := flags.Parse(args); err != nil {
@@ -82,12 +86,22 @@ func parse(args []string, usage io.Writer) (container.Model, error) {
 		return nil, fmt.Errorf("--noise and --stall must not be negative")
 	case *chance < 0 || *chance > 1:
 		return nil, fmt.Errorf("--stall-chance must be from 0 to 1")
+	case *every < 0:
+		return nil, fmt.Errorf("--stall-every must not be negative")
+	case !(*errors >= 0 && *errors <= 1 && *hard >= 0 && *hard <= 1):
+		return nil, fmt.Errorf("--errors and --hard must be from 0 to 1")
 	case *parallel < 1:
 		return nil, fmt.Errorf("--parallel must be at least 1")
 	}
 	m := &model{
 		inFlight: max(2, *parallel),
-		clock:    clock{profile: p, Noise: *noise, StallChance: *chance, Stall: *stall, random: rand.New(rand.NewPCG(*seed, 0))}, //nolint:gosec // A simulation.
+		clock: clock{
+			profile: p, Noise: *noise, StallChance: *chance, Stall: *stall, StallEvery: *every,
+			random: rand.New(rand.NewPCG(*seed, 0)), untilStall: -1, //nolint:gosec // A simulation.
+		},
+	}
+	if *errors > 0 || *hard > 0 {
+		m.labels = &labels{errors: *errors, hard: *hard, seed: *seed}
 	}
 	if *parallel > 1 {
 		return parallelModel{m}, nil
@@ -95,9 +109,10 @@ func parse(args []string, usage io.Writer) (container.Model, error) {
 	return m, nil
 }
 
-// model answers every row with 1.
+// model answers every row with 1, or with its labels.
 type model struct {
 	inFlight int
+	labels   *labels // nil: 1
 
 	mu    sync.Mutex
 	clock clock
@@ -127,10 +142,14 @@ func (m *model) Predict(_ context.Context, b *container.Batch) (*container.Resul
 	m.mu.Lock()
 	d := m.clock.next(b.Rows)
 	m.mu.Unlock()
-	labels := make([]byte, 8*b.Rows)
-	for i := 0; i < len(labels); i += 8 {
-		labels[i] = 1
+	answers := make([]byte, 8*b.Rows)
+	if m.labels == nil {
+		for i := 0; i < len(answers); i += 8 {
+			answers[i] = 1
+		}
+	} else if err := m.labels.fill(answers, b); err != nil {
+		return nil, err
 	}
 	pause.Until(begin.Add(d))
-	return &container.Result{Outputs: []*clipperv1.BatchTensor{{DataType: clipperv1.DataType_DATA_TYPE_INT64, Data: labels}}}, nil
+	return &container.Result{Outputs: []*clipperv1.BatchTensor{{DataType: clipperv1.DataType_DATA_TYPE_INT64, Data: answers}}}, nil
 }

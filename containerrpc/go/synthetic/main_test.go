@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	container "github.com/clipper-serving/clipper/containerrpc/go"
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 )
 
 func mustParse(t *testing.T, args ...string) container.Model {
@@ -37,6 +38,9 @@ func TestParse(t *testing.T) {
 		"chance":             {args: []string{"--stall-chance", "2"}, fault: "from 0 to 1"},
 		"parallel":           {args: []string{"--parallel", "0"}, fault: "at least 1"},
 		"noise":              {args: []string{"--noise", "-1"}, fault: "negative"},
+		"stall every":        {args: []string{"--stall-every", "-1"}, fault: "negative"},
+		"errors":             {args: []string{"--errors", "1.5"}, fault: "from 0 to 1"},
+		"hard":               {args: []string{"--hard", "NaN"}, fault: "from 0 to 1"},
 		"argument":           {args: []string{"rf"}, fault: "unexpected"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -85,6 +89,19 @@ func TestClock(t *testing.T) {
 		}
 	}
 	require.InDelta(t, 200, stalled, 60)
+
+	var stalls []int
+	for i, d := range draw("--stall-every", "300", "--stall", "5") {
+		if d == 10*time.Millisecond {
+			stalls = append(stalls, i)
+		}
+	}
+	require.Positive(t, stalls[0], "not all begin with a stall")
+	require.Less(t, stalls[0], 300)
+	for i, at := range stalls {
+		require.Equal(t, stalls[0]+300*i, at)
+	}
+	require.InDelta(t, 10000/300, len(stalls), 1)
 }
 
 func TestPredict(t *testing.T) {
@@ -97,4 +114,45 @@ func TestPredict(t *testing.T) {
 	require.Len(t, r.Outputs[0].Data, 3*8)
 	require.EqualValues(t, 1, binary.LittleEndian.Uint64(r.Outputs[0].Data[16:]))
 	require.Equal(t, m.Describe().Signature.Outputs[0].DataType, r.Outputs[0].DataType)
+}
+
+// TestPredict_labels: the errors are as many as wanted, a row gets the same label each time, and only
+// the hard rows are wrong with every seed.
+func TestPredict_labels(t *testing.T) {
+	const rows, width = 20000, 3
+	var data []byte
+	for i := range rows {
+		for _, x := range []float32{float32(i % classes), float32(i), 0} {
+			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(x))
+		}
+	}
+	batch := &container.Batch{Rows: rows, Inputs: []*clipperv1.BatchTensor{{DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{width}, Data: data}}}
+	wrong := func(seed string) []bool {
+		m := mustParse(t, "--errors", "0.15", "--hard", "0.08", "--seed", seed)
+		r, err := m.Predict(t.Context(), batch)
+		require.NoError(t, err)
+		all := make([]bool, rows)
+		for i := range all {
+			label := binary.LittleEndian.Uint64(r.Outputs[0].Data[8*i:])
+			require.Less(t, label, uint64(classes))
+			all[i] = label != uint64(i%classes)
+		}
+		return all
+	}
+	one, two := wrong("1"), wrong("2")
+	require.Equal(t, one, wrong("1"))
+	each, both := 0, 0
+	for i := range rows {
+		if one[i] {
+			each++
+		}
+		if one[i] && two[i] {
+			both++
+		}
+	}
+	require.InDelta(t, 0.08+0.92*0.15, float64(each)/rows, 0.01)
+	require.InDelta(t, 0.08+0.92*0.15*0.15, float64(both)/rows, 0.01)
+
+	_, err := mustParse(t, "--errors", "0.1").Predict(t.Context(), &container.Batch{Rows: 1})
+	require.ErrorContains(t, err, "float32")
 }

@@ -46,7 +46,12 @@ type clock struct {
 	Noise float64
 	// StallChance is the share of batches that take Stall times as long.
 	StallChance, Stall float64
-	random             *rand.Rand
+	// StallEvery is the number of batches from one that stalls to the next, besides those by chance; 0:
+	// none do.
+	StallEvery int
+	random     *rand.Rand
+
+	untilStall int // the batches before the next one that stalls; -1 until it is drawn
 }
 
 // next returns the duration of a batch.
@@ -55,7 +60,17 @@ func (c *clock) next(rows int) time.Duration {
 	// Both are drawn for every batch, so that the same seed gives the same noise with and without
 	// stalls.
 	d *= math.Exp(c.Noise * c.random.NormFloat64())
-	if c.random.Float64() < c.StallChance {
+	stalls := c.random.Float64() < c.StallChance
+	if c.StallEvery > 0 {
+		if c.untilStall < 0 { // Containers that begin together do not stall together.
+			c.untilStall = c.random.IntN(c.StallEvery)
+		}
+		if c.untilStall == 0 {
+			stalls, c.untilStall = true, c.StallEvery
+		}
+		c.untilStall--
+	}
+	if stalls {
 		d *= c.Stall
 	}
 	return time.Duration(d)

@@ -34,6 +34,9 @@ type PredictModels struct {
 	// True when another abstraction instance passes the query on to the one that serves the models.
 	// That one never passes it on again. Every model then has a version.
 	Forwarded bool `protobuf:"varint,3,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
+	// True when the predictions are to be put into the cache however little else is: the caller may not
+	// wait for all of them, and ask for them later with METHOD_RECALL.
+	Keep bool `protobuf:"varint,4,opt,name=keep,proto3" json:"keep,omitempty"`
 	// As in clipper.v1.QueryRequest.
 	Priority      uint32 `protobuf:"varint,8,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -87,6 +90,13 @@ func (x *PredictModels) GetInput() []byte {
 func (x *PredictModels) GetForwarded() bool {
 	if x != nil {
 		return x.Forwarded
+	}
+	return false
+}
+
+func (x *PredictModels) GetKeep() bool {
+	if x != nil {
+		return x.Keep
 	}
 	return false
 }
@@ -209,6 +219,72 @@ func (x *ModelPredictions) GetElsewhere() []uint32 {
 	return nil
 }
 
+// RecallPredictions is the argument of METHOD_RECALL: what are these models remembered to have said
+// about an input? Nothing is computed for it. It is answered by one entry for each model, in their
+// order: with PREDICTION_STATUS_OK and the outputs, or empty when nothing is remembered.
+type RecallPredictions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The models.
+	Models []*ModelReference `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
+	// The hash of the input, 16 bytes.
+	Hash []byte `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	// True when another abstraction instance passes the question on to where the models are at home.
+	Forwarded     bool `protobuf:"varint,3,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecallPredictions) Reset() {
+	*x = RecallPredictions{}
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecallPredictions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecallPredictions) ProtoMessage() {}
+
+func (x *RecallPredictions) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecallPredictions.ProtoReflect.Descriptor instead.
+func (*RecallPredictions) Descriptor() ([]byte, []int) {
+	return file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RecallPredictions) GetModels() []*ModelReference {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *RecallPredictions) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *RecallPredictions) GetForwarded() bool {
+	if x != nil {
+		return x.Forwarded
+	}
+	return false
+}
+
 // DescribeVersions is the argument of METHOD_DESCRIBE: what do these versions do at this instance?
 type DescribeVersions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -223,7 +299,7 @@ type DescribeVersions struct {
 
 func (x *DescribeVersions) Reset() {
 	*x = DescribeVersions{}
-	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[3]
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -235,7 +311,7 @@ func (x *DescribeVersions) String() string {
 func (*DescribeVersions) ProtoMessage() {}
 
 func (x *DescribeVersions) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[3]
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -248,7 +324,7 @@ func (x *DescribeVersions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeVersions.ProtoReflect.Descriptor instead.
 func (*DescribeVersions) Descriptor() ([]byte, []int) {
-	return file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP(), []int{3}
+	return file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DescribeVersions) GetUids() []string {
@@ -276,7 +352,7 @@ type VersionReports struct {
 
 func (x *VersionReports) Reset() {
 	*x = VersionReports{}
-	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[4]
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -288,7 +364,7 @@ func (x *VersionReports) String() string {
 func (*VersionReports) ProtoMessage() {}
 
 func (x *VersionReports) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[4]
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -301,7 +377,7 @@ func (x *VersionReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionReports.ProtoReflect.Descriptor instead.
 func (*VersionReports) Descriptor() ([]byte, []int) {
-	return file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP(), []int{4}
+	return file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *VersionReports) GetReports() []*VersionReport {
@@ -330,7 +406,7 @@ type VersionReport struct {
 
 func (x *VersionReport) Reset() {
 	*x = VersionReport{}
-	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[5]
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -342,7 +418,7 @@ func (x *VersionReport) String() string {
 func (*VersionReport) ProtoMessage() {}
 
 func (x *VersionReport) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[5]
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -355,7 +431,7 @@ func (x *VersionReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionReport.ProtoReflect.Descriptor instead.
 func (*VersionReport) Descriptor() ([]byte, []int) {
-	return file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP(), []int{5}
+	return file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *VersionReport) GetUid() string {
@@ -408,7 +484,7 @@ type ReplicaReport struct {
 
 func (x *ReplicaReport) Reset() {
 	*x = ReplicaReport{}
-	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[6]
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -420,7 +496,7 @@ func (x *ReplicaReport) String() string {
 func (*ReplicaReport) ProtoMessage() {}
 
 func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[6]
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -433,7 +509,7 @@ func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaReport.ProtoReflect.Descriptor instead.
 func (*ReplicaReport) Descriptor() ([]byte, []int) {
-	return file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP(), []int{6}
+	return file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReplicaReport) GetReplica() *v1.Replica {
@@ -461,18 +537,23 @@ var File_clipper_internal_v1_abstraction_service_proto protoreflect.FileDescript
 
 const file_clipper_internal_v1_abstraction_service_proto_rawDesc = "" +
 	"\n" +
-	"-clipper/internal/v1/abstraction_service.proto\x12\x13clipper.internal.v1\x1a\x1eclipper/v1/model_service.proto\x1a\x1eclipper/v1/query_service.proto\x1a\x17clipper/v1/tensor.proto\"\x9c\x01\n" +
+	"-clipper/internal/v1/abstraction_service.proto\x12\x13clipper.internal.v1\x1a\x1eclipper/v1/model_service.proto\x1a\x1eclipper/v1/query_service.proto\x1a\x17clipper/v1/tensor.proto\"\xb0\x01\n" +
 	"\rPredictModels\x12;\n" +
 	"\x06models\x18\x01 \x03(\v2#.clipper.internal.v1.ModelReferenceR\x06models\x12\x14\n" +
 	"\x05input\x18\x02 \x01(\fR\x05input\x12\x1c\n" +
-	"\tforwarded\x18\x03 \x01(\bR\tforwarded\x12\x1a\n" +
+	"\tforwarded\x18\x03 \x01(\bR\tforwarded\x12\x12\n" +
+	"\x04keep\x18\x04 \x01(\bR\x04keep\x12\x1a\n" +
 	"\bpriority\x18\b \x01(\rR\bpriority\"@\n" +
 	"\x0eModelReference\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"o\n" +
 	"\x10ModelPredictions\x12=\n" +
 	"\vpredictions\x18\x01 \x03(\v2\x1b.clipper.v1.ModelPredictionR\vpredictions\x12\x1c\n" +
-	"\telsewhere\x18\x02 \x03(\rR\telsewhere\"B\n" +
+	"\telsewhere\x18\x02 \x03(\rR\telsewhere\"\x82\x01\n" +
+	"\x11RecallPredictions\x12;\n" +
+	"\x06models\x18\x01 \x03(\v2#.clipper.internal.v1.ModelReferenceR\x06models\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x1c\n" +
+	"\tforwarded\x18\x03 \x01(\bR\tforwarded\"B\n" +
 	"\x10DescribeVersions\x12\x12\n" +
 	"\x04uids\x18\x01 \x03(\tR\x04uids\x12\x1a\n" +
 	"\bbatching\x18\x02 \x01(\bR\bbatching\"N\n" +
@@ -502,33 +583,35 @@ func file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP() []byte {
 	return file_clipper_internal_v1_abstraction_service_proto_rawDescData
 }
 
-var file_clipper_internal_v1_abstraction_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_clipper_internal_v1_abstraction_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_clipper_internal_v1_abstraction_service_proto_goTypes = []any{
 	(*PredictModels)(nil),          // 0: clipper.internal.v1.PredictModels
 	(*ModelReference)(nil),         // 1: clipper.internal.v1.ModelReference
 	(*ModelPredictions)(nil),       // 2: clipper.internal.v1.ModelPredictions
-	(*DescribeVersions)(nil),       // 3: clipper.internal.v1.DescribeVersions
-	(*VersionReports)(nil),         // 4: clipper.internal.v1.VersionReports
-	(*VersionReport)(nil),          // 5: clipper.internal.v1.VersionReport
-	(*ReplicaReport)(nil),          // 6: clipper.internal.v1.ReplicaReport
-	(*v1.ModelPrediction)(nil),     // 7: clipper.v1.ModelPrediction
-	(*v1.Signature)(nil),           // 8: clipper.v1.Signature
-	(*v1.GetBatchingResponse)(nil), // 9: clipper.v1.GetBatchingResponse
-	(*v1.Replica)(nil),             // 10: clipper.v1.Replica
+	(*RecallPredictions)(nil),      // 3: clipper.internal.v1.RecallPredictions
+	(*DescribeVersions)(nil),       // 4: clipper.internal.v1.DescribeVersions
+	(*VersionReports)(nil),         // 5: clipper.internal.v1.VersionReports
+	(*VersionReport)(nil),          // 6: clipper.internal.v1.VersionReport
+	(*ReplicaReport)(nil),          // 7: clipper.internal.v1.ReplicaReport
+	(*v1.ModelPrediction)(nil),     // 8: clipper.v1.ModelPrediction
+	(*v1.Signature)(nil),           // 9: clipper.v1.Signature
+	(*v1.GetBatchingResponse)(nil), // 10: clipper.v1.GetBatchingResponse
+	(*v1.Replica)(nil),             // 11: clipper.v1.Replica
 }
 var file_clipper_internal_v1_abstraction_service_proto_depIdxs = []int32{
 	1,  // 0: clipper.internal.v1.PredictModels.models:type_name -> clipper.internal.v1.ModelReference
-	7,  // 1: clipper.internal.v1.ModelPredictions.predictions:type_name -> clipper.v1.ModelPrediction
-	5,  // 2: clipper.internal.v1.VersionReports.reports:type_name -> clipper.internal.v1.VersionReport
-	8,  // 3: clipper.internal.v1.VersionReport.signature:type_name -> clipper.v1.Signature
-	6,  // 4: clipper.internal.v1.VersionReport.replicas:type_name -> clipper.internal.v1.ReplicaReport
-	9,  // 5: clipper.internal.v1.VersionReport.batching:type_name -> clipper.v1.GetBatchingResponse
-	10, // 6: clipper.internal.v1.ReplicaReport.replica:type_name -> clipper.v1.Replica
-	7,  // [7:7] is the sub-list for method output_type
-	7,  // [7:7] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	8,  // 1: clipper.internal.v1.ModelPredictions.predictions:type_name -> clipper.v1.ModelPrediction
+	1,  // 2: clipper.internal.v1.RecallPredictions.models:type_name -> clipper.internal.v1.ModelReference
+	6,  // 3: clipper.internal.v1.VersionReports.reports:type_name -> clipper.internal.v1.VersionReport
+	9,  // 4: clipper.internal.v1.VersionReport.signature:type_name -> clipper.v1.Signature
+	7,  // 5: clipper.internal.v1.VersionReport.replicas:type_name -> clipper.internal.v1.ReplicaReport
+	10, // 6: clipper.internal.v1.VersionReport.batching:type_name -> clipper.v1.GetBatchingResponse
+	11, // 7: clipper.internal.v1.ReplicaReport.replica:type_name -> clipper.v1.Replica
+	8,  // [8:8] is the sub-list for method output_type
+	8,  // [8:8] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_clipper_internal_v1_abstraction_service_proto_init() }
@@ -542,7 +625,7 @@ func file_clipper_internal_v1_abstraction_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clipper_internal_v1_abstraction_service_proto_rawDesc), len(file_clipper_internal_v1_abstraction_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -41,6 +41,8 @@ const (
 	Method_METHOD_PREDICT Method = 4
 	// To the abstraction, from another instance of it: DescribeVersions, answered by VersionReports.
 	Method_METHOD_DESCRIBE Method = 5
+	// To the abstraction: RecallPredictions, answered by ModelPredictions.
+	Method_METHOD_RECALL Method = 6
 )
 
 // Enum value maps for Method.
@@ -52,6 +54,7 @@ var (
 		3: "METHOD_FEEDBACK",
 		4: "METHOD_PREDICT",
 		5: "METHOD_DESCRIBE",
+		6: "METHOD_RECALL",
 	}
 	Method_value = map[string]int32{
 		"METHOD_UNSPECIFIED": 0,
@@ -60,6 +63,7 @@ var (
 		"METHOD_FEEDBACK":    3,
 		"METHOD_PREDICT":     4,
 		"METHOD_DESCRIBE":    5,
+		"METHOD_RECALL":      6,
 	}
 )
 
@@ -346,14 +350,15 @@ const file_clipper_internal_v1_exchange_service_proto_rawDesc = "" +
 	"\x05Reply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x16\n" +
-	"\x06status\x18\x03 \x01(\fR\x06status*\x83\x01\n" +
+	"\x06status\x18\x03 \x01(\fR\x06status*\x96\x01\n" +
 	"\x06Method\x12\x16\n" +
 	"\x12METHOD_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rMETHOD_CANCEL\x10\x01\x12\x10\n" +
 	"\fMETHOD_QUERY\x10\x02\x12\x13\n" +
 	"\x0fMETHOD_FEEDBACK\x10\x03\x12\x12\n" +
 	"\x0eMETHOD_PREDICT\x10\x04\x12\x13\n" +
-	"\x0fMETHOD_DESCRIBE\x10\x052n\n" +
+	"\x0fMETHOD_DESCRIBE\x10\x05\x12\x11\n" +
+	"\rMETHOD_RECALL\x10\x062n\n" +
 	"\x0fExchangeService\x12[\n" +
 	"\bExchange\x12$.clipper.internal.v1.ExchangeRequest\x1a%.clipper.internal.v1.ExchangeResponse(\x010\x01B\xe4\x01\n" +
 	"\x17com.clipper.internal.v1B\x14ExchangeServiceProtoP\x01ZEgithub.com/clipper-serving/clipper/internal/gen/internalv1;internalv1\xa2\x02\x03CIX\xaa\x02\x13Clipper.Internal.V1\xca\x02\x13Clipper\\Internal\\V1\xe2\x02\x1fClipper\\Internal\\V1\\GPBMetadata\xea\x02\x15Clipper::Internal::V1b\x06proto3"

@@ -105,6 +105,7 @@ func Conformance(t *testing.T, p policy.Policy) {
 	t.Run("shares and probabilities", rapid.MakeCheck(func(t *rapid.T) { shares(t, p) }))
 	t.Run("select", rapid.MakeCheck(func(t *rapid.T) { selects(t, p) }))
 	t.Run("combine", rapid.MakeCheck(func(t *rapid.T) { combines(t, p) }))
+	t.Run("decided", rapid.MakeCheck(func(t *rapid.T) { decides(t, p) }))
 	t.Run("permutation", rapid.MakeCheck(func(t *rapid.T) { permutes(t, p) }))
 	t.Run("observe", rapid.MakeCheck(func(t *rapid.T) { observes(t, p) }))
 	t.Run("order", rapid.MakeCheck(func(t *rapid.T) { commutes(t, p) }))

@@ -117,6 +117,9 @@ const (
 	PredictionStatus_PREDICTION_STATUS_NOT_FOUND PredictionStatus = 6
 	// The service that runs the model could not be reached.
 	PredictionStatus_PREDICTION_STATUS_UNAVAILABLE PredictionStatus = 7
+	// The model was still under way when the answer was given before the deadline: it could not have
+	// changed it.
+	PredictionStatus_PREDICTION_STATUS_PENDING PredictionStatus = 8
 )
 
 // Enum value maps for PredictionStatus.
@@ -130,6 +133,7 @@ var (
 		5: "PREDICTION_STATUS_OVERLOADED",
 		6: "PREDICTION_STATUS_NOT_FOUND",
 		7: "PREDICTION_STATUS_UNAVAILABLE",
+		8: "PREDICTION_STATUS_PENDING",
 	}
 	PredictionStatus_value = map[string]int32{
 		"PREDICTION_STATUS_UNSPECIFIED": 0,
@@ -140,6 +144,7 @@ var (
 		"PREDICTION_STATUS_OVERLOADED":  5,
 		"PREDICTION_STATUS_NOT_FOUND":   6,
 		"PREDICTION_STATUS_UNAVAILABLE": 7,
+		"PREDICTION_STATUS_PENDING":     8,
 	}
 )
 
@@ -955,7 +960,7 @@ const file_clipper_v1_query_service_proto_rawDesc = "" +
 	"\x19DEFAULT_REASON_NO_REPLICA\x10\x04\x12\x1d\n" +
 	"\x19DEFAULT_REASON_OVERLOADED\x10\x05\x12\x1e\n" +
 	"\x1aDEFAULT_REASON_UNAVAILABLE\x10\x06\x12 \n" +
-	"\x1cDEFAULT_REASON_POLICY_FAILED\x10\a*\x95\x02\n" +
+	"\x1cDEFAULT_REASON_POLICY_FAILED\x10\a*\xb4\x02\n" +
 	"\x10PredictionStatus\x12!\n" +
 	"\x1dPREDICTION_STATUS_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PREDICTION_STATUS_OK\x10\x01\x12\x1e\n" +
@@ -964,7 +969,8 @@ const file_clipper_v1_query_service_proto_rawDesc = "" +
 	"\x1cPREDICTION_STATUS_NO_REPLICA\x10\x04\x12 \n" +
 	"\x1cPREDICTION_STATUS_OVERLOADED\x10\x05\x12\x1f\n" +
 	"\x1bPREDICTION_STATUS_NOT_FOUND\x10\x06\x12!\n" +
-	"\x1dPREDICTION_STATUS_UNAVAILABLE\x10\a2\xed\x01\n" +
+	"\x1dPREDICTION_STATUS_UNAVAILABLE\x10\a\x12\x1d\n" +
+	"\x19PREDICTION_STATUS_PENDING\x10\b2\xed\x01\n" +
 	"\fQueryService\x12<\n" +
 	"\x05Query\x12\x18.clipper.v1.QueryRequest\x1a\x19.clipper.v1.QueryResponse\x12K\n" +
 	"\n" +

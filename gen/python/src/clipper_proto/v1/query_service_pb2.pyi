@@ -30,6 +30,7 @@ class PredictionStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PREDICTION_STATUS_OVERLOADED: _ClassVar[PredictionStatus]
     PREDICTION_STATUS_NOT_FOUND: _ClassVar[PredictionStatus]
     PREDICTION_STATUS_UNAVAILABLE: _ClassVar[PredictionStatus]
+    PREDICTION_STATUS_PENDING: _ClassVar[PredictionStatus]
 DEFAULT_REASON_UNSPECIFIED: DefaultReason
 DEFAULT_REASON_DEADLINE: DefaultReason
 DEFAULT_REASON_LOW_CONFIDENCE: DefaultReason
@@ -46,6 +47,7 @@ PREDICTION_STATUS_NO_REPLICA: PredictionStatus
 PREDICTION_STATUS_OVERLOADED: PredictionStatus
 PREDICTION_STATUS_NOT_FOUND: PredictionStatus
 PREDICTION_STATUS_UNAVAILABLE: PredictionStatus
+PREDICTION_STATUS_PENDING: PredictionStatus
 
 class QueryRequest(_message.Message):
     __slots__ = ("application", "inputs", "input_json", "context", "timeout", "id", "priority")
