@@ -20,6 +20,7 @@ import (
 	"github.com/clipper-serving/clipper/bench/experiment"
 	"github.com/clipper-serving/clipper/bench/feedback"
 	"github.com/clipper-serving/clipper/bench/kill"
+	"github.com/clipper-serving/clipper/bench/offpolicy"
 	"github.com/clipper-serving/clipper/bench/overload"
 	"github.com/clipper-serving/clipper/bench/policies"
 	"github.com/clipper-serving/clipper/bench/reload"
@@ -40,7 +41,8 @@ func main() {
 	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr,
 		edge.Experiment, saturation.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
 		cache.Experiment, reload.Experiment, kill.Experiment, cost.Experiment,
-		contextual.Experiment, feedback.Experiment, crash.Experiment, policies.Experiment, stragglers.Experiment)
+		contextual.Experiment, feedback.Experiment, crash.Experiment, policies.Experiment, stragglers.Experiment,
+		offpolicy.Experiment)
 	stop()
 	os.Exit(code)
 }

@@ -82,6 +82,7 @@ func TestSystem(t *testing.T) {
 		{"policies", testPolicies},
 		{"bandits", testBandits},
 		{"policy change", testPolicyChange},
+		{"decisions", testDecisions},
 		{"defaults", testDefaults},
 		{"stragglers", testStragglers},
 		{"versions", testVersions},

@@ -122,7 +122,7 @@ func install(t *testing.T, f form, b backend) *system {
 			return []string{"--grpc-listen=" + s.grpc[name], "--ops-listen=" + ops}
 		}
 		s.settings[abstraction] = slices.Concat(state, listen(abstraction), []string{"--run-dir=" + s.runDir})
-		s.settings[selector] = slices.Concat(state, listen(selector), []string{"--abstraction=" + s.grpc[abstraction]})
+		s.settings[selector] = slices.Concat(state, listen(selector), []string{"--abstraction=" + s.grpc[abstraction], "--decision-log-dir=" + filepath.Join(dir, "decisions")})
 		s.settings[frontend] = append(edge("--"), "--selector="+s.grpc[selector], "--abstraction="+s.grpc[abstraction])
 		s.ops[frontend], s.grpc[frontend] = s.adminURL, queryGRPC
 	}

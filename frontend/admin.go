@@ -88,6 +88,14 @@ func (a applicationServer) DeleteApplication(ctx context.Context, req *clipperv1
 	return res, err
 }
 
+func (a applicationServer) ExplainSelection(ctx context.Context, req *clipperv1.ExplainSelectionRequest) (*clipperv1.ExplainSelectionResponse, error) {
+	return forward(ctx, selectorName, a.s.deps.Applications.ExplainSelection, req)
+}
+
+func (a applicationServer) GetModelCorrelations(ctx context.Context, req *clipperv1.GetModelCorrelationsRequest) (*clipperv1.GetModelCorrelationsResponse, error) {
+	return forward(ctx, selectorName, a.s.deps.Applications.GetModelCorrelations, req)
+}
+
 func (a applicationServer) GetSelectionState(ctx context.Context, req *clipperv1.GetSelectionStateRequest) (*clipperv1.GetSelectionStateResponse, error) {
 	return forward(ctx, selectorName, a.s.deps.Applications.GetSelectionState, req)
 }

@@ -272,6 +272,14 @@ func (f *fakeAdmin) GetSelectionState(ctx context.Context, r *clipperv1.GetSelec
 	return handled[clipperv1.GetSelectionStateResponse](ctx, f, r)
 }
 
+func (f *fakeAdmin) ExplainSelection(ctx context.Context, r *clipperv1.ExplainSelectionRequest) (*clipperv1.ExplainSelectionResponse, error) {
+	return handled[clipperv1.ExplainSelectionResponse](ctx, f, r)
+}
+
+func (f *fakeAdmin) GetModelCorrelations(ctx context.Context, r *clipperv1.GetModelCorrelationsRequest) (*clipperv1.GetModelCorrelationsResponse, error) {
+	return handled[clipperv1.GetModelCorrelationsResponse](ctx, f, r)
+}
+
 func (f *fakeAdmin) DeployModel(ctx context.Context, r *clipperv1.DeployModelRequest) (*clipperv1.DeployModelResponse, error) {
 	return handled[clipperv1.DeployModelResponse](ctx, f, r)
 }

@@ -73,14 +73,17 @@ type application struct {
 
 	sharedKey     string // of its shared sums
 	contextPrefix string // of the sums of its contexts
+	togetherKey   string // of the sums of pairs of its models
 	shared        *stateCopy
 
 	defaultOutputs []*clipperv1.Tensor
 	objective      time.Duration
 	lifetime       time.Duration
+	metrics        *applicationMetrics
+	recent         *recent
+	sampled        uint64 // how many decisions of 2^53 are logged
 
 	contextLifetime time.Duration // 0 for ever
-	metrics         *applicationMetrics
 }
 
 // decode makes an application of its document.
@@ -100,6 +103,7 @@ func (s *Service) decode(document store.Document) (*application, error) {
 	}
 	app.revision = document.Revision
 	app.metrics = s.metrics.application(app)
+	app.recent = s.recent.of(app.name)
 	return app, nil
 }
 
@@ -128,9 +132,11 @@ func newApplication(a *clipperv1.Application, incarnation uint64) (*application,
 		models:        make(map[string]int, n),
 		sharedKey:     prefix + "/shared",
 		contextPrefix: prefix + "/context/",
+		togetherKey:   prefix + "/together",
 		objective:     a.LatencyObjective.AsDuration(),
 		lifetime:      a.FeedbackLifetime.AsDuration(),
 		shared:        newStateCopy(),
+		sampled:       sampleOf(a.DecisionLog.GetSampleRate()),
 
 		contextLifetime: a.ContextLifetime.AsDuration(),
 	}

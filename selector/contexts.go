@@ -171,7 +171,7 @@ func (a applicationService) ResetSelectionState(ctx context.Context, r *clipperv
 
 // forget removes everything that an incarnation of an application has learned.
 func (s *Service) forget(ctx context.Context, app *application) error {
-	if err := s.deps.Sums.Delete(ctx, app.sharedKey); err != nil {
+	if err := s.deps.Sums.Delete(ctx, app.sharedKey, app.togetherKey); err != nil {
 		return err
 	}
 	for {

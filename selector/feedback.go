@@ -50,6 +50,7 @@ func (s *Service) Feedback(ctx context.Context, f *clipperv1.FeedbackRequest, in
 		}
 	}
 	if len(response.Losses) == 0 {
+		s.told(app, l.id, f, nil)
 		return response, nil // No model answered then: there is nothing to learn.
 	}
 	done, err := s.learn(ctx, app, l.context, l.once, policy.Observation{Choices: l.choices, Losses: l.losses, Features: l.features})
@@ -59,10 +60,13 @@ func (s *Service) Feedback(ctx context.Context, f *clipperv1.FeedbackRequest, in
 	switch done {
 	case counted:
 		app.metrics.feedback.Inc()
+		s.told(app, l.id, f, response.Losses)
+		s.together.add(app, l.choices, l.losses)
 	case repeated:
 		response.Duplicate = true
 		app.metrics.duplicates.Inc()
 	case buffered: // It is measured when the store has it.
+		s.told(app, l.id, f, response.Losses)
 		response.Buffered = true
 	}
 	return response, nil
@@ -70,6 +74,7 @@ func (s *Service) Feedback(ctx context.Context, f *clipperv1.FeedbackRequest, in
 
 // lesson is what a feedback teaches, and to whom.
 type lesson struct {
+	id       token.ID // of the answer; zero when it is not known
 	context  string
 	once     identity
 	choices  []policy.Choice
@@ -111,7 +116,7 @@ func (s *Service) byToken(ctx context.Context, app *application, f *clipperv1.Fe
 	if f.GetTruth() != nil { // A reward is for what was given.
 		s.recall(ctx, app, claims)
 	}
-	l := lesson{context: claims.Context, features: claims.Features, once: identity{
+	l := lesson{id: claims.ID, context: claims.Context, features: claims.Features, once: identity{
 		name: "token/" + string(claims.ID[:]), remember: app.lifetime, expires: claims.Issued.Add(app.lifetime),
 	}}
 	said, known := false, false

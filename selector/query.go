@@ -24,6 +24,7 @@ type scratch struct {
 	features []float64
 	choices  []policy.Choice
 	values   []policy.Value
+	answer   policy.Value // of the models, whether it is given or not
 	scores   []float64
 	claims   token.Claims
 }
@@ -83,7 +84,9 @@ func (s *Service) Query(ctx context.Context, application, userContext string, in
 	for _, c := range w.choices {
 		app.metrics.asked[c.Model].Inc()
 	}
-	app.metrics.answered(response, w.choices, time.Since(arrival))
+	took := time.Since(arrival)
+	app.metrics.answered(response, w.choices, took)
+	s.decided(app, w, response, userContext, arrival, took)
 	return response, nil
 }
 
@@ -140,6 +143,7 @@ func (s *Service) answer(app *application, w *scratch, answering int, prediction
 	default:
 		response.Outputs = app.outputs(combined.Value, w.values[:answering], response.Predictions)
 	}
+	w.answer = combined.Value
 	given := combined.Value
 	if response.DefaultReason != clipperv1.DefaultReason_DEFAULT_REASON_UNSPECIFIED {
 		response.IsDefault = true

@@ -33,6 +33,7 @@ import (
 	"github.com/clipper-serving/clipper/internal/store"
 	"github.com/clipper-serving/clipper/internal/store/journal"
 	"github.com/clipper-serving/clipper/internal/tensor"
+	"github.com/clipper-serving/clipper/selector/decisionlog"
 	"github.com/clipper-serving/clipper/selector/token"
 )
 
@@ -72,6 +73,10 @@ type Config struct {
 	FeedbackBufferSize config.Bytes `name:"feedback-buffer-size" default:"256MiB" help:"Largest size of the feedback buffer (B, KiB, MiB, GiB)."`
 	// RecallWait is how long a feedback may wait for what models said that were late.
 	RecallWait time.Duration `name:"recall-wait" default:"5ms" help:"Longest time that a feedback waits for the predictions of models that were late for the answer."`
+	// RecentDecisions bounds the decisions of each application that are kept in memory to be explained.
+	RecentDecisions int `name:"recent-decisions" default:"256" help:"Latest decisions of each application that are kept in memory to be explained."`
+	// DecisionLog is the log of the applications that want one.
+	DecisionLog decisionlog.Config `embed:"" prefix:"decision-log-"`
 }
 
 // Deps is what the service needs.
@@ -113,9 +118,13 @@ type Service struct {
 	states  *otter.Cache[stateID, *stateCopy]
 	random  *rand.Rand
 	scratch sync.Pool
-	sealer  atomic.Pointer[token.Sealer]
-	outage  *outage
-	buffer  *buffer // nil when feedback is not buffered
+	recent  recents
+
+	decisionLog *decisionlog.Log // nil without a directory
+	together    together
+	sealer      atomic.Pointer[token.Sealer]
+	outage      *outage
+	buffer      *buffer // nil when feedback is not buffered
 
 	ctx        context.Context // ends with Close
 	stop       context.CancelFunc
@@ -143,6 +152,12 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		FeedbackWait:       cmp.Or(cfg.FeedbackWait, 2*time.Second),
 		FeedbackBuffer:     cfg.FeedbackBuffer,
 		FeedbackBufferSize: cmp.Or(cfg.FeedbackBufferSize, 256*config.MiB),
+
+		RecentDecisions: cmp.Or(cfg.RecentDecisions, 256),
+		DecisionLog:     cfg.DecisionLog,
+	}
+	if cfg.RecentDecisions < 0 {
+		return nil, errors.New("set up the selector: recent-decisions must not be negative")
 	}
 	if min(cfg.StateRefresh, cfg.StateWait, cfg.AnswerMargin, cfg.RecallWait, cfg.FeedbackWait) < 0 || cfg.CachedContexts < 0 {
 		return nil, errors.New("set up the selector: cached-contexts, state-refresh, state-wait, answer-margin, recall-wait and feedback-wait must not be negative")
@@ -163,17 +178,24 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		states:  states,
 		random:  rand.New(globalSource{}),
 		scratch: sync.Pool{New: func() any { return new(scratch) }},
+		recent:  recents{size: cfg.RecentDecisions, all: map[string]*recent{}},
 		loads:   make(chan struct{}, 64),
 		outage:  newOutage(),
 	}
 	if err := s.openBuffer(); err != nil {
 		return nil, fmt.Errorf("set up the selector: %w", err)
 	}
+	if cfg.DecisionLog.Dir != "" {
+		if s.decisionLog, err = decisionlog.Open(cfg.DecisionLog, deps.Logger, deps.Registerer); err != nil {
+			return nil, fmt.Errorf("set up the selector: %w", err)
+		}
+	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.apps = store.Follow(deps.Documents, documents, s.decode, store.FollowConfig{Log: deps.Logger})
 	s.background.Go(s.findKey)
 	s.background.Go(s.forgetDeleted)
 	s.background.Go(s.heal)
+	s.background.Go(s.addTogether)
 	return s, nil
 }
 
@@ -184,6 +206,9 @@ func (s *Service) Close() {
 	s.background.Wait()
 	s.states.StopAllGoroutines()
 	s.closeBuffer()
+	if s.decisionLog != nil {
+		s.decisionLog.Close()
+	}
 }
 
 // Register adds the administration of applications, and what frontends need to know of them, to a
@@ -251,6 +276,7 @@ func (s *Service) forgetDeleted() {
 		for name := range known {
 			if !now[name] {
 				s.metrics.forget(name)
+				s.recent.forget(name)
 			}
 		}
 		known = now

@@ -73,6 +73,9 @@ func (s *Service) complete(ctx context.Context, app *clipperv1.Application) erro
 	if err := completePlain(app); err != nil {
 		return err
 	}
+	if err := s.completeDecisionLog(app); err != nil {
+		return err
+	}
 	if err := completeModels(app); err != nil {
 		return err
 	}
@@ -129,6 +132,28 @@ func completePlain(app *clipperv1.Application) error {
 		return err
 	}
 	return completeDuration("feedback_lifetime", &app.FeedbackLifetime, minLifetime, maxLifetime, defaultLifetime)
+}
+
+// completeDecisionLog does so for the decision log.
+func (s *Service) completeDecisionLog(app *clipperv1.Application) error {
+	log := app.DecisionLog
+	if log == nil {
+		return nil
+	}
+	if !(log.SampleRate >= 0 && log.SampleRate <= 1) {
+		return invalid("decision_log.sample_rate", "it is %v, want 0 to 1", log.SampleRate)
+	}
+	if _, known := clipperv1.DecisionLogFormat_name[int32(log.Format)]; !known {
+		return invalid("decision_log.format", "there is no format %d, want JSON lines (1) or Parquet (2)", log.Format)
+	}
+	if log.Format == clipperv1.DecisionLogFormat_DECISION_LOG_FORMAT_UNSPECIFIED {
+		log.Format = clipperv1.DecisionLogFormat_DECISION_LOG_FORMAT_JSON_LINES
+	}
+	if s.decisionLog == nil && log.SampleRate > 0 {
+		return apierror.New(codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "decision_log",
+			"decision_log: the selector has no directory for it; start it with --decision-log-dir")
+	}
+	return nil
 }
 
 func completeDuration(field string, d **durationpb.Duration, least, most, otherwise time.Duration) error {

@@ -29,6 +29,9 @@ type appCommands struct {
 	Contexts appContexts `cmd:"" help:"List the users, sessions or devices that an application has learned of."`
 	Export   appExport   `cmd:"" help:"Write everything that an application has learned, as JSON lines."`
 	Reset    appReset    `cmd:"" help:"Forget what an application has learned."`
+	Explain      appExplain      `cmd:"" help:"Show what was learned, decided and told lately."`
+	Evaluate     appEvaluate     `cmd:"" help:"Say what another policy would have earned on logged traffic."`
+	Correlations appCorrelations `cmd:"" help:"Show which models go wrong together."`
 }
 
 type appCreate struct {
@@ -99,9 +102,14 @@ Examples:
 func (a *appUpdate) Run(c *client) error {
 	// A dry run says which application, and finds mistakes before the server is asked.
 	app := &clipperv1.Application{}
-	if _, err := a.change(c, app); err != nil {
+	dry := a.appFlags
+	if dry.Models == nil { // Which models there are, the server knows.
+		dry.Weight, dry.Shadow, dry.Group = nil, nil, nil
+	}
+	if _, err := dry.change(c, app); err != nil {
 		return err
 	}
+	a.text = dry.text
 	if err := setName(app, a.Name); err != nil {
 		return err
 	}
@@ -292,6 +300,9 @@ func (c *client) showApplication(a *clipperv1.Application, title string) error {
 	}
 	if a.GetPriorWeight() != 0 {
 		t.add("prior", prior(a.GetPriorWeight()))
+	}
+	if log := a.GetDecisionLog(); log != nil {
+		t.add("decision log", number(log.GetSampleRate())+" of the decisions, "+enum(log.GetFormat(), "DECISION_LOG_FORMAT_"))
 	}
 	if a.GetCreateTime() != nil {
 		t.add("created", a.GetCreateTime().AsTime().Format(time.RFC3339))

@@ -43,6 +43,9 @@ type appFlags struct {
 	Lifetime    *time.Duration     `name:"feedback-lifetime" placeholder:"DURATION" help:"How long feedback to an answer is accepted. Default: 1h."`
 	Prior       *float64           `name:"prior-weight" placeholder:"N" help:"How much the shared state counts for a context, as a number of observations; less than 0: not at all. Default: 10."`
 	Contexts    *time.Duration     `name:"context-lifetime" placeholder:"DURATION" help:"How long a context is kept after its last feedback; 0 is for ever, the default."`
+	Group       map[string]string  `mapsep:"," placeholder:"MODEL=GROUP" help:"Models of a group are one opinion and share its weight."`
+	Log         *float64           `name:"decision-log" placeholder:"SHARE" help:"Share of the decisions that is logged for evaluation, in [0, 1]."`
+	LogFormat   *string            `name:"decision-log-format" placeholder:"FORMAT" complete:"json-lines,parquet" help:"json-lines or parquet. Default: json-lines."`
 
 	text []byte // The content of File, once it is read.
 }
@@ -78,6 +81,9 @@ func (f *appFlags) change(c *client, app *clipperv1.Application) (mask []string,
 	}
 	if f.Early != nil {
 		app.AnswerEarly, changed["answer_early"] = *f.Early, true
+	}
+	if err := f.changeLog(app, changed); err != nil {
+		return nil, err
 	}
 	if f.Default != nil {
 		if app.DefaultOutput, err = parseValue(*f.Default); err != nil {
@@ -125,7 +131,7 @@ func (f *appFlags) changePolicy(app *clipperv1.Application, changed map[string]b
 // changeModels sets the list of models, and weights and shadows in it. A model that stays keeps
 // what is not said anew.
 func (f *appFlags) changeModels(app *clipperv1.Application, changed map[string]bool) error {
-	if f.Models == nil && f.Weight == nil && f.Shadow == nil {
+	if f.Models == nil && f.Weight == nil && f.Shadow == nil && f.Group == nil {
 		return nil
 	}
 	changed["models"] = true
@@ -160,12 +166,41 @@ func (f *appFlags) changeModels(app *clipperv1.Application, changed map[string]b
 		}
 		m.Weight = weight
 	}
+	for name, group := range f.Group {
+		m := find(name)
+		if m == nil {
+			return usagef("--group: %q is not one of the application's models", name)
+		}
+		m.Group = group
+	}
 	for _, name := range f.Shadow {
 		m := find(name)
 		if m == nil {
 			return usagef("--shadow: %q is not one of the application's models", name)
 		}
 		m.Shadow = true
+	}
+	return nil
+}
+
+// changeLog sets the decision log.
+func (f *appFlags) changeLog(app *clipperv1.Application, changed map[string]bool) error {
+	if f.Log == nil && f.LogFormat == nil {
+		return nil
+	}
+	changed["decision_log"] = true
+	if app.DecisionLog == nil {
+		app.DecisionLog = &clipperv1.DecisionLog{}
+	}
+	if f.Log != nil {
+		app.DecisionLog.SampleRate = *f.Log
+	}
+	if f.LogFormat != nil {
+		format := clipperv1.DecisionLogFormat_value["DECISION_LOG_FORMAT_"+strings.ToUpper(strings.ReplaceAll(*f.LogFormat, "-", "_"))]
+		if format == 0 {
+			return usagef("--decision-log-format: %q is not json-lines or parquet", *f.LogFormat)
+		}
+		app.DecisionLog.Format = clipperv1.DecisionLogFormat(format)
 	}
 	return nil
 }

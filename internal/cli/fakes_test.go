@@ -18,6 +18,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
@@ -296,6 +298,47 @@ func (s *server) GetSelectionState(_ context.Context, req *clipperv1.GetSelectio
 		{Model: "svm", Weight: 0.75, Probability: 1, Statistics: map[string]float64{"loss": 1.5, "count": 12}},
 		{Model: "forest", Weight: 0.25, Probability: 1},
 	}}, nil
+}
+
+func (s *server) ExplainSelection(_ context.Context, req *clipperv1.ExplainSelectionRequest) (*clipperv1.ExplainSelectionResponse, error) {
+	defer s.record(req)()
+	r := &clipperv1.ExplainSelectionResponse{State: &clipperv1.GetSelectionStateResponse{Policy: "exp3", Observations: 2, Models: []*clipperv1.ModelSelectionState{
+		{Model: "svm", Weight: 0.75, Probability: 0.7, Statistics: map[string]float64{"loss": 1, "count": 2}},
+		{Model: "forest:2", Weight: 0.25, Probability: 0.3},
+	}}}
+	if req.GetContext() == "nobody" {
+		return r, nil
+	}
+	at := time.Date(2026, 1, 2, 12, 0, 0, 5e6, time.UTC)
+	r.Decisions = []*clipperv1.Decision{
+		{
+			Id: "01", Time: timestamppb.New(at), Application: "digits", Context: "ann", Policy: "exp3", Output: structpb.NewNumberValue(7), Confidence: 0.5, Latency: durationpb.New(1234567),
+			Models: []*clipperv1.DecisionModel{
+				{Model: "svm", Version: "1", Propensity: 0.7, Weight: 0.75, Status: clipperv1.PredictionStatus_PREDICTION_STATUS_OK, Prediction: structpb.NewNumberValue(7)},
+				{Model: "forest:2", Version: "2", Propensity: 1, Shadow: true, Status: clipperv1.PredictionStatus_PREDICTION_STATUS_DEADLINE},
+			},
+			Feedback: &clipperv1.DecisionFeedback{Time: timestamppb.New(at.Add(time.Minute)), Truth: structpb.NewNumberValue(7), Reward: proto.Float64(1), Losses: []*clipperv1.ModelLoss{{Model: "svm"}}},
+		},
+		{
+			Id: "02", Time: timestamppb.New(at.Add(-time.Second)), Application: "digits", Policy: "exp3", Output: structpb.NewStringValue("none"), DefaultReason: clipperv1.DefaultReason_DEFAULT_REASON_LOW_CONFIDENCE, Latency: durationpb.New(20e6),
+			Models: []*clipperv1.DecisionModel{{Model: "svm", Version: "1", Propensity: 0.7, Weight: 0.75, Status: clipperv1.PredictionStatus_PREDICTION_STATUS_OK, Prediction: structpb.NewStringValue("a label that is much longer than anybody would like to read")}},
+		},
+	}
+	return r, nil
+}
+
+func (s *server) GetModelCorrelations(_ context.Context, req *clipperv1.GetModelCorrelationsRequest) (*clipperv1.GetModelCorrelationsResponse, error) {
+	defer s.record(req)()
+	if s.apps[req.GetApplication()] == nil {
+		return &clipperv1.GetModelCorrelationsResponse{}, nil
+	}
+	return &clipperv1.GetModelCorrelationsResponse{
+		Pairs: []*clipperv1.ModelPair{
+			{First: "svm", Second: "forest:2", Observations: 1000, Correlation: proto.Float64(0.9), CorrelationLower: proto.Float64(0.89), FirstLoss: 0.125, SecondLoss: 0.25},
+			{First: "svm", Second: "knn", Observations: 3},
+		},
+		SuggestedGroups: []*clipperv1.SuggestedGroup{{Models: []string{"svm", "forest:2"}, Correlation: 0.9}},
+	}, nil
 }
 
 func label(n byte) []*clipperv1.Tensor {

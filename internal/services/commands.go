@@ -4,6 +4,7 @@ package services
 
 import (
 	"context"
+	"path/filepath"
 	"time"
 
 	"github.com/clipper-serving/clipper/abstraction"
@@ -57,6 +58,9 @@ func (c *Up) Run(p *Process) error {
 		state, err := c.open(p.ctx, a, "selector")
 		if err != nil {
 			return err
+		}
+		if log := &c.Selector.Service.DecisionLog; log.Dir == "" {
+			log.Dir = filepath.Join(c.DataDir, "decisions")
 		}
 		applications, err := c.Selector.add(a, state, models, clipperv1.NewModelServiceClient(modelAdmin))
 		if err != nil {
