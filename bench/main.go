@@ -15,6 +15,8 @@ import (
 	"github.com/clipper-serving/clipper/bench/cost"
 	"github.com/clipper-serving/clipper/bench/delay"
 	"github.com/clipper-serving/clipper/bench/edge"
+	"github.com/clipper-serving/clipper/bench/ensemble"
+	"github.com/clipper-serving/clipper/bench/exp"
 	"github.com/clipper-serving/clipper/bench/experiment"
 	"github.com/clipper-serving/clipper/bench/kill"
 	"github.com/clipper-serving/clipper/bench/overload"
@@ -34,7 +36,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr,
 		edge.Experiment, saturation.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
-		cache.Experiment, reload.Experiment, kill.Experiment, cost.Experiment)
+		cache.Experiment, reload.Experiment, kill.Experiment, cost.Experiment,
+		exp.Experiment, ensemble.Experiment)
 	stop()
 	os.Exit(code)
 }
