@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 
 	"golang.org/x/sync/errgroup"
@@ -98,7 +99,7 @@ func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Res
 func (s *suite) report(ctx context.Context, panels []*panel, majority, chosen *panel) (*experiment.Result, error) {
 	r := &experiment.Result{
 		Load:    fmt.Sprintf("the %d test images of CIFAR-10 to the whole of Clipper in one process, five replay containers with what the paper's authors recorded of their networks, in batches of %d; what learns did so on one half, one image after the other with the truth after each, and is tested on the other half, both ways round, so that no image is judged by what was learned from it. \"Rest\" are the images that get the default output for want of confidence; its error is that of the last ensemble. The recorded networks err more than those of the figure do, which stand beside them", len(s.Truth), batch),
-		Columns: []string{"answers", "confidence from", "share answered", "error of those", "error of the rest", "paper: share", "error", "rest"},
+		Columns: []string{"answers", "confidence from", "share answered", "wrong", "error of those", "error of the rest", "paper: share", "error", "rest"},
 		Plot:    &experiment.Plot{Title: "Error of what is answered", X: "share answered", Y: "error"},
 	}
 	whole := map[*panel][]reply{}
@@ -109,30 +110,38 @@ func (s *suite) report(ctx context.Context, panels []*panel, majority, chosen *p
 		}
 		whole[p] = replies
 	}
+	best := 1.0
 	for network := range s.Networks {
-		r.Rows = append(r.Rows, []any{fmt.Sprintf("network %d alone", network+1), "-", 1.0, s.single(whole[majority], network), "-", "-", s.paperSingle(network), "-"})
+		single := s.single(whole[majority], network)
+		best = min(best, single)
+		r.Rows = append(r.Rows, []any{fmt.Sprintf("network %d alone", network+1), "-", 1.0, int(math.Round(single * float64(len(s.Truth)))), single, "-", "-", s.paperSingle(network), "-"})
 	}
 	for _, p := range panels {
-		r.Rows = append(r.Rows, []any{p.name, 0.0, 1.0, s.score(whole[p]).err, "-", "-", paperEnsemble, "-"})
+		got := s.score(whole[p])
+		r.Rows = append(r.Rows, []any{p.name, 0.0, got.share, got.wrong, got.err, "-", "-", paperEnsemble, "-"})
 	}
-	r.Bars = append(r.Bars, experiment.AtMost("error of the ensemble that the training half chooses", s.score(whole[chosen]).err, "", paperEnsemble))
+	together := s.score(whole[chosen]).err
+	r.Bars = append(r.Bars,
+		experiment.AtMost("error of the ensemble that the training half chooses", together, "", paperEnsemble),
+		experiment.AtMost("the same less the best network's", together-best, "", 0))
 
 	for _, p := range []*panel{majority, chosen} {
-		curve := experiment.Series{Name: p.name}
-		for _, threshold := range thresholds {
+		all := s.score(whole[p])
+		curve := experiment.Series{Name: p.name, X: []float64{all.share}, Y: []float64{all.err}}
+		for _, threshold := range thresholds[1:] {
 			replies, err := s.test(ctx, p, threshold)
 			if err != nil {
 				return nil, err
 			}
 			got := s.score(replies)
 			rest := s.score(unanswered(replies, whole[chosen]))
-			cells := []any{p.name, threshold, got.share, got.err, rest.err, "-", "-", "-"}
+			cells := []any{p.name, threshold, got.share, got.wrong, got.err, rest.err, "-", "-", "-"}
 			for agree, at := range map[int]float64{4: fourAgree, 5: fiveAgree} {
 				if p != majority || threshold != at {
 					continue
 				}
 				paper := paperAgree[agree]
-				cells = append(cells[:5], paper.share, paper.err, paper.rest)
+				cells = append(cells[:6], paper.share, paper.err, paper.rest)
 				name := fmt.Sprintf("%d of 5 agree: ", agree)
 				r.Bars = append(r.Bars, experiment.AtMost(name+"error", got.err, "", paper.err), experiment.AtLeast(name+"share of the queries", got.share, "", paper.share))
 			}

@@ -175,7 +175,10 @@ func class(t *clipperv1.Tensor) int64 {
 }
 
 // scored is how much was answered, and the error of that.
-type scored struct{ share, err float64 }
+type scored struct {
+	share, err float64
+	wrong      int
+}
 
 func (s *suite) score(replies []reply) scored {
 	answered, wrong := 0, 0
@@ -188,7 +191,7 @@ func (s *suite) score(replies []reply) scored {
 			wrong++
 		}
 	}
-	return scored{share: float64(answered) / float64(max(len(replies), 1)), err: float64(wrong) / float64(max(answered, 1))}
+	return scored{share: float64(answered) / float64(max(len(replies), 1)), err: float64(wrong) / float64(max(answered, 1)), wrong: wrong}
 }
 
 // single returns a network's error.
