@@ -17,7 +17,6 @@ import (
 	"github.com/clipper-serving/clipper/internal/store"
 	"github.com/clipper-serving/clipper/selector/output"
 	"github.com/clipper-serving/clipper/selector/policy"
-	"github.com/clipper-serving/clipper/selector/policy/policies"
 )
 
 // documents is the prefix of the applications' documents.
@@ -58,6 +57,7 @@ type application struct {
 	incarnation uint64
 	panel       *policy.Panel
 	policy      policy.Policy
+	remote      remotePolicy // nil when policy is all there is
 	spec        output.Spec
 
 	keys   []string // the models as the application lists them: "name" or "name:version"
@@ -94,12 +94,13 @@ func (s *Service) decode(document store.Document) (*application, error) {
 	}
 	app.revision = document.Revision
 	app.metrics = s.metrics.application(app)
+	app.remote = s.remotePolicy(app)
 	return app, nil
 }
 
 // newApplication makes of a complete and valid message what queries use.
 func newApplication(a *clipperv1.Application, incarnation uint64) (*application, error) {
-	chosen, err := policies.New(a.GetPolicy().GetName(), a.GetPolicy().GetParameters())
+	chosen, err := newPolicy(a.GetPolicy())
 	if err != nil {
 		return nil, err
 	}

@@ -25,12 +25,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
 	"github.com/clipper-serving/clipper/internal/store"
 	"github.com/clipper-serving/clipper/internal/tensor"
+	"github.com/clipper-serving/clipper/selector/custom"
 	"github.com/clipper-serving/clipper/selector/token"
 )
 
@@ -55,6 +57,8 @@ type Config struct {
 	// AnswerMargin is how long before the deadline an answer is made, so that it leaves in time. It is
 	// never more than a tenth of the query's time.
 	AnswerMargin time.Duration `name:"answer-margin" default:"1ms" help:"Time before a query's deadline at which its answer is made of what has arrived."`
+	// PolicyHosts are where custom policies may be besides this machine.
+	PolicyHosts []string `name:"policy-hosts" placeholder:"HOST" help:"Hosts at which applications may have custom policies, besides this machine; * for any. What is sent there is not encrypted."`
 }
 
 // Deps is what the service needs.
@@ -94,6 +98,7 @@ type Service struct {
 	metrics *metrics
 	apps    *store.Follower[*application]
 	states  *otter.Cache[stateID, *stateCopy]
+	customs *custom.Policies
 	random  *rand.Rand
 	scratch sync.Pool
 	sealer  atomic.Pointer[token.Sealer]
@@ -119,6 +124,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		StateRefresh:   cmp.Or(cfg.StateRefresh, time.Second),
 		StateWait:      cmp.Or(cfg.StateWait, 5*time.Millisecond),
 		AnswerMargin:   cmp.Or(cfg.AnswerMargin, time.Millisecond),
+		PolicyHosts:    cfg.PolicyHosts,
 	}
 	if cfg.CachedContexts < 0 || cfg.StateRefresh < 0 || cfg.StateWait < 0 || cfg.AnswerMargin < 0 {
 		return nil, errors.New("set up the selector: cached-contexts, state-refresh, state-wait and answer-margin must not be negative")
@@ -131,12 +137,17 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the selector: %w", err)
 	}
+	customs, err := custom.New(deps.Registerer, deps.Logger)
+	if err != nil {
+		return nil, fmt.Errorf("set up the selector: %w", err)
+	}
 	s := &Service{
 		cfg:     cfg,
 		deps:    deps,
 		log:     deps.Logger,
 		metrics: measurements,
 		states:  states,
+		customs: customs,
 		random:  rand.New(globalSource{}),
 		scratch: sync.Pool{New: func() any { return new(scratch) }},
 		loads:   make(chan struct{}, 64),
@@ -153,6 +164,7 @@ func (s *Service) Close() {
 	s.stop()
 	s.apps.Close()
 	s.background.Wait()
+	s.customs.Close()
 	s.states.StopAllGoroutines()
 }
 
@@ -209,15 +221,20 @@ func (s *Service) readKey() (*token.Sealer, error) {
 	}
 }
 
-// forgetDeleted removes the measurements of applications that are gone.
+// forgetDeleted removes the measurements of applications that are gone, and the connections to their policies.
 func (s *Service) forgetDeleted() {
 	known := map[string]bool{}
 	for {
 		snapshot := s.apps.Snapshot()
 		now := make(map[string]bool, snapshot.Len())
+		customs := map[string]string{}
 		for entry := range snapshot.All() {
 			now[entry.Value.name] = true
+			if entry.Value.remote != nil {
+				customs[entry.Value.name] = entry.Value.proto.Policy.Address
+			}
 		}
+		s.customs.Retain(customs)
 		for name := range known {
 			if !now[name] {
 				s.metrics.forget(name)
@@ -263,6 +280,9 @@ func (s *Service) storeError(ctx context.Context, doing string, err error) error
 		return apierror.From(ctx.Err())
 	case errors.Is(err, store.ErrUnavailable):
 		return apierror.New(codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE, "", "the store cannot be reached now; try again")
+	}
+	if _, ok := status.FromError(err); ok {
+		return err // It was not the store's.
 	}
 	s.log.Error("store refused", "doing", doing, "error", err)
 	return apierror.From(err)

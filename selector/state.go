@@ -162,10 +162,12 @@ func (a *application) derive(userContext string, own, shared *learned, into *pol
 // [store.Sums]. It reports whether the observation counted.
 func (s *Service) learn(ctx context.Context, app *application, userContext, once string, o policy.Observation) (bool, error) {
 	var state policy.State
-	update := func(userContext string) (store.Update, []float64) {
+	update := func(userContext string) (store.Update, []float64, error) {
 		s.state(ctx, app, userContext, s.cfg.StateWait, &state)
 		deltas := make([]float64, len(app.statistics))
-		app.policy.Observe(&state, o, deltas)
+		if err := app.observe(ctx, &state, o, deltas); err != nil {
+			return store.Update{}, nil, err
+		}
 		fields := make(map[string]float64, len(deltas)+2*len(o.Choices)+1)
 		for i, d := range deltas {
 			if d != 0 {
@@ -179,13 +181,18 @@ func (s *Service) learn(ctx context.Context, app *application, userContext, once
 				fields[app.losses[c.Model]] = o.Losses[i]
 			}
 		}
-		return store.Update{Key: app.stateKey(userContext), Deltas: fields}, deltas
+		return store.Update{Key: app.stateKey(userContext), Deltas: fields}, deltas, nil
 	}
-	shared, sharedDeltas := update("")
+	shared, sharedDeltas, err := update("")
+	if err != nil {
+		return false, err
+	}
 	updates, ownDeltas := []store.Update{shared}, []float64(nil)
 	if userContext != "" {
 		var own store.Update
-		own, ownDeltas = update(userContext)
+		if own, ownDeltas, err = update(userContext); err != nil {
+			return false, err
+		}
 		updates = append(updates, own)
 	}
 	applied, err := s.deps.Sums.Add(ctx, once, app.lifetime, updates...)

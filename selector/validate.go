@@ -20,7 +20,6 @@ import (
 	"github.com/clipper-serving/clipper/internal/tensor"
 	"github.com/clipper-serving/clipper/selector/output"
 	"github.com/clipper-serving/clipper/selector/policy"
-	"github.com/clipper-serving/clipper/selector/policy/policies"
 )
 
 // Limits and defaults of an application.
@@ -67,7 +66,10 @@ func (s *Service) complete(ctx context.Context, app *clipperv1.Application) erro
 	if err := completePlain(app); err != nil {
 		return err
 	}
-	if err := completeModels(app); err != nil {
+	if err := completeModels(app, s.cfg.PolicyHosts); err != nil {
+		return err
+	}
+	if err := s.describePolicy(ctx, app.Policy); err != nil {
 		return err
 	}
 	signatures, err := s.signatures(ctx, app)
@@ -130,7 +132,7 @@ func completeDuration(field string, d **durationpb.Duration, least, most, otherw
 }
 
 // completeModels does so for the models and the policy.
-func completeModels(app *clipperv1.Application) error {
+func completeModels(app *clipperv1.Application, hosts []string) error {
 	n := len(app.Models)
 	if n == 0 {
 		return missing("models", "want 1 to %d models", policy.MaxModels)
@@ -185,7 +187,10 @@ func completeModels(app *clipperv1.Application) error {
 			app.Policy.Name = "single"
 		}
 	}
-	if _, err := policies.New(app.Policy.Name, app.Policy.Parameters); err != nil {
+	if err := checkCustom(app, hosts); err != nil {
+		return err
+	}
+	if _, err := newPolicy(app.Policy); err != nil {
 		field := "policy.name"
 		var parameter *policy.ParameterError
 		if errors.As(err, &parameter) {
