@@ -17,6 +17,7 @@ import (
 	"math"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -98,7 +99,8 @@ func (p *Policies) Retain(use map[string]string) {
 // conn is a connection that makes itself anew.
 type conn struct {
 	*grpc.ClientConn
-	// made counts how often it was made. Each time somebody else may answer.
+	// made is the number of the connection that was made last, 0 before the first. No two of a process
+	// have the same. Each time somebody else may answer.
 	made atomic.Uint64
 }
 
@@ -136,13 +138,16 @@ func dial(address string) (*conn, error) {
 	return c, err
 }
 
-// counter counts the connections that are made.
+// connections counts the connections of this process.
+var connections atomic.Uint64
+
+// counter numbers the connections that are made.
 type counter struct{ made *atomic.Uint64 }
 
 // HandleConn implements stats.Handler.
 func (c counter) HandleConn(_ context.Context, s stats.ConnStats) {
 	if _, ok := s.(*stats.ConnBegin); ok {
-		c.made.Add(1)
+		c.made.Store(connections.Add(1))
 	}
 }
 
@@ -173,7 +178,7 @@ func CheckAddress(address string, hosts []string) error {
 		return nil
 	}
 	host, port, err := net.SplitHostPort(address)
-	if err != nil || host == "" || port == "" || strings.ContainsAny(host, "/%") {
+	if number, notNumber := strconv.ParseUint(port, 10, 16); err != nil || host == "" || notNumber != nil || number == 0 || strings.ContainsAny(host, "/%") {
 		return fmt.Errorf("%q is neither host:port nor unix:///path", address)
 	}
 	ip := net.ParseIP(host)
@@ -266,7 +271,8 @@ func describe(ctx context.Context, c *conn, parameters map[string]float64) ([]st
 
 func isName(s string) bool {
 	for _, c := range []byte(s) {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-') {
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !letter && c != '.' && c != '_' && c != '-' {
 			return false
 		}
 	}

@@ -68,48 +68,73 @@ func (p *Policies) Policy(cfg Config) *Policy {
 	return c
 }
 
-// client returns the way to the policy. After a new connection it asks first whether the policy
-// still keeps the same.
-func (c *Policy) client(ctx context.Context) (clipperv1.SelectionPolicyServiceClient, error) {
+// ask makes a call. After a new connection it asks first whether the policy still keeps the same.
+func (c *Policy) ask(ctx context.Context, call func(clipperv1.SelectionPolicyServiceClient) error) error {
 	conn, err := c.policies.conn(c.cfg.Address)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	// Whoever finds no connection yet makes the first one.
-	made := max(conn.made.Load(), 1)
-	if c.checked.Load() != made {
-		if c.refused.Load() == made {
-			return nil, errOtherStatistics
+	client := clipperv1.NewSelectionPolicyServiceClient(conn)
+	for {
+		made, err := c.check(ctx, conn)
+		if err != nil {
+			return err
 		}
-		begin := time.Now()
-		statistics, err := describe(ctx, conn, c.cfg.Parameters)
-		if err == nil && !slices.Equal(statistics, c.cfg.Statistics) {
-			err = errOtherStatistics
+		if err := call(client); err != nil {
+			return err
 		}
-		c.observer.done(ctx, describeCall, begin, err)
-		var refused *RefusedError
-		switch {
-		case errors.Is(err, errInvalid), errors.As(err, &refused):
-			c.refused.Store(made)
-			return nil, err
-		case err != nil:
-			return nil, err
+		// When it was lost and made again meanwhile, it may be another one that has answered. Calls change
+		// nothing, so that they can be repeated.
+		if conn.made.Load() == made {
+			return nil
 		}
-		c.checked.Store(made)
 	}
-	return clipperv1.NewSelectionPolicyServiceClient(conn), nil
 }
 
-var errOtherStatistics = invalid("it keeps other statistics than when the application was created; update the application to take them on")
+// check finds out whether the policy at the other end keeps what was kept, and returns the number of the
+// connection of which it knows.
+func (c *Policy) check(ctx context.Context, conn *conn) (made uint64, err error) {
+	made = conn.made.Load()
+	switch {
+	case made == 0:
+	case c.checked.Load() == made:
+		return made, nil
+	case c.refused.Load() == made:
+		return made, errOtherPolicy
+	}
+	begin := time.Now()
+	statistics, err := describe(ctx, conn, c.cfg.Parameters)
+	if err == nil && !slices.Equal(statistics, c.cfg.Statistics) {
+		err = errOtherStatistics
+	}
+	c.observer.done(ctx, describeCall, begin, err)
+	if made == 0 { // This has made the first one.
+		made = conn.made.Load()
+	}
+	var refused *RefusedError
+	switch {
+	case err == nil:
+		c.checked.Store(made)
+	case errors.Is(err, errInvalid), errors.As(err, &refused):
+		c.refused.Store(made)
+	}
+	return made, err
+}
+
+var (
+	errOtherStatistics = invalid("it keeps other statistics than when the application was created or last changed; update the application to take them on")
+	errOtherPolicy     = invalid("it has described itself as another policy than the application's, or not as it must")
+)
 
 // Select asks which models to ask, and appends them to dst in rising order.
 func (c *Policy) Select(ctx context.Context, s *policy.State, in *tensor.Input, dst []policy.Choice) (_ []policy.Choice, err error) {
 	defer func(begin time.Time) { c.observer.done(ctx, selectCall, begin, err) }(time.Now())
-	client, err := c.client(ctx)
-	if err != nil {
-		return dst, err
-	}
-	r, err := client.SelectModels(ctx, &clipperv1.SelectModelsRequest{Parameters: c.cfg.Parameters, State: c.state(s), Features: features(in)})
+	request := &clipperv1.SelectModelsRequest{Parameters: c.cfg.Parameters, State: c.state(s), Features: features(in)}
+	var r *clipperv1.SelectModelsResponse
+	err = c.ask(ctx, func(client clipperv1.SelectionPolicyServiceClient) (err error) {
+		r, err = client.SelectModels(ctx, request)
+		return err
+	})
 	if err != nil {
 		return dst, err
 	}
@@ -137,10 +162,6 @@ func (c *Policy) Select(ctx context.Context, s *policy.State, in *tensor.Input, 
 // Combine asks for the answer. A missing one is what the policy wants.
 func (c *Policy) Combine(ctx context.Context, s *policy.State, choices []policy.Choice, predictions []policy.Value) (_ policy.Combined, err error) {
 	defer func(begin time.Time) { c.observer.done(ctx, combineCall, begin, err) }(time.Now())
-	client, err := c.client(ctx)
-	if err != nil {
-		return policy.Combined{}, err
-	}
 	request := &clipperv1.CombinePredictionsRequest{Parameters: c.cfg.Parameters, State: c.state(s), Output: c.cfg.Output}
 	scores := -1
 	for i, choice := range choices {
@@ -149,7 +170,11 @@ func (c *Policy) Combine(ctx context.Context, s *policy.State, choices []policy.
 			scores = len(xs)
 		}
 	}
-	r, err := client.CombinePredictions(ctx, request)
+	var r *clipperv1.CombinePredictionsResponse
+	err = c.ask(ctx, func(client clipperv1.SelectionPolicyServiceClient) (err error) {
+		r, err = client.CombinePredictions(ctx, request)
+		return err
+	})
 	if err != nil {
 		return policy.Combined{}, err
 	}
@@ -188,12 +213,12 @@ func (c *Policy) Observe(ctx context.Context, s *policy.State, o policy.Observat
 		return nil // Only models that take no part were asked.
 	}
 	defer func(begin time.Time) { c.observer.done(ctx, observeCall, begin, err) }(time.Now())
-	client, err := c.client(ctx)
-	if err != nil {
-		return err
-	}
 	request.State = c.state(s)
-	r, err := client.ObserveFeedback(ctx, request)
+	var r *clipperv1.ObserveFeedbackResponse
+	err = c.ask(ctx, func(client clipperv1.SelectionPolicyServiceClient) (err error) {
+		r, err = client.ObserveFeedback(ctx, request)
+		return err
+	})
 	if err != nil {
 		return err
 	}
