@@ -45,7 +45,7 @@ const logEvery = 10 * time.Second
 type metrics struct {
 	duration *prometheus.HistogramVec
 	failures *prometheus.CounterVec
-	known    map[string]string // the applications that have some; guarded by Policies.mu
+	known    map[string]string // the applications that were in use last; guarded by Policies.mu
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {

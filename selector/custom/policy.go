@@ -61,9 +61,6 @@ func (p *Policies) Policy(cfg Config) *Policy {
 			c.rows = append(c.rows, i)
 		}
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.metrics.known[cfg.Application] = cfg.Address
 	c.observer = p.metrics.observer(p.log, cfg.Application, cfg.Address)
 	return c
 }
