@@ -242,6 +242,9 @@ func (c *client) showApplication(a *clipperv1.Application, title string) error {
 		}
 	}
 	policy := a.GetPolicy().GetName()
+	if address := a.GetPolicy().GetAddress(); address != "" {
+		policy += " at " + address
+	}
 	for _, name := range slices.Sorted(maps.Keys(a.GetPolicy().GetParameters())) {
 		policy += fmt.Sprintf(" %s=%s", name, number(a.GetPolicy().GetParameters()[name]))
 	}
@@ -262,6 +265,9 @@ func (c *client) showApplication(a *clipperv1.Application, title string) error {
 	}
 	t.add("models", membersOf(a))
 	t.add("policy", policy)
+	if statistics := a.GetPolicy().GetStatistics(); len(statistics) > 0 {
+		t.add("keeps", strings.Join(statistics, ", "))
+	}
 	t.add("input", specs(a.GetInputs()))
 	t.add("output", output)
 	t.add("objective", objective(a))

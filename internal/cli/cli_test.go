@@ -130,6 +130,12 @@ func TestGolden(t *testing.T) {
 			"app delete digits",
 			"app list --json",
 		}},
+		{"app-custom", []string{
+			"app create mine --models svm,knn --policy custom --policy-address localhost:7100 --param epsilon=0.1 --default 0",
+			"app update mine --policy-address unix:///run/policy.sock --json",
+			"app update mine --policy exp4 --json",
+			"app show mine",
+		}},
 		{"app-usage", []string{
 			"app create --models a --default 0",
 			"app create x --models a: --default 0",
