@@ -79,6 +79,7 @@ func TestSystem(t *testing.T) {
 		{"feedback", testFeedback},
 		{"contexts", testContexts},
 		{"policies", testPolicies},
+		{"custom policy", testCustomPolicy},
 		{"defaults", testDefaults},
 		{"versions", testVersions},
 		{"replicas", testReplicas},
