@@ -494,3 +494,14 @@ func TestCustom_forgets(t *testing.T) {
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return families() == 0 }, patience, time.Millisecond)
 }
+
+// BenchmarkQuery_custom is what a policy adds that answers at once, on this machine.
+func BenchmarkQuery_custom(b *testing.B) {
+	p := customtest.Start(b)
+	bench := newBench(b, map[string]answer{"a": {label: 1}, "b": {label: 2}, "c": {label: 2}, "d": {label: 2}, "e": {label: 2}})
+	bench.create(b, customApp(p, "a", "b", "c", "d", "e"))
+	b.ReportAllocs()
+	for b.Loop() {
+		bench.query(b, "app", "")
+	}
+}
