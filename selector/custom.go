@@ -69,6 +69,9 @@ func checkCustom(app *clipperv1.Application, hosts []string) error {
 		}
 		return nil
 	}
+	if app.AnswerEarly {
+		return invalid("answer_early", "want false: it is not known when nothing can change what a policy %q answers", custom.Name)
+	}
 	if err := custom.CheckAddress(p.Address, hosts); err != nil {
 		return invalid("policy.address", "%v", err)
 	}

@@ -449,6 +449,13 @@ func TestCustom_create(t *testing.T) {
 			require.Error(t, err)
 		})
 	}
+	t.Run("answer early", func(t *testing.T) {
+		b := newBench(t, nil)
+		app := customApp(p, "a")
+		app.AnswerEarly = true
+		_, err := b.admin.CreateApplication(t.Context(), &clipperv1.CreateApplicationRequest{Application: app})
+		requireError(t, err, codes.InvalidArgument, field, "answer_early")
+	})
 	t.Run("too many parameters", func(t *testing.T) {
 		b := newBench(t, nil)
 		app := minimal("app", "a")
