@@ -17,6 +17,8 @@ import (
 	"github.com/clipper-serving/clipper/bench/crash"
 	"github.com/clipper-serving/clipper/bench/delay"
 	"github.com/clipper-serving/clipper/bench/edge"
+	"github.com/clipper-serving/clipper/bench/ensemble"
+	"github.com/clipper-serving/clipper/bench/exp"
 	"github.com/clipper-serving/clipper/bench/experiment"
 	"github.com/clipper-serving/clipper/bench/feedback"
 	"github.com/clipper-serving/clipper/bench/kill"
@@ -42,7 +44,7 @@ func main() {
 		edge.Experiment, saturation.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
 		cache.Experiment, reload.Experiment, kill.Experiment, cost.Experiment,
 		contextual.Experiment, feedback.Experiment, crash.Experiment, policies.Experiment, stragglers.Experiment,
-		offpolicy.Experiment)
+		offpolicy.Experiment, exp.Experiment, ensemble.Experiment)
 	stop()
 	os.Exit(code)
 }

@@ -19,7 +19,6 @@ import (
 	"github.com/clipper-serving/clipper/selector/features"
 	"github.com/clipper-serving/clipper/selector/output"
 	"github.com/clipper-serving/clipper/selector/policy"
-	"github.com/clipper-serving/clipper/selector/policy/policies"
 )
 
 // documents is the prefix of the applications' documents.
@@ -60,7 +59,8 @@ type application struct {
 	incarnation uint64
 	panel       *policy.Panel
 	policy      policy.Policy
-	dimension   int // how many features the policy wants; 0 for none
+	dimension   int          // how many features the policy wants; 0 for none
+	remote      remotePolicy // nil when policy is all there is
 	spec        output.Spec
 
 	keys   []string // the models as the application lists them: "name" or "name:version"
@@ -104,12 +104,13 @@ func (s *Service) decode(document store.Document) (*application, error) {
 	app.revision = document.Revision
 	app.metrics = s.metrics.application(app)
 	app.recent = s.recent.of(app.name)
+	app.remote = s.remotePolicy(app)
 	return app, nil
 }
 
 // newApplication makes of a complete and valid message what queries use.
 func newApplication(a *clipperv1.Application, incarnation uint64) (*application, error) {
-	chosen, err := policies.New(a.GetPolicy().GetName(), a.GetPolicy().GetParameters())
+	chosen, err := newPolicy(a.GetPolicy())
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ package selector
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -59,13 +60,17 @@ func (s *Service) Query(ctx context.Context, application, userContext string, in
 	defer s.scratch.Put(w)
 	s.state(before, app, userContext, min(s.cfg.StateWait, limit/4), &w.state)
 	w.features = app.features(in, w.features[:0])
-	var answering int
-	w.choices, answering = app.panel.Select(&w.state, &policy.Query{Random: s.random, Features: w.features}, w.choices[:0])
+	answering := s.choose(before, app, w, in, limit)
+	asking := before
+	if app.remote != nil {
+		asking = deadline.With(before, arrival.Add(limit-min(s.cfg.AnswerMargin, limit/10)-limit/combineShare))
+		defer asking.Cancel()
+	}
 	var predictions []*clipperv1.ModelPrediction
 	if app.proto.AnswerEarly && len(w.choices) > 1 {
 		predictions, err = s.askEach(ctx, before, app, w, answering, in)
 	} else {
-		predictions, err = s.deps.Models.Predict(before, app.references(w.choices), in)
+		predictions, err = s.deps.Models.Predict(asking, app.references(w.choices), in)
 	}
 	if err != nil {
 		switch status.Code(apierror.From(err)) {
@@ -78,7 +83,7 @@ func (s *Service) Query(ctx context.Context, application, userContext string, in
 		}
 		predictions = nil
 	}
-	response := s.answer(app, w, answering, predictions, err)
+	response := s.answer(before, app, w, answering, predictions, err)
 	w.hashLate(in)
 	response.FeedbackId = s.seal(sealer, app, userContext, w, arrival)
 	for _, c := range w.choices {
@@ -109,7 +114,7 @@ func (a *application) references(choices []policy.Choice) []*internalv1.ModelRef
 // answer makes the answer of the predictions, of which the first ones answer and the others are
 // shadows. When there are none, failure is why. It leaves the values of the predictions and
 // whether they agree in w.
-func (s *Service) answer(app *application, w *scratch, answering int, predictions []*clipperv1.ModelPrediction, failure error) *clipperv1.QueryResponse {
+func (s *Service) answer(ctx context.Context, app *application, w *scratch, answering int, predictions []*clipperv1.ModelPrediction, failure error) *clipperv1.QueryResponse {
 	s.readPredictions(app, w, predictions)
 	parts := make([]clipperv1.ModelPrediction, len(w.choices))
 	response := &clipperv1.QueryResponse{Predictions: make([]*clipperv1.ModelPrediction, len(w.choices))}
@@ -133,9 +138,14 @@ func (s *Service) answer(app *application, w *scratch, answering int, prediction
 		response.Predictions[i] = part
 	}
 
-	combined := app.policy.Combine(&w.state, app.spec.Task, w.choices[:answering], w.values[:answering], w.scores)
+	combined, failed := app.combine(ctx, w, answering)
 	response.Confidence = combined.Confidence
 	switch {
+	case combined.Value.Missing() && failed:
+		response.DefaultReason = clipperv1.DefaultReason_DEFAULT_REASON_POLICY_FAILED
+	case combined.Value.Missing() && slices.ContainsFunc(w.values[:answering], policy.Value.Present):
+		// A policy that gives no answer to predictions does not trust any.
+		response.DefaultReason = clipperv1.DefaultReason_DEFAULT_REASON_LOW_CONFIDENCE
 	case combined.Value.Missing():
 		response.DefaultReason = missingReason(response.Predictions[:answering])
 	case combined.Confidence < app.proto.ConfidenceThreshold:
@@ -191,24 +201,18 @@ func (a *application) read(p *clipperv1.ModelPrediction, buffer *[]float64) poli
 
 // outputs returns the answer as tensors: those of a model that said just this, when there is one.
 func (a *application) outputs(answer policy.Value, values []policy.Value, predictions []*clipperv1.ModelPrediction) []*clipperv1.Tensor {
-	arrived, said := 0, -1
 	var like *clipperv1.Tensor
 	for i, v := range values {
 		if v.Missing() {
 			continue
 		}
-		arrived++
-		if like == nil {
-			like, said = predictions[i].Outputs[0], i
+		said := predictions[i].Outputs
+		if v.Same(answer) && len(said) == 1 && said[0].DataType == a.spec.DataType {
+			return said
 		}
-		if a.spec.Task.Kind == policy.Label && v.Equal(answer) {
-			like, said = predictions[i].Outputs[0], i
-			arrived = 1
-			break
+		if like == nil || a.spec.Task.Kind == policy.Label && v.Same(answer) {
+			like = said[0]
 		}
-	}
-	if arrived == 1 && len(predictions[said].Outputs) == 1 && like.DataType == a.spec.DataType {
-		return predictions[said].Outputs
 	}
 	return []*clipperv1.Tensor{a.spec.Tensor(answer, like)}
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
@@ -33,6 +34,7 @@ import (
 	"github.com/clipper-serving/clipper/internal/store"
 	"github.com/clipper-serving/clipper/internal/store/journal"
 	"github.com/clipper-serving/clipper/internal/tensor"
+	"github.com/clipper-serving/clipper/selector/custom"
 	"github.com/clipper-serving/clipper/selector/decisionlog"
 	"github.com/clipper-serving/clipper/selector/token"
 )
@@ -77,6 +79,8 @@ type Config struct {
 	RecentDecisions int `name:"recent-decisions" default:"256" help:"Latest decisions of each application that are kept in memory to be explained."`
 	// DecisionLog is the log of the applications that want one.
 	DecisionLog decisionlog.Config `embed:"" prefix:"decision-log-"`
+	// PolicyHosts are where custom policies may be besides this machine.
+	PolicyHosts []string `name:"policy-hosts" placeholder:"HOST" help:"Hosts at which applications may have custom policies, besides this machine; * for any. What is sent there is not encrypted."`
 }
 
 // Deps is what the service needs.
@@ -116,6 +120,7 @@ type Service struct {
 	metrics *metrics
 	apps    *store.Follower[*application]
 	states  *otter.Cache[stateID, *stateCopy]
+	customs *custom.Policies
 	random  *rand.Rand
 	scratch sync.Pool
 	recent  recents
@@ -155,6 +160,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 
 		RecentDecisions: cmp.Or(cfg.RecentDecisions, 256),
 		DecisionLog:     cfg.DecisionLog,
+		PolicyHosts:     cfg.PolicyHosts,
 	}
 	if cfg.RecentDecisions < 0 {
 		return nil, errors.New("set up the selector: recent-decisions must not be negative")
@@ -170,12 +176,17 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the selector: %w", err)
 	}
+	customs, err := custom.New(deps.Registerer, deps.Logger)
+	if err != nil {
+		return nil, fmt.Errorf("set up the selector: %w", err)
+	}
 	s := &Service{
 		cfg:     cfg,
 		deps:    deps,
 		log:     deps.Logger,
 		metrics: measurements,
 		states:  states,
+		customs: customs,
 		random:  rand.New(globalSource{}),
 		scratch: sync.Pool{New: func() any { return new(scratch) }},
 		recent:  recents{size: cfg.RecentDecisions, all: map[string]*recent{}},
@@ -204,6 +215,7 @@ func (s *Service) Close() {
 	s.stop()
 	s.apps.Close()
 	s.background.Wait()
+	s.customs.Close()
 	s.states.StopAllGoroutines()
 	s.closeBuffer()
 	if s.decisionLog != nil {
@@ -264,15 +276,20 @@ func (s *Service) readKey() (*token.Sealer, error) {
 	}
 }
 
-// forgetDeleted removes the measurements of applications that are gone.
+// forgetDeleted removes the measurements of applications that are gone, and the connections to their policies.
 func (s *Service) forgetDeleted() {
 	known := map[string]bool{}
 	for {
 		snapshot := s.apps.Snapshot()
 		now := make(map[string]bool, snapshot.Len())
+		customs := map[string]string{}
 		for entry := range snapshot.All() {
 			now[entry.Value.name] = true
+			if entry.Value.remote != nil {
+				customs[entry.Value.name] = entry.Value.proto.Policy.Address
+			}
 		}
+		s.customs.Retain(customs)
 		for name := range known {
 			if !now[name] {
 				s.metrics.forget(name)
@@ -321,6 +338,9 @@ func (s *Service) storeError(ctx context.Context, doing string, err error) error
 		return apierror.New(codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE, "", "the store cannot be reached now and the feedback buffer is full; try again later")
 	case errors.Is(err, store.ErrUnavailable):
 		return apierror.New(codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE, "", "the store cannot be reached now; try again")
+	}
+	if _, ok := status.FromError(err); ok {
+		return err // It was not the store's.
 	}
 	s.log.Error("store refused", "doing", doing, "error", err)
 	return apierror.From(err)

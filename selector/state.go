@@ -249,11 +249,13 @@ func (a *application) derive(userContext string, own, shared *learned, into *pol
 // [lesson]. It reports whether the observation counted, or will.
 func (s *Service) learn(ctx context.Context, app *application, userContext string, once identity, o policy.Observation) (outcome, error) {
 	var state policy.State
-	update := func(userContext string) (store.Update, []float64) {
+	update := func(userContext string) (store.Update, []float64, error) {
 		// What is added depends on what it is added to, and not on the prior, which fades.
 		s.sums(ctx, app, userContext, s.cfg.StateWait, &state)
 		deltas := make([]float64, len(app.statistics))
-		app.policy.Observe(&state, o, deltas)
+		if err := app.observe(ctx, &state, o, deltas); err != nil {
+			return store.Update{}, nil, err
+		}
 		fields := make(map[string]float64, len(deltas)+2*len(o.Choices)+1)
 		for i, d := range deltas {
 			if d != 0 {
@@ -273,13 +275,18 @@ func (s *Service) learn(ctx context.Context, app *application, userContext strin
 		if userContext != "" {
 			u.TTL = app.contextLifetime
 		}
-		return u, deltas
+		return u, deltas, nil
 	}
-	shared, sharedDeltas := update("")
+	shared, sharedDeltas, err := update("")
+	if err != nil {
+		return 0, err
+	}
 	updates, ownDeltas := []store.Update{shared}, []float64(nil)
 	if userContext != "" {
 		var own store.Update
-		own, ownDeltas = update(userContext)
+		if own, ownDeltas, err = update(userContext); err != nil {
+			return 0, err
+		}
 		updates = append(updates, own)
 	}
 	done, err := s.store(ctx, app, once, updates)

@@ -22,7 +22,6 @@ import (
 	"github.com/clipper-serving/clipper/selector/features"
 	"github.com/clipper-serving/clipper/selector/output"
 	"github.com/clipper-serving/clipper/selector/policy"
-	"github.com/clipper-serving/clipper/selector/policy/policies"
 )
 
 // Limits and defaults of an application.
@@ -76,7 +75,10 @@ func (s *Service) complete(ctx context.Context, app *clipperv1.Application) erro
 	if err := s.completeDecisionLog(app); err != nil {
 		return err
 	}
-	if err := completeModels(app); err != nil {
+	if err := completeModels(app, s.cfg.PolicyHosts); err != nil {
+		return err
+	}
+	if err := s.describePolicy(ctx, app.Policy); err != nil {
 		return err
 	}
 	signatures, err := s.signatures(ctx, app)
@@ -175,7 +177,7 @@ func checkContextLifetime(d *durationpb.Duration) error {
 }
 
 // completeModels does so for the models and the policy.
-func completeModels(app *clipperv1.Application) error {
+func completeModels(app *clipperv1.Application, hosts []string) error {
 	n := len(app.Models)
 	if n == 0 {
 		return missing("models", "want 1 to %d models", policy.MaxModels)
@@ -230,10 +232,10 @@ func completeModels(app *clipperv1.Application) error {
 			app.Policy.Name = "single"
 		}
 	}
-	if app.AnswerEarly && app.Policy.Name == "custom" {
-		return invalid("answer_early", "a custom policy combines as it likes, so that nothing is certain before all models have answered; want false")
+	if err := checkCustom(app, hosts); err != nil {
+		return err
 	}
-	chosen, err := policies.New(app.Policy.Name, app.Policy.Parameters)
+	chosen, err := newPolicy(app.Policy)
 	if err != nil {
 		field := "policy.name"
 		var parameter *policy.ParameterError
@@ -340,7 +342,7 @@ func completeInputs(app *clipperv1.Application, signatures []*clipperv1.Signatur
 
 // checkFeatures says why a policy that chooses by the input cannot see it. The policy has been checked.
 func checkFeatures(app *clipperv1.Application) error {
-	chosen, err := policies.New(app.Policy.Name, app.Policy.Parameters)
+	chosen, err := newPolicy(app.Policy)
 	if err != nil {
 		return invalid("policy", "%v", err)
 	}

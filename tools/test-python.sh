@@ -9,6 +9,9 @@ echo "python: runtime"
 python=$(tools/venv.sh runtime $runtime/requirements.txt $runtime/requirements-test.txt)
 (cd $runtime && "$python" -m mypy && "$python" -m pytest -q "$@")
 
+echo "python: example of a policy"
+(cd examples/policy && "$python" -m pytest -q -p no:cacheprovider "$@")
+
 for adapter in containerrpc/adapters/*/test_*.py; do
   folder=$(dirname "$adapter")
   name=$(basename "$folder")

@@ -22,6 +22,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 )
@@ -31,15 +32,16 @@ const module = "github.com/clipper-serving/clipper"
 // Binaries are the programs that experiments run.
 type Binaries struct {
 	// Clipper is the product, Noop the container that does nothing, Synthetic the one that only takes
-	// time.
-	Clipper, Noop, Synthetic string
+	// time, Replay the one that answers what was recorded.
+	Clipper, Noop, Synthetic, Replay string
 }
 
 // Build builds the programs from the workspace into a folder.
 func Build(ctx context.Context, folder string, log io.Writer) (Binaries, error) {
-	b := Binaries{Clipper: filepath.Join(folder, "clipper"), Noop: filepath.Join(folder, "noop"), Synthetic: filepath.Join(folder, "synthetic")}
+	b := Binaries{Clipper: filepath.Join(folder, "clipper"), Noop: filepath.Join(folder, "noop"), Synthetic: filepath.Join(folder, "synthetic"), Replay: filepath.Join(folder, "replay")}
 	for target, pkg := range map[string]string{
 		b.Clipper: module + "/cmd/clipper", b.Noop: module + "/containerrpc/go/noop", b.Synthetic: module + "/containerrpc/go/synthetic",
+		b.Replay: module + "/containerrpc/go/replay",
 	} {
 		_, _ = fmt.Fprintf(log, "building %s\n", pkg)
 		if out, err := exec.CommandContext(ctx, "go", "build", "-o", target, pkg).CombinedOutput(); err != nil {
@@ -314,6 +316,15 @@ func (c *Clipper) SetCache(ctx context.Context, model string, on bool) error {
 func (c *Clipper) CreateApplication(ctx context.Context, app *clipperv1.Application) error {
 	if _, err := clipperv1.NewApplicationServiceClient(c.admin).CreateApplication(ctx, &clipperv1.CreateApplicationRequest{Application: app}); err != nil {
 		return fmt.Errorf("create application: %w\n%s", err, c.logs())
+	}
+	return nil
+}
+
+// UpdateApplication changes the fields of an application that are set, or those of the mask.
+func (c *Clipper) UpdateApplication(ctx context.Context, app *clipperv1.Application, fields ...string) error {
+	request := &clipperv1.UpdateApplicationRequest{Application: app, UpdateMask: &fieldmaskpb.FieldMask{Paths: fields}}
+	if _, err := clipperv1.NewApplicationServiceClient(c.admin).UpdateApplication(ctx, request); err != nil {
+		return fmt.Errorf("update application: %w\n%s", err, c.logs())
 	}
 	return nil
 }

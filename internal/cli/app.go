@@ -26,9 +26,9 @@ type appCommands struct {
 	Delete appDelete `cmd:"" help:"Delete an application and what it has learned."`
 	State  appState  `cmd:"" help:"Show what an application has learned of its models."`
 
-	Contexts appContexts `cmd:"" help:"List the users, sessions or devices that an application has learned of."`
-	Export   appExport   `cmd:"" help:"Write everything that an application has learned, as JSON lines."`
-	Reset    appReset    `cmd:"" help:"Forget what an application has learned."`
+	Contexts     appContexts     `cmd:"" help:"List the users, sessions or devices that an application has learned of."`
+	Export       appExport       `cmd:"" help:"Write everything that an application has learned, as JSON lines."`
+	Reset        appReset        `cmd:"" help:"Forget what an application has learned."`
 	Explain      appExplain      `cmd:"" help:"Show what was learned, decided and told lately."`
 	Evaluate     appEvaluate     `cmd:"" help:"Say what another policy would have earned on logged traffic."`
 	Correlations appCorrelations `cmd:"" help:"Show which models go wrong together."`
@@ -258,6 +258,9 @@ func (c *client) showApplication(a *clipperv1.Application, title string) error {
 		}
 	}
 	policy := a.GetPolicy().GetName()
+	if address := a.GetPolicy().GetAddress(); address != "" {
+		policy += " at " + address
+	}
 	for _, name := range slices.Sorted(maps.Keys(a.GetPolicy().GetParameters())) {
 		policy += fmt.Sprintf(" %s=%s", name, number(a.GetPolicy().GetParameters()[name]))
 	}
@@ -281,6 +284,9 @@ func (c *client) showApplication(a *clipperv1.Application, title string) error {
 	}
 	t.add("models", membersOf(a))
 	t.add("policy", policy)
+	if statistics := a.GetPolicy().GetStatistics(); len(statistics) > 0 {
+		t.add("keeps", strings.Join(statistics, ", "))
+	}
 	t.add("input", specs(a.GetInputs()))
 	t.add("output", output)
 	t.add("objective", objective(a))

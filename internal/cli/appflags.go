@@ -28,7 +28,8 @@ type appFlags struct {
 	Models      []string           `placeholder:"MODEL[:VERSION]" help:"The models to ask; without a version, the current one at each query."`
 	Weight      map[string]float64 `mapsep:"," placeholder:"MODEL=W" help:"Weight of a model in a static policy, or its first weight in one that learns."`
 	Shadow      []string           `placeholder:"MODEL" help:"Models that are asked and recorded, and have no part in the answer."`
-	Policy      *string            `placeholder:"NAME" complete:"single,static,majority,mean,epsilon-greedy,ucb1,thompson,exp3,exp4,linucb" help:"single, static, majority, mean, epsilon-greedy, ucb1, thompson, exp3, exp4 or linucb. Default: single for one model, else exp4."`
+	Policy      *string            `placeholder:"NAME" complete:"single,static,majority,mean,epsilon-greedy,ucb1,thompson,exp3,exp4,linucb,custom" help:"single, static, majority, mean, epsilon-greedy, ucb1, thompson, exp3, exp4, linucb or custom. Default: single for one model, else exp4."`
+	PolicyAt    *string            `name:"policy-address" placeholder:"ADDRESS" help:"Where the service of a policy \"custom\" is: host:port or unix:///path."`
 	Param       map[string]float64 `mapsep:"," placeholder:"NAME=X" help:"Parameter of the policy; may be repeated."`
 	Default     *string            `placeholder:"OUTPUT" help:"The answer when there is no better one: JSON, or a text as it is. Required for a new application."`
 	SLO         *time.Duration     `name:"slo" placeholder:"DURATION" help:"Latency objective: the time within which an answer is given. Default: 100ms."`
@@ -112,7 +113,7 @@ func (f *appFlags) change(c *client, app *clipperv1.Application) (mask []string,
 
 // changePolicy sets the policy; one of another name starts without parameters.
 func (f *appFlags) changePolicy(app *clipperv1.Application, changed map[string]bool) {
-	if f.Policy == nil && f.Param == nil {
+	if f.Policy == nil && f.PolicyAt == nil && f.Param == nil {
 		return
 	}
 	changed["policy"] = true
@@ -121,6 +122,9 @@ func (f *appFlags) changePolicy(app *clipperv1.Application, changed map[string]b
 	}
 	if f.Policy != nil {
 		app.Policy.Name = *f.Policy
+	}
+	if f.PolicyAt != nil {
+		app.Policy.Address = *f.PolicyAt
 	}
 	if app.Policy.Parameters == nil {
 		app.Policy.Parameters = map[string]float64{}

@@ -163,6 +163,12 @@ func TestGolden(t *testing.T) {
 			"app create x --models a --decision-log-format csv",
 			"app create x --models a --group b=g",
 		}},
+		{"app-custom", []string{
+			"app create mine --models svm,knn --policy custom --policy-address localhost:7100 --param epsilon=0.1 --default 0",
+			"app update mine --policy-address unix:///run/policy.sock --json",
+			"app update mine --policy exp4 --json",
+			"app show mine",
+		}},
 		{"app-usage", []string{
 			"app create --models a --default 0",
 			"app create x --models a: --default 0",

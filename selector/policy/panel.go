@@ -65,8 +65,12 @@ func (p *Panel) Priors() []float64 { return p.priors }
 // Select appends what the policy chooses and then the shadow models to dst. answering is how many
 // of them the policy chose.
 func (p *Panel) Select(s *State, q *Query, dst []Choice) (choices []Choice, answering int) {
-	dst = p.policy.Select(s, q, dst)
-	return append(dst, p.shadows...), len(dst)
+	return p.WithShadows(p.policy.Select(s, q, dst))
+}
+
+// WithShadows appends the shadow models to what was chosen. answering is how many that were.
+func (p *Panel) WithShadows(chosen []Choice) (choices []Choice, answering int) {
+	return append(chosen, p.shadows...), len(chosen)
 }
 
 // Eligible appends every model that a query may ask to dst, with the propensity 1: it is how a

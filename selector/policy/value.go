@@ -2,7 +2,10 @@
 
 package policy
 
-import "cmp"
+import (
+	"cmp"
+	"slices"
+)
 
 // form is what a Value holds.
 type form uint8
@@ -43,6 +46,14 @@ func TopClass(i int) Value { return Value{form: class, integer: int64(i)} }
 
 // Missing reports whether there is no value.
 func (v Value) Missing() bool { return v.form == missing }
+
+// Present is not Missing.
+func (v Value) Present() bool { return v.form != missing }
+
+// Same reports whether two values are the same in every part.
+func (v Value) Same(w Value) bool {
+	return v.Equal(w) && v.number == w.number && slices.Equal(v.scores, w.scores)
+}
 
 // Integer returns the integer label or class.
 func (v Value) Integer() (int64, bool) { return v.integer, v.form == integer }

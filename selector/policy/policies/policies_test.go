@@ -3,20 +3,16 @@
 package policies_test
 
 import (
-	"archive/zip"
-	"encoding/binary"
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"math"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/clipper-serving/clipper/internal/recorded"
 	"github.com/clipper-serving/clipper/selector/policy"
 	"github.com/clipper-serving/clipper/selector/policy/policies"
 )
@@ -72,21 +68,15 @@ func TestNew_outOfRange(t *testing.T) {
 // the same data, and must not be exceeded.
 func TestPaperFailure(t *testing.T) {
 	const from, to, queries, seeds = 5000, 10000, 20000, 20
-	features, targets := cifar(t)
-	labels, noise := make([][]int64, len(features)), 0
-	best := math.Inf(1)
-	for m, f := range features {
-		labels[m] = make([]int64, len(targets))
-		wrong := 0.0
-		for i := range labels[m] {
-			class, _ := policy.Vector(f[i*10 : i*10+10]).Class()
-			labels[m][i] = int64(class)
-			if float64(class) != targets[i] {
-				wrong++
-			}
-		}
-		if wrong < best {
-			best, noise = wrong, m
+	c, err := recorded.ReadCIFAR(recorded.Data(filepath.Join("..", "..", "..")))
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Skipf("skipped: %v; set %s to the folder that has paper/cifar", err, recorded.DataVariable)
+	}
+	require.NoError(t, err)
+	noise := 0
+	for network := range c.Networks {
+		if c.Error(network) < c.Error(noise) {
+			noise = network
 		}
 	}
 	for _, test := range []struct {
@@ -109,17 +99,17 @@ func TestPaperFailure(t *testing.T) {
 				random := rand.New(rand.NewPCG(seed, 8))
 				q := &policy.Query{Random: random}
 				s := &policy.State{Priors: []float64{.2, .2, .2, .2, .2}, Statistics: make([]float64, 5)}
-				order := random.Perm(len(targets))
+				order := random.Perm(len(c.Truth))
 				errors := 0.0
 				for step := range queries {
 					row := order[step%len(order)]
-					truth := policy.Integer(int64(targets[row]))
+					truth := policy.Integer(c.Truth[row])
 					choices := p.Select(s, q, nil)
 					predictions := make([]policy.Value, len(choices))
 					losses := make([]float64, len(choices))
-					for i, c := range choices {
-						label := labels[c.Model][row]
-						if c.Model == noise && step >= from && step < to {
+					for i, choice := range choices {
+						label := int64(c.Networks[choice.Model].Class(row))
+						if choice.Model == noise && step >= from && step < to {
 							label = random.Int64N(10)
 						}
 						predictions[i] = policy.Integer(label)
@@ -142,41 +132,4 @@ func TestPaperFailure(t *testing.T) {
 			}
 		})
 	}
-}
-
-// cifar reads the data, or skips the test.
-func cifar(t *testing.T) (features [][]float64, targets []float64) {
-	root := os.Getenv("CLIPPER_DATA")
-	if root == "" {
-		root = filepath.Join("..", "..", "..", "..", "shared", "data")
-	}
-	folder := filepath.Join(root, "paper", "cifar")
-	if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
-		t.Skipf("skipped: the recorded predictions are not in %s; set CLIPPER_DATA to the folder that has paper/cifar", folder)
-	}
-	for i := range 5 {
-		features = append(features, npz(t, filepath.Join(folder, fmt.Sprintf("cifar_prob_features%d.npz.zip", i+1))))
-	}
-	return features, npz(t, filepath.Join(folder, "targets.npz.zip"))
-}
-
-// npz reads the one float64 array of a file, with or without a zip around it.
-func npz(t *testing.T, path string) []float64 {
-	archive, err := zip.OpenReader(path)
-	require.NoError(t, err)
-	defer archive.Close()
-	require.Len(t, archive.File, 1)
-	file, err := archive.File[0].Open()
-	require.NoError(t, err)
-	defer file.Close()
-	content, err := io.ReadAll(file)
-	require.NoError(t, err)
-	require.Equal(t, "\x93NUMPY\x01", string(content[:7]), "numpy format 1")
-	data := 10 + int(binary.LittleEndian.Uint16(content[8:]))
-	require.Contains(t, string(content[10:data]), "'<f8', 'fortran_order': False")
-	values := make([]float64, (len(content)-data)/8)
-	for i := range values {
-		values[i] = math.Float64frombits(binary.LittleEndian.Uint64(content[data+8*i:]))
-	}
-	return values
 }

@@ -806,7 +806,10 @@ type Policy struct {
 	Parameters map[string]float64 `protobuf:"bytes,2,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
 	// Of "custom": where its SelectionPolicyService is, as a gRPC target such as "localhost:7100" or
 	// "unix:///run/policy.sock".
-	Address       string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	// Of "custom", set by the server: the sums that are kept for each model, as the service described them
+	// when the application was created or last changed.
+	Statistics    []string `protobuf:"bytes,4,rep,name=statistics,proto3" json:"statistics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -860,6 +863,13 @@ func (x *Policy) GetAddress() string {
 		return x.Address
 	}
 	return ""
+}
+
+func (x *Policy) GetStatistics() []string {
+	if x != nil {
+		return x.Statistics
+	}
+	return nil
 }
 
 // ApplicationModel is one model that an application may ask.
@@ -3089,13 +3099,16 @@ const file_clipper_v1_application_service_proto_rawDesc = "" +
 	"\x04loss\x18\x05 \x01(\x0e2\x10.clipper.v1.LossR\x04loss\"1\n" +
 	"\vNumberRange\x12\x10\n" +
 	"\x03min\x18\x01 \x01(\x01R\x03min\x12\x10\n" +
-	"\x03max\x18\x02 \x01(\x01R\x03max\"\xb9\x01\n" +
+	"\x03max\x18\x02 \x01(\x01R\x03max\"\xd9\x01\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
 	"\n" +
 	"parameters\x18\x02 \x03(\v2\".clipper.v1.Policy.ParametersEntryR\n" +
 	"parameters\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\tR\aaddress\x1a=\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x1e\n" +
+	"\n" +
+	"statistics\x18\x04 \x03(\tR\n" +
+	"statistics\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x88\x01\n" +

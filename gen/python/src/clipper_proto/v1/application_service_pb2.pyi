@@ -152,7 +152,7 @@ class NumberRange(_message.Message):
     def __init__(self, min: _Optional[float] = ..., max: _Optional[float] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("name", "parameters", "address")
+    __slots__ = ("name", "parameters", "address", "statistics")
     class ParametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -163,10 +163,12 @@ class Policy(_message.Message):
     NAME_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
     name: str
     parameters: _containers.ScalarMap[str, float]
     address: str
-    def __init__(self, name: _Optional[str] = ..., parameters: _Optional[_Mapping[str, float]] = ..., address: _Optional[str] = ...) -> None: ...
+    statistics: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., parameters: _Optional[_Mapping[str, float]] = ..., address: _Optional[str] = ..., statistics: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ApplicationModel(_message.Message):
     __slots__ = ("model", "version", "weight", "group", "shadow")
