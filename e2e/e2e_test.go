@@ -83,6 +83,7 @@ func TestSystem(t *testing.T) {
 		{"bandits", testBandits},
 		{"policy change", testPolicyChange},
 		{"decisions", testDecisions},
+		{"canary", testCanary},
 		{"custom policy", testCustomPolicy},
 		{"defaults", testDefaults},
 		{"stragglers", testStragglers},

@@ -96,6 +96,10 @@ func (a applicationServer) GetModelCorrelations(ctx context.Context, req *clippe
 	return forward(ctx, selectorName, a.s.deps.Applications.GetModelCorrelations, req)
 }
 
+func (a applicationServer) GetCanary(ctx context.Context, req *clipperv1.GetCanaryRequest) (*clipperv1.GetCanaryResponse, error) {
+	return forward(ctx, selectorName, a.s.deps.Applications.GetCanary, req)
+}
+
 func (a applicationServer) GetSelectionState(ctx context.Context, req *clipperv1.GetSelectionStateRequest) (*clipperv1.GetSelectionStateResponse, error) {
 	return forward(ctx, selectorName, a.s.deps.Applications.GetSelectionState, req)
 }

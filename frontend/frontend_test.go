@@ -276,6 +276,10 @@ func (f *fakeAdmin) ExplainSelection(ctx context.Context, r *clipperv1.ExplainSe
 	return handled[clipperv1.ExplainSelectionResponse](ctx, f, r)
 }
 
+func (f *fakeAdmin) GetCanary(ctx context.Context, r *clipperv1.GetCanaryRequest) (*clipperv1.GetCanaryResponse, error) {
+	return handled[clipperv1.GetCanaryResponse](ctx, f, r)
+}
+
 func (f *fakeAdmin) GetModelCorrelations(ctx context.Context, r *clipperv1.GetModelCorrelationsRequest) (*clipperv1.GetModelCorrelationsResponse, error) {
 	return handled[clipperv1.GetModelCorrelationsResponse](ctx, f, r)
 }

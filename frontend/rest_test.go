@@ -198,6 +198,7 @@ func TestAdmin_requests(t *testing.T) {
 		{"DELETE", "/v1/applications/a?etag=7", "", &clipperv1.DeleteApplicationRequest{Application: "a", Etag: "7"}},
 		{"GET", "/v1/applications/a/state?context=ada", "", &clipperv1.GetSelectionStateRequest{Application: "a", Context: "ada"}},
 		{"GET", "/v1/applications/a/explain?context=ada&decisions=3", "", &clipperv1.ExplainSelectionRequest{Application: "a", Context: "ada", Decisions: 3}},
+		{"GET", "/v1/applications/a/canary", "", &clipperv1.GetCanaryRequest{Application: "a"}},
 		{"GET", "/v1/applications/a/correlations", "", &clipperv1.GetModelCorrelationsRequest{Application: "a"}},
 		{"PATCH", "/v1/applications/a", `{"etag":"7","confidence_threshold":0,"policy":{"name":"exp3"},"latencyObjective":"1s"}`, &clipperv1.UpdateApplicationRequest{
 			Application: &clipperv1.Application{Name: "a", Etag: "7", Policy: &clipperv1.Policy{Name: "exp3"}, LatencyObjective: durationpb.New(time.Second)},
@@ -402,7 +403,7 @@ func TestOpenAPI(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, 20, total, "every operation is on one of the listeners")
+	require.Equal(t, 26, total, "every operation is on one of the listeners")
 
 	keys := func(raw []byte) []string {
 		var m map[string]json.RawMessage

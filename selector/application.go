@@ -39,16 +39,18 @@ type record struct {
 	Incarnation uint64 `json:"incarnation,string"`
 	// Application is in the JSON form of protobuf.
 	Application json.RawMessage `json:"application"`
+	// Canary is how far its canary has come.
+	Canary *canaryProgress `json:"canary,omitempty"`
 }
 
-func encodeRecord(incarnation uint64, a *clipperv1.Application) ([]byte, error) {
+func encodeRecord(incarnation uint64, a *clipperv1.Application, canary *canaryProgress) ([]byte, error) {
 	a = proto.CloneOf(a)
 	a.Etag = ""
 	text, err := protojson.Marshal(a)
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(record{Incarnation: incarnation, Application: text})
+	return json.Marshal(record{Incarnation: incarnation, Application: text, Canary: canary})
 }
 
 // application is an application as queries use it. Immutable.
@@ -74,12 +76,14 @@ type application struct {
 	sharedKey     string // of its shared sums
 	contextPrefix string // of the sums of its contexts
 	togetherKey   string // of the sums of pairs of its models
+	canaryPrefix  string // of the sums of its canaries
 	shared        *stateCopy
 
 	defaultOutputs []*clipperv1.Tensor
 	objective      time.Duration
 	lifetime       time.Duration
 	metrics        *applicationMetrics
+	trial          *trial // nil without a canary
 	recent         *recent
 	sampled        uint64 // how many decisions of 2^53 are logged
 
@@ -105,6 +109,9 @@ func (s *Service) decode(document store.Document) (*application, error) {
 	app.metrics = s.metrics.application(app)
 	app.recent = s.recent.of(app.name)
 	app.remote = s.remotePolicy(app)
+	if a.Canary != nil && r.Canary != nil {
+		app.trial = newTrial(app, r.Canary, s.canaries.tally)
+	}
 	return app, nil
 }
 
@@ -134,6 +141,7 @@ func newApplication(a *clipperv1.Application, incarnation uint64) (*application,
 		sharedKey:     prefix + "/shared",
 		contextPrefix: prefix + "/context/",
 		togetherKey:   prefix + "/together",
+		canaryPrefix:  prefix + "/canary/",
 		objective:     a.LatencyObjective.AsDuration(),
 		lifetime:      a.FeedbackLifetime.AsDuration(),
 		shared:        newStateCopy(),

@@ -220,7 +220,12 @@ func (s *Service) fresh(ctx context.Context, name, field string) (*application, 
 // put writes an application and returns it as it is then; this instance answers with it. Errors are the
 // store's.
 func (s *Service) put(ctx context.Context, app *clipperv1.Application, incarnation uint64, expect store.Revision) (*clipperv1.Application, error) {
-	value, err := encodeRecord(incarnation, app)
+	before := s.replaced(app.Name, expect)
+	progress, err := continueCanary(before, app, incarnation)
+	if err != nil {
+		return nil, err
+	}
+	value, err := encodeRecord(incarnation, app, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -229,6 +234,7 @@ func (s *Service) put(ctx context.Context, app *clipperv1.Application, incarnati
 		return nil, err
 	}
 	s.catchUp(ctx)
+	s.endCanary(ctx, before, progress)
 	app.Etag = etag(revision)
 	return app, nil
 }

@@ -174,6 +174,9 @@ func (s *Service) forget(ctx context.Context, app *application) error {
 	if err := s.deps.Sums.Delete(ctx, app.sharedKey, app.togetherKey); err != nil {
 		return err
 	}
+	if err := s.forgetCanaries(ctx, app, ""); err != nil {
+		return err
+	}
 	for {
 		// From the beginning each time, so that those are found which feedback makes meanwhile.
 		keys, err := s.deps.Sums.Keys(ctx, app.contextPrefix, "", forgetPage)

@@ -14,6 +14,7 @@ import (
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/store"
 	"github.com/clipper-serving/clipper/internal/tensor"
 	"github.com/clipper-serving/clipper/selector/policy"
 	"github.com/clipper-serving/clipper/selector/token"
@@ -53,7 +54,7 @@ func (s *Service) Feedback(ctx context.Context, f *clipperv1.FeedbackRequest, in
 		s.told(app, l.id, f, nil)
 		return response, nil // No model answered then: there is nothing to learn.
 	}
-	done, err := s.learn(ctx, app, l.context, l.once, policy.Observation{Choices: l.choices, Losses: l.losses, Features: l.features})
+	done, err := s.learn(ctx, app, l.context, l.once, policy.Observation{Choices: l.choices, Losses: l.losses, Features: l.features}, l.canary...)
 	if err != nil {
 		return nil, s.storeError(ctx, "learn", err)
 	}
@@ -80,6 +81,7 @@ type lesson struct {
 	choices  []policy.Choice
 	losses   []float64
 	features []float64
+	canary   []store.Update // what it adds to the sums of the application's canary
 }
 
 // add adds one model.
@@ -137,6 +139,7 @@ func (s *Service) byToken(ctx context.Context, app *application, f *clipperv1.Fe
 		return lesson{}, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_TRUTH_INVALID, "truth",
 			"truth: it cannot be compared with what the models said, as the feedback_id carries it; for scores want as many as they gave, or the true class")
 	}
+	l.canary = app.trial.losses(claims.Issued, l.choices, l.losses)
 	return l, nil
 }
 
@@ -232,6 +235,7 @@ func (s *Service) byInput(ctx context.Context, app *application, f *clipperv1.Fe
 	if !known {
 		return lesson{}, errNoPrediction()
 	}
+	l.canary = app.trial.drawnLosses(s.random, l.choices, l.losses)
 	return l, nil
 }
 

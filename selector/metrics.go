@@ -29,6 +29,7 @@ type metrics struct {
 	buffered   prometheus.Counter
 	replayed   *prometheus.CounterVec
 	dropped    *prometheus.CounterVec
+	canary     canaryMetrics
 }
 
 func newMetrics(r prometheus.Registerer, states interface{ EstimatedSize() int }) (*metrics, error) {
@@ -58,6 +59,7 @@ func newMetrics(r prometheus.Registerer, states interface{ EstimatedSize() int }
 		}),
 		replayed: counter("feedback_replayed_total", "Feedback of the buffer that the store has got, by result.", "result"),
 		dropped:  counter("feedback_dropped_total", "Feedback of the buffer that was dropped, by reason.", "reason"),
+		canary:   newCanaryMetrics(),
 	}
 	cached := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "clipper_selector_cached_contexts", Help: "Contexts whose selection state is in memory.",
@@ -67,6 +69,7 @@ func newMetrics(r prometheus.Registerer, states interface{ EstimatedSize() int }
 		r.Register(m.queries), r.Register(m.defaults), r.Register(m.latency),
 		r.Register(m.asked), r.Register(m.missing), r.Register(m.early), r.Register(m.recalled), r.Register(m.feedback), r.Register(m.duplicates),
 		r.Register(m.outage), r.Register(m.buffered), r.Register(m.replayed), r.Register(m.dropped),
+		m.canary.register(r),
 	)
 }
 
@@ -78,6 +81,7 @@ func (m *metrics) forget(application string) {
 	}{m.queries, m.defaults, m.latency, m.asked, m.missing, m.early, m.recalled, m.feedback, m.duplicates} {
 		vector.DeletePartialMatch(labels)
 	}
+	m.canary.forget(application)
 }
 
 // applicationMetrics are one application's.

@@ -92,6 +92,7 @@ func (s *Service) Query(ctx context.Context, application, userContext string, in
 	took := time.Since(arrival)
 	app.metrics.answered(response, w.choices, took)
 	s.decided(app, w, response, userContext, arrival, took)
+	app.trial.observe(w.choices, response, took)
 	return response, nil
 }
 

@@ -125,6 +125,7 @@ type Service struct {
 	scratch sync.Pool
 	recent  recents
 
+	canaries    *canaries
 	decisionLog *decisionlog.Log // nil without a directory
 	together    together
 	sealer      atomic.Pointer[token.Sealer]
@@ -192,6 +193,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		recent:  recents{size: cfg.RecentDecisions, all: map[string]*recent{}},
 		loads:   make(chan struct{}, 64),
 		outage:  newOutage(),
+
+		canaries: newCanaries(),
 	}
 	if err := s.openBuffer(); err != nil {
 		return nil, fmt.Errorf("set up the selector: %w", err)
@@ -207,6 +210,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	s.background.Go(s.forgetDeleted)
 	s.background.Go(s.heal)
 	s.background.Go(s.addTogether)
+	s.background.Go(s.runCanaries)
 	return s, nil
 }
 

@@ -246,8 +246,8 @@ func (a *application) derive(userContext string, own, shared *learned, into *pol
 }
 
 // learn adds an observation to the state of a context and to the shared one, in one step. once is as in
-// [lesson]. It reports whether the observation counted, or will.
-func (s *Service) learn(ctx context.Context, app *application, userContext string, once identity, o policy.Observation) (outcome, error) {
+// [lesson], and so is more, which counts together with it. It reports whether the observation counted, or will.
+func (s *Service) learn(ctx context.Context, app *application, userContext string, once identity, o policy.Observation, more ...store.Update) (outcome, error) {
 	var state policy.State
 	update := func(userContext string) (store.Update, []float64, error) {
 		// What is added depends on what it is added to, and not on the prior, which fades.
@@ -289,6 +289,7 @@ func (s *Service) learn(ctx context.Context, app *application, userContext strin
 		}
 		updates = append(updates, own)
 	}
+	updates = append(updates, more...)
 	done, err := s.store(ctx, app, once, updates)
 	if err != nil || done == repeated {
 		return done, err

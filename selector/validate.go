@@ -248,7 +248,7 @@ func completeModels(app *clipperv1.Application, hosts []string) error {
 		return apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_POLICY_INVALID, "policy",
 			"policy: with these parameters %q keeps %d sums for %d models, want at most %d; take a smaller dimension or fewer models", app.Policy.Name, sums, n, maxSums)
 	}
-	return nil
+	return completeCanary(app)
 }
 
 // signatures returns the signature of each model, or nil while it is not known.

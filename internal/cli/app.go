@@ -32,6 +32,7 @@ type appCommands struct {
 	Explain      appExplain      `cmd:"" help:"Show what was learned, decided and told lately."`
 	Evaluate     appEvaluate     `cmd:"" help:"Say what another policy would have earned on logged traffic."`
 	Correlations appCorrelations `cmd:"" help:"Show which models go wrong together."`
+	Canary       appCanary       `cmd:"" help:"Show how far an application's canary has come."`
 }
 
 type appCreate struct {
@@ -309,6 +310,9 @@ func (c *client) showApplication(a *clipperv1.Application, title string) error {
 	}
 	if log := a.GetDecisionLog(); log != nil {
 		t.add("decision log", number(log.GetSampleRate())+" of the decisions, "+enum(log.GetFormat(), "DECISION_LOG_FORMAT_"))
+	}
+	if a.GetCanary() != nil {
+		t.add("canary", canaryOf(a.GetCanary()))
 	}
 	if a.GetCreateTime() != nil {
 		t.add("created", a.GetCreateTime().AsTime().Format(time.RFC3339))

@@ -138,6 +138,16 @@ func TestGolden(t *testing.T) {
 			"app show digits",
 			"app update digits --no-answer-early --json",
 		}},
+		{"canary", []string{
+			"app create digits --models svm,forest:2 --default 0 --policy static --canary forest:2=0.1 --canary-baseline svm --canary-step 3 --canary-loss-margin 0.05",
+			"app show digits",
+			"app canary digits",
+			"app canary digits --watch --json",
+			"app update digits --no-canary --json",
+			"app canary nope",
+			"app update digits --canary forest:2=much",
+			"app update digits --canary a --no-canary",
+		}},
 		{"decisions", []string{
 			"app correlations digits",
 			"app create digits --models svm,forest:2 --default 0 --decision-log 0.25 --decision-log-format parquet",

@@ -327,6 +327,24 @@ func (s *server) ExplainSelection(_ context.Context, req *clipperv1.ExplainSelec
 	return r, nil
 }
 
+func (s *server) GetCanary(_ context.Context, req *clipperv1.GetCanaryRequest) (*clipperv1.GetCanaryResponse, error) {
+	defer s.record(req)()
+	if s.apps[req.GetApplication()].GetCanary() == nil {
+		return nil, apierror.New(codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_NO_CANARY, "application", "application: %q has no canary; set its field canary", req.GetApplication())
+	}
+	tests := []*clipperv1.CanaryTest{
+		{Metric: "loss", Canary: 0.25, Baseline: 0.0625, CanaryCount: 40, BaselineCount: 400, Lower: 0.03, Upper: 0.4, Margin: 0.02},
+		{Metric: "errors", CanaryCount: 44, BaselineCount: 444, Lower: -0.01, Upper: 0.125, Margin: 0.02},
+	}
+	return &clipperv1.GetCanaryResponse{
+		State: clipperv1.CanaryState_CANARY_STATE_ROLLED_BACK, Tests: tests,
+		Steps: []*clipperv1.CanaryStep{
+			{Time: timestamppb.New(time.Unix(1800000060, 0)), From: 0.1, Reason: "worse: loss at least +0.03 (0.02 allowed)", Tests: tests},
+			{Time: timestamppb.New(time.Unix(1800000000, 0)), To: 0.1, Reason: "it begins"},
+		},
+	}, nil
+}
+
 func (s *server) GetModelCorrelations(_ context.Context, req *clipperv1.GetModelCorrelationsRequest) (*clipperv1.GetModelCorrelationsResponse, error) {
 	defer s.record(req)()
 	if s.apps[req.GetApplication()] == nil {
