@@ -26,10 +26,10 @@ const (
 	metricLoss = iota
 	metricErrors
 	metricLatency
-	metrics3
+	metricCount
 )
 
-var metricNames = [metrics3]string{"loss", "errors", "latency"}
+var metricNames = [metricCount]string{"loss", "errors", "latency"}
 
 // The models that are compared.
 const (
@@ -291,12 +291,12 @@ func (t *trial) observe(choices []policy.Choice, r *clipperv1.QueryResponse, too
 }
 
 // tests returns the tests of the sums.
-func (t *trial) tests(sums map[string]float64) [metrics3]canary.Test {
-	margins := [metrics3]float64{t.spec.LossMargin, t.spec.ErrorMargin, t.spec.LatencyMargin}
-	var tests [metrics3]canary.Test
+func (t *trial) tests(sums map[string]float64) [metricCount]canary.Test {
+	margins := [metricCount]float64{t.spec.LossMargin, t.spec.ErrorMargin, t.spec.LatencyMargin}
+	var tests [metricCount]canary.Test
 	for metric := range tests {
 		// Each test has two bounds, and all are right together with the confidence.
-		tests[metric] = canary.Test{Margin: margins[metric], Alpha: (1 - t.spec.Confidence) / (2 * metrics3)}
+		tests[metric] = canary.Test{Margin: margins[metric], Alpha: (1 - t.spec.Confidence) / (2 * metricCount)}
 		for i, s := range t.progress.Stages {
 			if s.Share <= 0 || s.Baseline <= 0 {
 				continue
@@ -313,7 +313,7 @@ func (t *trial) tests(sums map[string]float64) [metrics3]canary.Test {
 }
 
 // read returns what the tests say in numbers.
-func readTests(tests [metrics3]canary.Test) []canaryTest {
+func readTests(tests [metricCount]canary.Test) []canaryTest {
 	read := make([]canaryTest, len(tests))
 	for i, test := range tests {
 		r := canaryTest{Metric: metricNames[i], Margin: test.Margin}

@@ -122,7 +122,7 @@ func (s *Service) moveCanary(ctx context.Context, app *application) error {
 }
 
 // tell says what tests have shown.
-func tell(tests [metrics3]canary.Test, which []int, how string) string {
+func tell(tests [metricCount]canary.Test, which []int, how string) string {
 	texts := make([]string, len(which))
 	for i, metric := range which {
 		lower, upper := tests[metric].Bounds()
@@ -152,7 +152,7 @@ func (s *Service) canaryGone(ctx context.Context, app *application) string {
 }
 
 // moveTo gives the canary a share, in one write with the step. Errors are the store's.
-func (s *Service) moveTo(ctx context.Context, app *application, share float64, reason string, tests [metrics3]canary.Test) error {
+func (s *Service) moveTo(ctx context.Context, app *application, share float64, reason string, tests [metricCount]canary.Test) error {
 	changed := proto.CloneOf(app.proto)
 	changed.UpdateTime = timestamppb.Now()
 	setShare(changed, share)

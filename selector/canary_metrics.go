@@ -65,7 +65,7 @@ func (m canaryMetrics) show(app *application) {
 }
 
 // compare sets how far the two models are apart.
-func (m canaryMetrics) compare(application string, tests [metrics3]canary.Test) {
+func (m canaryMetrics) compare(application string, tests [metricCount]canary.Test) {
 	for i, test := range tests {
 		own, baseline := test.Standardised()
 		m.difference.WithLabelValues(application, metricNames[i]).Set(own - baseline)
