@@ -71,6 +71,6 @@ func TestReference(t *testing.T) {
 	require.NotEmpty(t, all)
 	for _, a := range all {
 		t.Logf("%-32s ours %8.2f ± %.2f, reference %8.2f ± %.2f: %+.2f errors apart", a.Case.Name(), a.Mean, a.Error, a.ReferenceMean, a.ReferenceError, a.Apart())
-		require.LessOrEqual(t, math.Abs(a.Apart()), simulation.Noise, a.Case.Name())
+		require.LessOrEqual(t, math.Abs(a.Apart()), float64(simulation.Noise), a.Case.Name())
 	}
 }
