@@ -14,7 +14,7 @@ import (
 
 func TestConformance(t *testing.T) {
 	for name, parameters := range map[string]map[string]float64{
-		"certain": nil, "exploring": {"epsilon": 0.1, "dimension": 1}, "large": {"dimension": 32},
+		"certain": nil, "exploring": {"epsilon": 0.1, "dimension": 1}, "large": {"dimension": 12},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, err := linucb.New(parameters)
@@ -79,4 +79,36 @@ func TestObserve_otherFeatures(t *testing.T) {
 		p.Observe(s, policy.Observation{Choices: []policy.Choice{{Propensity: 1}}, Losses: []float64{1}, Features: features}, deltas)
 		require.Equal(t, []float64{1, 1, 0, 0, 0, 0, 0}, deltas)
 	}
+}
+
+// TestLargest learns which of two models is good where the last of as many numbers as there may be is large.
+func TestLargest(t *testing.T) {
+	p, err := linucb.New(map[string]float64{"dimension": 32})
+	require.NoError(t, err)
+	require.Equal(t, 33, p.Dimension())
+	columns := len(p.Statistics())
+	require.Equal(t, 596, columns)
+	s := &policy.State{Priors: []float64{0.5, 0.5}, Statistics: make([]float64, 2*columns)}
+	deltas := make([]float64, 2*columns)
+	features := func(last float64) []float64 {
+		x := make([]float64, 33)
+		x[31], x[32] = last, 1
+		return x
+	}
+	for i := range 100 {
+		last := float64(i%2)*2 - 1
+		p.Observe(s, policy.Observation{
+			Choices:  []policy.Choice{{Model: 0, Propensity: 1}, {Model: 1, Propensity: 1}},
+			Losses:   []float64{(1 - last) / 2, (1 + last) / 2},
+			Features: features(last),
+		}, deltas)
+		for k, d := range deltas {
+			s.Statistics[k] += d
+		}
+	}
+	got := make([]float64, 2)
+	p.ProbabilitiesFor(s, features(1), got)
+	require.Equal(t, []float64{1, 0}, got)
+	p.ProbabilitiesFor(s, features(-1), got)
+	require.Equal(t, []float64{0, 1}, got)
 }
