@@ -81,7 +81,7 @@ func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Res
 	r := &experiment.Result{
 		Load: fmt.Sprintf("system: the whole of Clipper in one process, embedded store; each kind has an application, asked by %d callers that each wait for the answer and for the acknowledgement of the truth, all kinds side by side; synthetic containers without cache, the baseline with %g wrong labels and %v a batch, objective %v. Simulation: %d canaries of each kind, looked at after each twelfth more feedbacks, with losses and latencies of both models that change from step to step; ended as undecided after %d feedbacks for the canary. From %g by %gx to 1, margins %g, %g, %g, confidence %g",
 			callers, baselineErrors, baselineTime, objective, lifetimes, most, initialShare, float64(step), lossMargin, errorMargin, latencyMargin, confidence),
-		Columns: []string{"where", "canary", "wrong labels", "failing", "ms a batch", "promoted", "rolled back", "undecided", "feedbacks (median)", "95 %", "a bound wrong, ever %", "reason"},
+		Columns: []string{"where", "canary", "wrong labels", "failing", "ms a batch", "promoted", "rolled back", "undecided", "feedbacks of the decided (median)", "95 %", "a bound wrong, ever %", "reason"},
 		Plot:    &experiment.Plot{Title: "A canary's share of the queries", X: "s", Y: "share"},
 	}
 	for _, l := range lives {
