@@ -63,3 +63,45 @@ func testCanary(t *testing.T, s *system) {
 		require.Contains(t, out, r.Steps[0].Reason[:9])
 	}
 }
+
+// TestCanary_kill kills the selector while a canary grows: no step is lost or made twice.
+func TestCanary_kill(t *testing.T) {
+	for _, b := range []backend{embedded, redis} {
+		t.Run(string(b), func(t *testing.T) {
+			s := start(t, three, b)
+			s.deploy(t, "old", nil)
+			s.deploy(t, "new", nil)
+			app := application("a", "static", "old", "new")
+			app.Canary = &clipperv1.Canary{
+				Model: "new", InitialShare: 0.1, Step: 2, MinFeedbacks: 20, LossMargin: 0.25, ErrorMargin: 0.25, LatencyMargin: 0.5,
+			}
+			s.create(t, app)
+			l := s.load(t, "a")
+			var r *clipperv1.GetCanaryResponse
+			awaitSteps := func(n int) {
+				require.EventuallyWithT(t, func(c *assertCollect) {
+					var err error
+					r, err = s.applications.GetCanary(t.Context(), &clipperv1.GetCanaryRequest{Application: "a"})
+					require.NoError(c, err)
+					require.GreaterOrEqual(c, len(r.Steps), n)
+				}, patience, poll)
+			}
+			for _, steps := range []int{1, 2, 3, 4} {
+				awaitSteps(steps)
+				s.kill(t, selector)
+				s.start(t, selector)
+				s.awaitReady(t, selector)
+			}
+			awaitSteps(5)
+			l.end()
+			require.Equal(t, clipperv1.CanaryState_CANARY_STATE_PROMOTED, r.State, "%v", r)
+			want := []float64{0, 0.1, 0.2, 0.4, 0.8, 1}
+			require.Len(t, r.Steps, len(want)-1)
+			for i, step := range r.Steps { // The newest first.
+				at := len(want) - 1 - i
+				require.InDelta(t, want[at-1], step.From, 1e-9)
+				require.InDelta(t, want[at], step.To, 1e-9)
+			}
+		})
+	}
+}

@@ -266,6 +266,15 @@ func (c *Clipper) State(ctx context.Context, application string) (*clipperv1.Get
 	return state, nil
 }
 
+// Canary returns how far an application's canary has come.
+func (c *Clipper) Canary(ctx context.Context, application string) (*clipperv1.GetCanaryResponse, error) {
+	canary, err := clipperv1.NewApplicationServiceClient(c.admin).GetCanary(ctx, &clipperv1.GetCanaryRequest{Application: application})
+	if err != nil {
+		return nil, fmt.Errorf("read canary: %w", err)
+	}
+	return canary, nil
+}
+
 // Serve deploys a container that is started by a command, waits until it is ready, and creates an
 // application of the same name that asks it.
 func (c *Clipper) Serve(ctx context.Context, name string, version *clipperv1.ModelVersion, app *clipperv1.Application) error {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 
@@ -23,13 +24,17 @@ type labels struct {
 	// errors is the share of errors that are independent of those of other seeds, hard that of rows
 	// that get the same wrong label with every seed. An ensemble corrects the first, and not the second.
 	errors, hard float64
-	seed         uint64
+	// failures is the share of rows that get an error.
+	failures float64
+	seed     uint64
 }
 
-// fill writes the label of each row as an int64.
-func (l *labels) fill(dst []byte, b *container.Batch) error {
+var errRow = errors.New("the row fails, as --failures wants")
+
+// fill writes the label of each row as an int64, and returns the rows that fail.
+func (l *labels) fill(dst []byte, b *container.Batch) (failed map[int]error, err error) {
 	if len(b.Inputs) != 1 || b.Inputs[0].DataType != clipperv1.DataType_DATA_TYPE_FLOAT32 || len(b.Inputs[0].Data) < 4*b.Rows || b.Rows == 0 {
-		return fmt.Errorf("--errors and --hard want one input of float32 whose first number is the label")
+		return nil, fmt.Errorf("--errors, --hard and --failures want one input of float32 whose first number is the label")
 	}
 	data := b.Inputs[0].Data
 	width := len(data) / b.Rows
@@ -37,8 +42,15 @@ func (l *labels) fill(dst []byte, b *container.Batch) error {
 		row := data[i*width : (i+1)*width]
 		truth := uint64(math.Float32frombits(binary.LittleEndian.Uint32(row))) % classes
 		binary.LittleEndian.PutUint64(dst[8*i:], l.label(row, truth))
+		// Another seed than that of the labels: a row may fail that would be right.
+		if l.failures > 0 && share(xxh3.HashSeed(row, ^l.seed)) < l.failures {
+			if failed == nil {
+				failed = map[int]error{}
+			}
+			failed[i] = errRow
+		}
 	}
-	return nil
+	return failed, nil
 }
 
 // label returns the answer to a row.

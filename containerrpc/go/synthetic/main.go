@@ -3,7 +3,8 @@
 // Command synthetic is a model container that takes as long as a model would and computes nothing:
 // a batch of n rows is answered after fixed + per-row·n, with noise and rare stalls. It waits
 // instead of computing, so that many of them run on few cores as they would on many machines. What
-// it answers is 1, or with --errors or --hard a label that is right as often as is wanted.
+// it answers is 1, or with --errors or --hard a label that is right as often as is wanted; with --failures
+// it answers as many rows with an error.
 //
 //	synthetic --profile linear_svm --noise 0.1 --stall-chance 0.002
 package main
@@ -54,7 +55,8 @@ func parse(args []string, usage io.Writer) (container.Model, error) {
 		every    = flags.Int("stall-every", 0, "one batch in so many stalls, in equal distances from a random one; 0: none")
 		errors   = flags.Float64("errors", 0, "share of the rows that get a wrong label, drawn by row and seed, 0 to 1")
 		hard     = flags.Float64("hard", 0, "share of the rows that get the same wrong label with every seed, 0 to 1")
-		seed     = flags.Uint64("seed", 1, "seed of noise, stalls and errors")
+		failures = flags.Float64("failures", 0, "share of the rows that fail, drawn by row and seed, 0 to 1")
+		seed     = flags.Uint64("seed", 1, "seed of noise, stalls, errors and failures")
 		parallel = flags.Int("parallel", 1, "batches at the same time; more wait their turn")
 	)
 	if err := flags.Parse(args); err != nil {
@@ -88,8 +90,8 @@ func parse(args []string, usage io.Writer) (container.Model, error) {
 		return nil, fmt.Errorf("--stall-chance must be from 0 to 1")
 	case *every < 0:
 		return nil, fmt.Errorf("--stall-every must not be negative")
-	case !(*errors >= 0 && *errors <= 1 && *hard >= 0 && *hard <= 1):
-		return nil, fmt.Errorf("--errors and --hard must be from 0 to 1")
+	case !(*errors >= 0 && *errors <= 1 && *hard >= 0 && *hard <= 1 && *failures >= 0 && *failures <= 1):
+		return nil, fmt.Errorf("--errors, --hard and --failures must be from 0 to 1")
 	case *parallel < 1:
 		return nil, fmt.Errorf("--parallel must be at least 1")
 	}
@@ -100,8 +102,8 @@ func parse(args []string, usage io.Writer) (container.Model, error) {
 			random: rand.New(rand.NewPCG(*seed, 0)), untilStall: -1, //nolint:gosec // A simulation.
 		},
 	}
-	if *errors > 0 || *hard > 0 {
-		m.labels = &labels{errors: *errors, hard: *hard, seed: *seed}
+	if *errors > 0 || *hard > 0 || *failures > 0 {
+		m.labels = &labels{errors: *errors, hard: *hard, failures: *failures, seed: *seed}
 	}
 	if *parallel > 1 {
 		return parallelModel{m}, nil
@@ -143,13 +145,17 @@ func (m *model) Predict(_ context.Context, b *container.Batch) (*container.Resul
 	d := m.clock.next(b.Rows)
 	m.mu.Unlock()
 	answers := make([]byte, 8*b.Rows)
+	r := &container.Result{Outputs: []*clipperv1.BatchTensor{{DataType: clipperv1.DataType_DATA_TYPE_INT64, Data: answers}}}
 	if m.labels == nil {
 		for i := 0; i < len(answers); i += 8 {
 			answers[i] = 1
 		}
-	} else if err := m.labels.fill(answers, b); err != nil {
-		return nil, err
+	} else {
+		var err error
+		if r.RowErrors, err = m.labels.fill(answers, b); err != nil {
+			return nil, err
+		}
 	}
 	pause.Until(begin.Add(d))
-	return &container.Result{Outputs: []*clipperv1.BatchTensor{{DataType: clipperv1.DataType_DATA_TYPE_INT64, Data: answers}}}, nil
+	return r, nil
 }

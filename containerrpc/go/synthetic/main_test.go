@@ -156,3 +156,29 @@ func TestPredict_labels(t *testing.T) {
 	_, err := mustParse(t, "--errors", "0.1").Predict(t.Context(), &container.Batch{Rows: 1})
 	require.ErrorContains(t, err, "float32")
 }
+
+// TestPredict_failures: as many rows fail as wanted, the same each time, and the others are right.
+func TestPredict_failures(t *testing.T) {
+	const rows = 20000
+	var data []byte
+	for i := range rows {
+		for _, x := range []float32{float32(i % classes), float32(i)} {
+			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(x))
+		}
+	}
+	batch := &container.Batch{Rows: rows, Inputs: []*clipperv1.BatchTensor{{DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{2}, Data: data}}}
+	m := mustParse(t, "--failures", "0.1")
+	r, err := m.Predict(t.Context(), batch)
+	require.NoError(t, err)
+	require.InDelta(t, 0.1, float64(len(r.RowErrors))/rows, 0.01)
+	again, err := m.Predict(t.Context(), batch)
+	require.NoError(t, err)
+	require.Equal(t, r.RowErrors, again.RowErrors)
+	for i := range rows {
+		require.EqualValues(t, i%classes, binary.LittleEndian.Uint64(r.Outputs[0].Data[8*i:]))
+	}
+
+	none, err := mustParse(t, "--errors", "0.1").Predict(t.Context(), batch)
+	require.NoError(t, err)
+	require.Empty(t, none.RowErrors)
+}
