@@ -209,7 +209,8 @@ func TestCanary_survives(t *testing.T) {
 		_, err := second.application("app")
 		return err == nil
 	}, patience, time.Millisecond)
-	for len(first.canary(t).Steps) == 1 {
+	for round := 0; len(first.canary(t).Steps) == 1; round++ {
+		require.Less(t, round, 200, "no step is made")
 		for range 20 {
 			id := first.query(t, "app", "").FeedbackId
 			_, err := second.Feedback(t.Context(), truth("app", id, 1), nil)
