@@ -70,7 +70,6 @@ type application struct {
 	refs   []*internalv1.ModelReference
 	// Names of the sums, [model][statistic] as in the state, and for each model.
 	statistics     []string
-	logWeights     []bool // which of the statistics are
 	counts, losses []string
 
 	sharedKey     string // of its shared sums
@@ -158,7 +157,6 @@ func newApplication(a *clipperv1.Application, incarnation uint64) (*application,
 		app.refs = append(app.refs, &internalv1.ModelReference{Model: m.Model, Version: m.Version})
 		for _, statistic := range chosen.Statistics() {
 			app.statistics = append(app.statistics, statistic+"/"+key)
-			app.logWeights = append(app.logWeights, statistic == policy.LogWeight)
 		}
 		app.counts = append(app.counts, statisticCount+"/"+key)
 		app.losses = append(app.losses, statisticLoss+"/"+key)

@@ -202,7 +202,7 @@ func (a *application) describe(userContext string, sums map[string]float64, shar
 	weights, probabilities := make([]float64, len(a.keys)), make([]float64, len(a.keys))
 	a.policy.Shares(&state, weights)
 	a.policy.Probabilities(&state, probabilities)
-	response := &clipperv1.GetSelectionStateResponse{Policy: a.proto.Policy.Name, Observations: own.observations}
+	response := &clipperv1.GetSelectionStateResponse{Policy: a.proto.Policy.Name, Observations: own.Observations}
 	for i, key := range a.keys {
 		if a.proto.Models[i].Shadow {
 			probabilities[i] = 1 // Shadow models are always asked.

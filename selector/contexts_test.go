@@ -350,7 +350,7 @@ func TestContextLifetime(t *testing.T) {
 			if l == nil {
 				return 0
 			}
-			return l.observations
+			return l.Observations
 		}
 		require.Zero(t, observations())
 		learn(1)
@@ -375,12 +375,12 @@ func TestContextLifetime(t *testing.T) {
 		read := func() *learned {
 			return other.read(ctx, app, app.stateKey("ann"), other.copyOf(app, "ann"), time.Now().Add(time.Second))
 		}
-		require.EqualValues(t, 1, read().observations)
+		require.EqualValues(t, 1, read().Observations)
 		learn(0) // Here, which the other instance does not know.
 		time.Sleep(30 * time.Minute)
-		require.EqualValues(t, 2, read().observations, "it looks again before it forgets")
+		require.EqualValues(t, 2, read().Observations, "it looks again before it forgets")
 		time.Sleep(30 * time.Minute)
-		require.Zero(t, read().observations)
+		require.Zero(t, read().Observations)
 		g, err := sums.Get(ctx, app.sharedKey)
 		require.NoError(t, err)
 		require.EqualValues(t, 4, g[fieldObservations], "what all share stays for ever")
@@ -410,44 +410,6 @@ func TestContextLifetime_list(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, page.Contexts[0].ExpireTime)
 	require.EqualValues(t, 2, page.Contexts[0].Observations)
-}
-
-// TestDerive holds a context's state against the formula, for a statistic that is a log weight and one that
-// is not.
-func TestDerive(t *testing.T) {
-	for _, tt := range []struct {
-		name        string
-		weight      float64
-		own, shared *learned
-		want        []float64
-	}{
-		{"nothing is known", 10, nil, nil, []float64{0, 0}},
-		{"the shared state is not known", 10, &learned{observations: 3, statistics: []float64{-1, 3}}, nil, []float64{-1, 3}},
-		{"new", 10, nil, &learned{observations: 100, statistics: []float64{-6, 80}}, []float64{-6, 8}},
-		{"new, of few observations", 10, &learned{statistics: []float64{0, 0}}, &learned{observations: 4, statistics: []float64{-6, 3}}, []float64{-6, 3}},
-		{"as many as the prior", 10, &learned{observations: 10, statistics: []float64{-2, 5}}, &learned{observations: 110, statistics: []float64{-6, 85}}, []float64{-4, 13}},
-		{"many", 10, &learned{observations: 90, statistics: []float64{-2, 40}}, &learned{observations: 190, statistics: []float64{-6, 120}}, []float64{-2.4, 48}},
-		{"the only context", 10, &learned{observations: 30, statistics: []float64{-2, 7}}, &learned{observations: 30, statistics: []float64{-2, 7}}, []float64{-2, 7}},
-		{"the shared copy is behind", 10, &learned{observations: 30, statistics: []float64{-2, 7}}, &learned{observations: 29, statistics: []float64{-1.9, 6}}, []float64{-2, 7}},
-		{"no prior", -1, &learned{observations: 1, statistics: []float64{-2, 1}}, &learned{observations: 100, statistics: []float64{-6, 80}}, []float64{-2, 1}},
-	} {
-		message := minimal("app", "a", "b")
-		message.PriorWeight, message.Policy, message.Output = tt.weight, &clipperv1.Policy{Name: "exp4"}, &clipperv1.OutputSpec{Kind: clipperv1.OutputKind_OUTPUT_KIND_LABEL}
-		for _, m := range message.Models {
-			m.Weight = 1
-		}
-		app, err := newApplication(message, 0)
-		require.NoError(t, err)
-		require.Equal(t, []bool{true, true}, app.logWeights, "both are exp4's log weights")
-		app.logWeights = []bool{true, false}
-		var state policy.State
-		app.derive("ann", tt.own, tt.shared, &state)
-		require.InDeltaSlice(t, tt.want, state.Statistics, 1e-12, tt.name)
-		app.derive("", tt.shared, tt.shared, &state)
-		if tt.shared != nil {
-			require.Equal(t, tt.shared.statistics, state.Statistics, "the shared state has no prior")
-		}
-	}
 }
 
 // TestManyContexts: with 100,000 contexts, a page and an export need memory for what they hold at a

@@ -263,7 +263,7 @@ func TestOutage_known(t *testing.T) {
 		before := c.tried.Load()
 		b.load(app, app.stateKey(userContext), c)
 		require.Eventually(t, func() bool { return c.tried.Load() > before }, patience, time.Millisecond)
-		require.EqualValues(t, 30, c.current.Load().observations)
+		require.EqualValues(t, 30, c.current.Load().Observations)
 	}
 }
 

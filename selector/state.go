@@ -23,9 +23,16 @@ type stateID struct {
 
 // learned is the sums of one key as the policy's matrix. Immutable.
 type learned struct {
-	observations float64
-	statistics   []float64
-	expires      time.Time // zero for what stays
+	policy.Sums
+	expires time.Time // zero for what stays
+}
+
+// sums are those of l, or nil.
+func (l *learned) sums() *policy.Sums {
+	if l == nil {
+		return nil
+	}
+	return &l.Sums
 }
 
 // live returns l, or nil when it has expired.
@@ -37,9 +44,9 @@ func (l *learned) live(now time.Time) *learned {
 }
 
 func (a *application) learned(sums map[string]float64) *learned {
-	l := &learned{observations: sums[fieldObservations], statistics: make([]float64, len(a.statistics))}
+	l := &learned{Sums: policy.Sums{Observations: sums[fieldObservations], Statistics: make([]float64, len(a.statistics))}}
 	for i, field := range a.statistics {
-		l.statistics[i] = sums[field]
+		l.Statistics[i] = sums[field]
 	}
 	return l
 }
@@ -73,12 +80,12 @@ func (c *stateCopy) add(deltas []float64, lifetime time.Duration) {
 	if before == nil {
 		return
 	}
-	after := &learned{observations: 1, statistics: slices.Clone(deltas)}
+	after := &learned{Sums: policy.Sums{Observations: 1, Statistics: slices.Clone(deltas)}}
 	now := time.Now()
 	if before.live(now) != nil {
-		after.observations += before.observations
-		for i, x := range before.statistics {
-			after.statistics[i] += x
+		after.Observations += before.Observations
+		for i, x := range before.Statistics {
+			after.Statistics[i] += x
 		}
 	}
 	if lifetime > 0 {
@@ -92,7 +99,7 @@ func (c *stateCopy) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if before := c.current.Load(); before != nil {
-		c.current.Store(&learned{statistics: make([]float64, len(before.statistics))})
+		c.current.Store(&learned{Sums: policy.Sums{Statistics: make([]float64, len(before.Statistics))}})
 	}
 	c.tried.Store(0)
 }
@@ -213,36 +220,12 @@ func (s *Service) sums(ctx context.Context, app *application, userContext string
 	app.derive("", own, nil, into)
 }
 
-// derive makes a context's state of its own sums and the shared ones, either of which may be nil. With n
-// observations of its own, m of others, which are the shared ones without its own, and the application's
-// prior weight w, a statistic is
-//
-//	own + min(w / m, 1) · others    for counts and sums: at most w observations more,
-//	own + w / (w + n) · others      for log weights.
-//
-// A context without observations thus begins with the shared log weights as they are, and with the shared
-// means as if they had been learned from w observations; after w of its own, both count the same.
+// derive makes a context's state of its own sums and the shared ones, either of which may be nil.
 func (a *application) derive(userContext string, own, shared *learned, into *policy.State) {
-	into.Priors = a.panel.Priors()
-	into.Statistics = append(into.Statistics[:0], make([]float64, len(a.statistics))...)
-	n := 0.0
-	if own != nil {
-		copy(into.Statistics, own.statistics)
-		n = own.observations
+	if userContext == "" {
+		shared = nil
 	}
-	w := a.proto.PriorWeight
-	if userContext == "" || shared == nil || w <= 0 || shared.observations <= n {
-		return
-	}
-	counted, decided := min(w/(shared.observations-n), 1), w/(w+n)
-	for i, x := range shared.statistics {
-		scale := counted
-		if a.logWeights[i] {
-			scale = decided
-		}
-		// Between own and shared, also when one of the copies is older than the other.
-		into.Statistics[i] += scale * (x - into.Statistics[i])
-	}
+	a.panel.Derive(own.sums(), shared.sums(), a.proto.PriorWeight, into)
 }
 
 // learn adds an observation to the state of a context and to the shared one, in one step. once is as in

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -117,7 +118,7 @@ func TestRun_replaysEnsemble(t *testing.T) {
 	p, err := exp4.New(app.Policy.Parameters)
 	require.NoError(t, err)
 	own := map[string][]float64{"ann": make([]float64, 3), "bob": make([]float64, 3), "": make([]float64, 3)}
-	observed := 0.0
+	observed := map[string]float64{}
 	task := policy.Task{Kind: policy.Label}
 	var log []decisionlog.Record
 	want := 0.0
@@ -136,11 +137,15 @@ func TestRun_replaysEnsemble(t *testing.T) {
 		r.Context = user
 		log = append(log, r)
 
+		// A context's own sums and, as far as it has little of its own, what the others have learned.
+		sums := func(user string) *policy.State {
+			return &policy.State{Priors: []float64{1. / 3, 1. / 3, 1. / 3}, Statistics: slices.Clone(own[user])}
+		}
 		state := func(user string) *policy.State {
-			s := &policy.State{Priors: []float64{1. / 3, 1. / 3, 1. / 3}, Statistics: append([]float64(nil), own[user]...)}
-			if user != "" && observed > 0 {
+			s := sums(user)
+			if user != "" {
 				for k := range s.Statistics {
-					s.Statistics[k] += min(10/observed, 1) * own[""][k]
+					s.Statistics[k] += 10 / (10 + observed[user]) * (own[""][k] - own[user][k])
 				}
 			}
 			return s
@@ -154,17 +159,17 @@ func TestRun_replaysEnsemble(t *testing.T) {
 			o.Losses = append(o.Losses, task.Loss(policy.Integer(1), v))
 		}
 		deltas := map[string][]float64{"": make([]float64, 3)}
-		p.Observe(state(""), o, deltas[""])
+		p.Observe(sums(""), o, deltas[""])
 		if user != "" {
 			deltas[user] = make([]float64, 3)
-			p.Observe(state(user), o, deltas[user])
+			p.Observe(sums(user), o, deltas[user])
 		}
 		for user, d := range deltas {
 			for k := range d {
 				own[user][k] += d[k]
 			}
 		}
-		observed++
+		observed[user]++
 	}
 	r, err := Run(app, log, Options{})
 	require.NoError(t, err)

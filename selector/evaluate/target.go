@@ -28,17 +28,11 @@ type target struct {
 	ensemble bool
 	members  []policy.Choice
 
-	frozen  []float64 // statistics; nil for a policy that learns
-	shared  learned
-	own     map[string]*learned
+	frozen  *policy.State // nil for a policy that learns
+	shared  policy.Sums
+	own     map[string]*policy.Sums
 	guesses *rewards
 	seen    []bool // models that the log has asked
-}
-
-// learned are sums of a context, or of all.
-type learned struct {
-	observations float64
-	statistics   []float64
 }
 
 func newTarget(app *clipperv1.Application, o Options) (*target, error) {
@@ -77,9 +71,8 @@ func newTarget(app *clipperv1.Application, o Options) (*target, error) {
 		return nil, fmt.Errorf("the application's default output: %w", err)
 	}
 	t.reset()
-	state := &policy.State{Priors: t.priors(), Statistics: t.shared.statistics}
 	probabilities, sum := make([]float64, len(members)), 0.0
-	chosen.Probabilities(state, probabilities)
+	chosen.Probabilities(t.state(""), probabilities)
 	for i, p := range probabilities {
 		sum += p
 		if p > 0 {
@@ -88,7 +81,7 @@ func newTarget(app *clipperv1.Application, o Options) (*target, error) {
 	}
 	t.ensemble = sum > 1.5
 	if o.Frozen != nil {
-		t.frozen = t.matrix(app, o.Frozen)
+		t.frozen = &policy.State{Priors: t.priors(), Statistics: t.matrix(app, o.Frozen)}
 	}
 	return t, nil
 }
@@ -119,56 +112,50 @@ func (t *target) matrix(app *clipperv1.Application, state *clipperv1.GetSelectio
 
 // reset forgets what was learned.
 func (t *target) reset() {
-	t.shared = learned{statistics: make([]float64, len(t.priors())*len(t.policy.Statistics()))}
-	t.own = map[string]*learned{}
+	t.shared = t.nothing()
+	t.own = map[string]*policy.Sums{}
 }
 
-// state returns what the policy knows for a context: its own sums and the shared ones as a prior of
-// limited weight, as a selector derives it.
+func (t *target) nothing() policy.Sums {
+	return policy.Sums{Statistics: make([]float64, len(t.priors())*len(t.policy.Statistics()))}
+}
+
+// state returns what the policy knows for a context, as a selector derives it.
 func (t *target) state(context string) *policy.State {
-	s := &policy.State{Priors: t.priors()}
-	switch own := t.own[context]; {
-	case t.frozen != nil:
-		s.Statistics = t.frozen
-	case context == "" || len(t.shared.statistics) == 0:
-		s.Statistics = t.shared.statistics
-	default:
-		s.Statistics = make([]float64, len(t.shared.statistics))
-		if own != nil {
-			copy(s.Statistics, own.statistics)
-		}
-		if t.priorWeight > 0 && t.shared.observations > 0 {
-			scale := min(t.priorWeight/t.shared.observations, 1)
-			for i, x := range t.shared.statistics {
-				s.Statistics[i] += scale * x
-			}
-		}
+	if t.frozen != nil {
+		return t.frozen
+	}
+	s := &policy.State{}
+	if context == "" {
+		t.panel.Derive(&t.shared, nil, 0, s)
+	} else {
+		t.panel.Derive(t.own[context], &t.shared, t.priorWeight, s)
 	}
 	return s
 }
 
-// learn adds an observation to a context and to the shared state.
+// learn adds an observation to a context and to the shared state. What is added depends on what it is added to,
+// without the prior, as in a selector.
 func (t *target) learn(context string, o policy.Observation) {
-	if t.frozen != nil || len(t.shared.statistics) == 0 {
+	if t.frozen != nil || len(t.shared.Statistics) == 0 {
 		return
 	}
-	deltas := make([]float64, len(t.shared.statistics))
-	add := func(l *learned, context string) {
-		t.policy.Observe(t.state(context), o, deltas)
-		l.observations++
+	deltas := make([]float64, len(t.shared.Statistics))
+	add := func(sums *policy.Sums) {
+		t.policy.Observe(&policy.State{Priors: t.priors(), Statistics: sums.Statistics}, o, deltas)
+		sums.Observations++
 		for i, d := range deltas {
-			l.statistics[i] += d
+			sums.Statistics[i] += d
 		}
 	}
 	if context != "" {
-		own := t.own[context]
-		if own == nil {
-			own = &learned{statistics: make([]float64, len(deltas))}
-			t.own[context] = own
+		if t.own[context] == nil {
+			own := t.nothing()
+			t.own[context] = &own
 		}
-		add(own, context)
+		add(t.own[context])
 	}
-	add(&t.shared, "")
+	add(&t.shared)
 }
 
 // exact reports whether every decision asked all models that the target may ask for certain.

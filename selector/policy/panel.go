@@ -15,9 +15,10 @@ type Member struct {
 // Panel is the models of an application: it adds to any policy what is the same for all, shadow
 // models and groups. Immutable, safe for concurrent use.
 type Panel struct {
-	policy  Policy
-	priors  []float64
-	shadows []Choice
+	policy     Policy
+	priors     []float64
+	shadows    []Choice
+	logWeights []bool // which of the policy's statistics are
 }
 
 // NewPanel returns a panel of at most MaxModels models. A group has the largest weight of its members, which
@@ -25,6 +26,9 @@ type Panel struct {
 // when no model has a weight and may answer.
 func NewPanel(p Policy, members []Member) (panel *Panel, ok bool) {
 	panel = &Panel{policy: p, priors: make([]float64, len(members))}
+	for _, name := range p.Statistics() {
+		panel.logWeights = append(panel.logWeights, name == LogWeight)
+	}
 	largest, sum := map[string]float64{}, map[string]float64{}
 	for i, m := range members {
 		switch {
