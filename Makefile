@@ -11,7 +11,7 @@ GENERATORS := .cache/.generators
 # Paths that `make gen` writes.
 GENERATED := gen/go/clipper gen/openapi gen/python/src gen/typescript/src internal/gen frontend/gateway
 
-.PHONY: help build demo test test-go test-python test-cpp test-typescript check gen lint fmt bench images clean
+.PHONY: help build demo test test-go test-python test-cpp test-typescript test-adapters check gen lint fmt bench images clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -25,7 +25,7 @@ demo: build ## Run the demonstration: five models, an ensemble, a failure. KEEP=
 
 test: ## Run every check and every test; installs what it needs.
 	tools/setup.sh test
-	$(MAKE) check lint test-go test-python test-cpp test-typescript
+	$(MAKE) check lint test-go test-python test-cpp test-typescript test-adapters
 
 test-go: ## Run the Go tests of every module with the race detector.
 	# The policies are held against an implementation of their papers in numpy.
@@ -33,11 +33,14 @@ test-go: ## Run the Go tests of every module with the race detector.
 		go test -race -timeout 20m $$(go list work | grep -v /e2e$$)
 	go test -race -timeout 20m ./e2e # Alone: it has services in processes of their own answer in time.
 
-test-python: ## Run the Python tests: runtime, adapters, generated code.
+test-python: ## Run the Python tests: runtime, lines of code of the adapters, example.
 	tools/test-python.sh
 
 test-cpp: ## Generate C++ from the protos with CMake and test it.
 	tools/test-cpp.sh
+
+test-adapters: ## Test every adapter against its framework; ADAPTERS="xgboost onnx" tests some.
+	tools/test-adapters.sh $(ADAPTERS)
 
 test-typescript: ## Type-check and test the generated TypeScript.
 	tools/test-typescript.sh

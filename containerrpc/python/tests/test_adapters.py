@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
 from pathlib import Path
 
@@ -15,7 +16,13 @@ ADAPTERS = Path(__file__).parents[2] / "adapters"
 IGNORED = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
 
 
-def lines_of_code(source):
+def lines_of_cpp(source):
+    """Counts the lines of C++ that have code: neither blank nor only a comment."""
+    code = re.sub(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?\*/', lambda m: m[0] if m[0][0] == '"' else "\n" * m[0].count("\n"), source, flags=re.DOTALL)
+    return sum(1 for line in code.splitlines() if line.strip())
+
+
+def lines_of_python(source):
     """Counts the lines that have code: neither blank nor only a comment or a docstring."""
     documentation = set()
     for node in ast.walk(ast.parse(source)):
@@ -28,7 +35,7 @@ def lines_of_code(source):
     return len(lines - documentation)
 
 
-def test_what_counts():
+def test_what_counts_in_python():
     source = '''# comment
 """Documentation
 of two lines."""
@@ -43,16 +50,30 @@ def f(a,
     return """not
 documentation"""
 '''
-    assert lines_of_code(source) == 5
+    assert lines_of_python(source) == 5
+
+
+def test_what_counts_in_cpp():
+    source = """// comment
+/* comment
+   of two lines */
+#include <string>  // counts
+
+std::string f() {
+  /* comment */ return "// counts, /* too";
+}
+"""
+    assert lines_of_cpp(source) == 4
 
 
 @pytest.mark.parametrize("folder", sorted(p for p in ADAPTERS.iterdir() if p.is_dir()), ids=lambda p: p.name)
 def test_adapters_are_short(folder, capsys):
-    programs = [p for p in folder.rglob("*.py") if not p.name.startswith("test_")]
-    assert programs, f"{folder} has no adapter"
-    lines = sum(lines_of_code(p.read_text()) for p in programs)
+    python = [p for p in folder.rglob("*.py") if not p.name.startswith("test_")]
+    cpp = [p for p in folder.rglob("*") if p.suffix in (".cc", ".h")]
+    assert python or cpp, f"{folder} has no adapter"
+    lines = sum(lines_of_python(p.read_text()) for p in python) + sum(lines_of_cpp(p.read_text()) for p in cpp)
     with capsys.disabled():
         print(f"\nadapter {folder.name}: {lines} lines of code")
     assert lines < LIMIT
-    for name in ("README.md", "requirements.txt", "Dockerfile", f"test_{folder.name}.py"):
+    for name in ("README.md", "requirements.txt", "Dockerfile", f"test_{folder.name.replace('-', '_')}.py", *(["CMakeLists.txt"] if cpp else [])):
         assert (folder / name).exists(), f"{folder} has no {name}"

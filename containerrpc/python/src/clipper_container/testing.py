@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import subprocess
@@ -22,7 +23,10 @@ from clipper_container import tensors
 
 
 class ContainerProcess:
-    """A running container, on a unix socket in ``folder``. Use it as a context manager."""
+    """A running container, on a unix socket in ``folder``. Use it as a context manager.
+
+    program is a Python file, or an executable in any language.
+    """
 
     def __init__(
         self, program: Path, folder: Path, *arguments: str, environment: Optional[Mapping[str, str]] = None, stdin: Optional[int] = subprocess.DEVNULL
@@ -31,7 +35,7 @@ class ContainerProcess:
         self._log = folder / "log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(program), *arguments],
+                [*([sys.executable] if program.suffix == ".py" else []), str(program), *arguments],
                 env={**os.environ, "CLIPPER_CONTAINER_ADDRESS": self.address, **(environment or {})},
                 stdin=stdin,
                 stdout=log,
@@ -80,6 +84,16 @@ class ContainerProcess:
         assert not response.HasField("error"), response.error
         assert not response.row_errors, response.row_errors
         return tensors.decode(container_pb2.PredictRequest(rows=len(rows), inputs=response.outputs))
+
+
+    def conforms(self, *rows: Any) -> None:
+        """Fails when ``clipper container check`` finds fault with the container. rows are inputs that
+        it accepts, as JSON has them. CLIPPER_BINARY names the program; the tests of adapters run
+        through tools/test-adapters.sh, which sets it."""
+        samples = [word for row in rows for word in ("--sample", json.dumps(row))]
+        command = [os.environ["CLIPPER_BINARY"], "container", "check", self.address, *samples]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0, done.stdout
 
 
 class Stream:
