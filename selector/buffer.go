@@ -318,12 +318,16 @@ func (s *Service) handOverOne(f *internalv1.BufferedFeedback) error {
 	if err != nil || app.incarnation != f.Incarnation {
 		return dropError("application_gone")
 	}
-	updates := make([]store.Update, len(f.Updates))
-	for i, u := range f.Updates {
-		updates[i] = store.Update{Key: string(u.Key), Deltas: make(map[string]float64, len(u.Fields)), TTL: u.Life.AsDuration()}
-		for k, field := range u.Fields {
-			updates[i].Deltas[field] = u.Deltas[k]
+	var updates []store.Update
+	for _, u := range f.Updates {
+		if app.overCanary(string(u.Key)) {
+			continue // Its sums have been deleted, or are about to be.
 		}
+		update := store.Update{Key: string(u.Key), Deltas: make(map[string]float64, len(u.Fields)), TTL: u.Life.AsDuration()}
+		for k, field := range u.Fields {
+			update.Deltas[field] = u.Deltas[k]
+		}
+		updates = append(updates, update)
 	}
 	applied, err := s.add(s.ctx, string(f.Once), f.Remember.AsDuration(), updates)
 	switch {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -191,6 +192,11 @@ type trial struct {
 // sumsOfRun returns the key of a canary's sums.
 func (a *application) sumsOfRun(run uint64) string {
 	return a.canaryPrefix + strconv.FormatUint(run, 36)
+}
+
+// overCanary reports whether a key has the sums of a canary's run that is over.
+func (a *application) overCanary(key string) bool {
+	return strings.HasPrefix(key, a.canaryPrefix) && (a.trial == nil || a.trial.sumsKey != key)
 }
 
 func newTrial(app *application, p *canaryProgress, tally func(sumsKey string) *canaryTally) *trial {

@@ -4,24 +4,16 @@ package selector
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
 	"sync"
-	"time"
 
 	"github.com/clipper-serving/clipper/internal/store"
 	"github.com/clipper-serving/clipper/selector/canary"
 )
 
-// canaryRemember is how long the store recognises what is written again, because nobody knew whether it was
-// written.
-const canaryRemember = time.Hour
-
 // canaries is what this instance has counted of the canaries and not stored yet. Safe for concurrent
 // use.
 type canaries struct {
-	instance string
 	flushing sync.Mutex // held by who flushes
 
 	mu      sync.Mutex
@@ -29,7 +21,7 @@ type canaries struct {
 }
 
 func newCanaries() *canaries {
-	return &canaries{instance: rand.Text(), tallies: map[string]*canaryTally{}}
+	return &canaries{tallies: map[string]*canaryTally{}}
 }
 
 // tally returns the one of a run, which lasts while the application is otherwise changed.
@@ -65,7 +57,7 @@ func (c *canaries) flush(ctx context.Context, sums store.Sums, current map[strin
 	c.mu.Unlock()
 	var problems error
 	for key, t := range due {
-		problems = errors.Join(problems, t.flush(ctx, sums, c.instance, key))
+		problems = errors.Join(problems, t.flush(ctx, sums, key))
 	}
 	return problems
 }
@@ -77,10 +69,7 @@ type canaryTally struct {
 	mu     sync.Mutex
 	stages []canaryCounts // by stage; those of the past get what comes late
 
-	// Guarded by canaries.flushing: what is being written, until it is known to be, and how many writes
-	// there were, which makes each one's identity.
-	sending map[string]float64
-	flushed int
+	sending *addition // until it is known to be made; guarded by canaries.flushing
 }
 
 // canaryCounts is of one stage.
@@ -119,19 +108,17 @@ func (t *canaryTally) take() map[string]float64 {
 }
 
 // flush adds what was counted to the sums, once however often it has to be tried.
-func (t *canaryTally) flush(ctx context.Context, sums store.Sums, instance, key string) error {
+func (t *canaryTally) flush(ctx context.Context, sums store.Sums, key string) error {
 	if t.sending == nil {
 		deltas := t.take()
 		if len(deltas) == 0 {
 			return nil
 		}
-		t.sending = deltas
-		t.flushed++
+		t.sending = newAddition(key, deltas)
 	}
-	once := fmt.Sprintf("canary/%s/%s/%d", instance, key, t.flushed)
-	if _, err := sums.Add(ctx, once, canaryRemember, store.Update{Key: key, Deltas: t.sending}); err != nil {
-		return err
+	err := t.sending.add(ctx, sums)
+	if !errors.Is(err, store.ErrUnavailable) {
+		t.sending = nil
 	}
-	t.sending = nil
-	return nil
+	return err
 }

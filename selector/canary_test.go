@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -92,6 +93,15 @@ func TestCanary(t *testing.T) {
 			if test.want == promoted {
 				require.Len(t, r.Steps, 3, "0.3, 0.6, 1")
 				require.InDelta(t, 0.6, r.Steps[1].To, 1e-9)
+			}
+			b.look(t) // The gauges show what was there at the last look.
+			gauges := b.metrics.canary
+			require.InDelta(t, share, testutil.ToFloat64(gauges.share.WithLabelValues("app")), 1e-9)
+			for state, name := range canaryStates {
+				require.Equal(t, state == test.want, testutil.ToFloat64(gauges.state.WithLabelValues("app", name)) == 1, name)
+			}
+			for i, told := range r.Steps[0].Tests {
+				require.InDelta(t, told.Canary-told.Baseline, testutil.ToFloat64(gauges.difference.WithLabelValues("app", metricNames[i])), 1e-9)
 			}
 			// It stays as it is.
 			b.serve(t, 20)

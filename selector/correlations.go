@@ -7,9 +7,7 @@ import (
 	"context"
 	"errors"
 	"math"
-	"math/rand/v2"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -25,8 +23,6 @@ const (
 	togetherInterval = time.Second
 	// togetherTimeout bounds one addition to the store, and so what remains to be done at shutdown.
 	togetherTimeout = 2 * time.Second
-	// togetherMemory is how long an addition that was not acknowledged can be repeated.
-	togetherMemory = time.Hour
 
 	// alike is the lower bound of a correlation from which on two models should share a group.
 	alike = 0.7
@@ -118,13 +114,8 @@ type together struct {
 	mu      sync.Mutex
 	pending map[string]map[pair]*pairSums // by the application's key
 
-	flushing sync.Mutex      // held by who adds to the store
-	unsure   []togetherBatch // may be in the store already; each has its identity
-}
-
-type togetherBatch struct {
-	once   string
-	update store.Update
+	flushing sync.Mutex  // held by who adds to the store
+	unsure   []*addition // may be in the store already
 }
 
 // add counts a feedback for each pair of its models.
@@ -159,7 +150,7 @@ func (t *together) add(app *application, choices []policy.Choice, losses []float
 }
 
 // take returns what has been gathered, as additions to the store.
-func (t *together) take() (batches []togetherBatch) {
+func (t *together) take() (additions []*addition) {
 	t.mu.Lock()
 	pending := t.pending
 	t.pending = nil
@@ -173,9 +164,9 @@ func (t *together) take() (batches []togetherBatch) {
 				}
 			}
 		}
-		batches = append(batches, togetherBatch{"together/" + strconv.FormatUint(rand.Uint64(), 36) + strconv.FormatUint(rand.Uint64(), 36), store.Update{Key: key, Deltas: deltas}})
+		additions = append(additions, newAddition(key, deltas))
 	}
-	return batches
+	return additions
 }
 
 // flushTogether adds to the store what has been gathered. What a store that cannot be reached may or may not have
@@ -194,8 +185,11 @@ func (s *Service) flushTogether(ctx context.Context) error {
 	}
 	for len(t.unsure) > 0 {
 		if next := t.unsure[0]; live[next.update.Key] || !snapshot.Synced() { // Nobody would delete it.
-			if _, err := s.deps.Sums.Add(ctx, next.once, togetherMemory, next.update); err != nil && !errors.Is(err, store.ErrInvalid) {
+			switch err := next.add(ctx, s.deps.Sums); {
+			case errors.Is(err, store.ErrUnavailable):
 				return err
+			case err != nil:
+				s.log.Warn("sums of correlations were not added to the store", "error", err)
 			}
 		}
 		t.unsure = t.unsure[1:]

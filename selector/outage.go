@@ -4,6 +4,7 @@ package selector
 
 import (
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -139,7 +140,7 @@ func (s *Service) awaitStore() bool {
 	for wait := minProbe; s.outage.known(); wait = min(2*wait, maxProbe) {
 		// Feedback is a write, and a store that can be read may still refuse those.
 		ctx, cancel := context.WithTimeout(s.ctx, s.cfg.FeedbackWait)
-		_, err := s.deps.Sums.Add(ctx, fmt.Sprintf("probe/%x", rand.Uint64()), probeLifetime)
+		_, err := s.deps.Sums.Add(ctx, "probe/"+crand.Text(), probeLifetime)
 		cancel()
 		if err == nil {
 			lasted := s.outage.end()
@@ -175,7 +176,7 @@ const (
 func (s *Service) store(ctx context.Context, app *application, once identity, updates []store.Update) (outcome, error) {
 	if once.name == "" && s.buffer != nil {
 		// It may be sent to the store twice: before it is buffered, and after.
-		once.name = fmt.Sprintf("buffer/%016x%016x", rand.Uint64(), rand.Uint64())
+		once.name = "buffer/" + crand.Text()
 	}
 	applied, err := s.add(ctx, once.name, once.remember, updates)
 	switch {

@@ -314,6 +314,33 @@ func TestBuffer_life(t *testing.T) {
 	}
 }
 
+// TestBuffer_canary: what was buffered counts for the canary's run in which it was given, and brings no sums of
+// an earlier one back.
+func TestBuffer_canary(t *testing.T) {
+	b, back := startSwitched(t, newStore(t), t.TempDir(), 0)
+	app := withCanary()
+	b.create(t, app)
+	current, err := b.application("app")
+	require.NoError(t, err)
+	over := current.sumsOfRun(current.trial.progress.Run + 1)
+	for i, key := range []string{over, current.trial.sumsKey} {
+		once := identity{name: strings.Repeat("x", i+1), remember: time.Hour, expires: time.Now().Add(time.Hour)}
+		require.NoError(t, b.buffer.keep(t.Context(), current, once, []store.Update{
+			{Key: current.sharedKey, Deltas: map[string]float64{fieldObservations: 1}},
+			{Key: key, Deltas: map[string]float64{canaryField(0, armCanary, metricLoss, "count"): 1}},
+		}))
+	}
+	b.outage.signal()
+	back()
+	require.Eventually(t, b.buffer.journal.Empty, patience, time.Millisecond)
+	require.EqualValues(t, 2, b.sums(t, "app", "")[fieldObservations])
+	for key, want := range map[string]float64{over: 0, current.trial.sumsKey: 1} {
+		sums, err := b.deps.Sums.Get(t.Context(), key)
+		require.NoError(t, err)
+		require.Equal(t, want, sums[canaryField(0, armCanary, metricLoss, "count")])
+	}
+}
+
 // TestBuffer_dropped: what may have been forgotten by the store, and what belongs to an application that is
 // gone, does not count.
 func TestBuffer_dropped(t *testing.T) {
