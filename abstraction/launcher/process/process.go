@@ -47,8 +47,8 @@ type Config struct {
 	LogDirectory string `name:"log-dir" type:"path" help:"Directory for the logs of replicas. Default: clipper-UID/logs in the directory for temporary files."`
 	// AdapterDirectory holds the adapters, one folder for each framework.
 	AdapterDirectory string `name:"adapter-dir" type:"path" help:"Directory with one folder for each framework's adapter. Default: containerrpc/adapters in the working directory or beside the executable."`
-	// Python runs the adapters that are written in Python.
-	Python string `name:"python" default:"python3" help:"Python interpreter that runs adapters: a path, or a name found in PATH."`
+	// Python runs the adapters that are written in Python, unless there is .venv/bin/python in their folder.
+	Python string `name:"python" default:"python3" help:"Python interpreter that runs adapters without a .venv in their folder: a path, or a name found in PATH."`
 	// StopTimeout is how long a replica may take to finish what it has.
 	StopTimeout time.Duration `name:"replica-stop-timeout" default:"10s" help:"Time that a replica has to finish its batches before it is killed."`
 }

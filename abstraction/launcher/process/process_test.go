@@ -264,6 +264,8 @@ func TestAdapters(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, []byte(text), mode))
 	}
 	write("sklearn/adapter.py", 0o600, "echo python: $0 $CLIPPER_MODEL_PATH $PYTHONUNBUFFERED")
+	write("own/adapter.py", 0o600, "")
+	write("own/.venv/bin/python", 0o700, "#!/bin/sh\necho own: $1")
 	write("native/adapter", 0o700, "#!/bin/sh\necho native: $CLIPPER_MODEL_PATH")
 	write("empty/README.md", 0o600, "")
 	model := filepath.Join(t.TempDir(), "model")
@@ -276,6 +278,7 @@ func TestAdapters(t *testing.T) {
 
 	for framework, want := range map[string]string{
 		"sklearn": "python: " + filepath.Join(adapters, "sklearn/adapter.py") + " " + model + " 1",
+		"own":     "own: " + filepath.Join(adapters, "own/adapter.py"),
 		"native":  "native: " + model,
 	} {
 		i, err := l.Start(t.Context(), spec(container(framework, model)))
@@ -288,7 +291,7 @@ func TestAdapters(t *testing.T) {
 		container   *clipperv1.Container
 		field, want string
 	}{
-		"unknown framework": {container("torch", model), "adapter.framework", "installed are native, sklearn"},
+		"unknown framework": {container("torch", model), "adapter.framework", "installed are native, own, sklearn"},
 		"escape":            {container("../"+filepath.Base(adapters)+"/sklearn", model), "adapter.framework", "no adapter"},
 		"no file":           {container("sklearn", "/no/such/model"), "adapter.model_path", `"/no/such/model" cannot be read on the machine that runs the replica: no such file`},
 		"no program":        {commandContainer("no-such-program"), "command.arguments", "cannot be executed"},

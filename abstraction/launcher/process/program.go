@@ -17,6 +17,9 @@ import (
 const (
 	pythonAdapter     = "adapter.py"
 	executableAdapter = "adapter"
+	// adapterPython is the interpreter of an adapter that has an environment of its own: frameworks cannot all
+	// share one.
+	adapterPython = ".venv/bin/python"
 )
 
 // program is what to execute.
@@ -72,9 +75,12 @@ func (l *Launcher) adapter(a *clipperv1.Adapter) (program, error) {
 	if path := filepath.Join(folder, executableAdapter); isExecutable(path) {
 		return program{path: path}, nil
 	}
-	python, err := exec.LookPath(l.cfg.Python)
-	if err != nil {
-		return program{}, launcher.Fieldf("adapter.framework", "the adapter for %q needs Python, and the interpreter %q was not found: start the server with --python", a.Framework, l.cfg.Python)
+	python := filepath.Join(folder, adapterPython)
+	if !isExecutable(python) {
+		var err error
+		if python, err = exec.LookPath(l.cfg.Python); err != nil {
+			return program{}, launcher.Fieldf("adapter.framework", "the adapter for %q needs Python, and the interpreter %q was not found: start the server with --python", a.Framework, l.cfg.Python)
+		}
 	}
 	return program{
 		path:      python,
