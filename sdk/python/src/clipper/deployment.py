@@ -95,11 +95,10 @@ def _await_ready(client: Client, name: str, version: str, seconds: float) -> mod
         found: model_pb2.ModelVersion = client.call(client.models.GetModelVersion, request).version
         if found.state in (model_pb2.MODEL_STATE_READY, model_pb2.MODEL_STATE_STOPPED):
             return found
-        said = "; ".join(dict.fromkeys(m for m in (found.state_message, *(r.message for r in found.replica_status)) if m))
         if found.state == model_pb2.MODEL_STATE_FAILED:
-            raise ClipperError(f"{name} {version} cannot serve: {said}")
+            raise ClipperError(f"{name} {version} cannot serve: {found.state_message}")
         if time.monotonic() > deadline:
-            raise ClipperError(f"{name} {version} is not ready after {seconds:g} s: {said or 'its replicas are being started'}")
+            raise ClipperError(f"{name} {version} is not ready after {seconds:g} s: {found.state_message}")
         time.sleep(POLL_SECONDS)
 
 
