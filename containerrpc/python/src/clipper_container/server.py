@@ -92,11 +92,12 @@ class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc
             port = server.add_insecure_port(address)
         except RuntimeError as e:
             raise OSError(f"cannot serve on {address}: {e}") from e
-        await server.start()
         serving = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
-        log.info("listening", extra={"address": serving})
+        # Before the start: a server that has started and is not stopped can keep the process from ending.
         if self._register is not None:
             self._registration = Registration(self._register, self._name, self._version, serving)
+        await server.start()
+        log.info("listening", extra={"address": serving})
         self._workers.start()
         await self._stop.wait()
         if self._registration is not None:
