@@ -9,5 +9,32 @@ echo "python: runtime"
 python=$(tools/venv.sh runtime $runtime/requirements.txt $runtime/requirements-test.txt)
 (cd $runtime && "$python" -m mypy && "$python" -m pytest -q "$@")
 
+# Prints an interpreter of a version: of the path, or of pyenv. The path's may be one that pyenv has switched off.
+interpreter() {
+  for python in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
+    if "$python" -c 'import venv, ensurepip' 2>/dev/null; then
+      command -v "$python"
+      return
+    fi
+  done
+  return 1
+}
+
+for edge in oldest=3.9 newest=3.13; do
+  if python=$(interpreter "${edge#*=}"); then
+    echo "python: runtime on Python ${edge#*=} with the ${edge%=*} libraries"
+    python=$(CLIPPER_PYTHON=$python tools/venv.sh "${edge%=*}" "$runtime/requirements-${edge%=*}.txt")
+    (cd $runtime && "$python" -m pytest -q -p no:cacheprovider "$@")
+  else
+    echo "python: SKIPPED, the runtime on Python ${edge#*=}: there is no such interpreter with venv, on the path or of pyenv"
+  fi
+done
+
+echo "python: client"
+client=$(tools/venv.sh client $runtime/requirements.txt $runtime/requirements-test.txt sdk/python/requirements.txt)
+export CLIPPER_BINARY=$PWD/bin/clipper
+CGO_ENABLED=0 go build -o "$CLIPPER_BINARY" ./cmd/clipper
+(cd sdk/python && "$client" -m mypy && "$client" -m pytest -q -p no:cacheprovider "$@")
+
 echo "python: example of a policy"
 (cd examples/policy && "$python" -m pytest -q -p no:cacheprovider "$@")

@@ -80,6 +80,11 @@ class Later:
         raise ConnectionError("the feature store is away")
 
 
+class Huge:
+    def __init__(self):
+        self.weights = np.zeros(1 << 60, np.uint8)
+
+
 class Pair:
     """Each prediction waits for the other: works only in parallel."""
 
@@ -102,6 +107,7 @@ CONTAINERS = {
     "limited": lambda: serve(Numbers, max_batch_rows=2, argv=sys.argv[2:]),
     "never": lambda: serve(Never, argv=sys.argv[2:]),
     "later": lambda: serve(Later, argv=sys.argv[2:]),
+    "huge": lambda: serve(Huge, argv=sys.argv[2:]),
     "pair": lambda: serve(Pair, argv=sys.argv[2:]),
     "none": lambda: serve(np.sum, parallel=0, argv=sys.argv[2:]),
 }

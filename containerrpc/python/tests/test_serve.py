@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import platform
+import re
 import signal
 import socket
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import grpc
@@ -227,6 +229,7 @@ def test_a_caller_that_goes_away_leaves_the_container_working(start, tmp_path):
         ("numbers", None, 78, ["cannot load the model", "model", "FileNotFoundError", "expected one number as text"]),
         ("numbers", "spoiled", 78, ["ValueError", "spoiled", "expected one number as text"]),
         ("never", "", 78, ["the licence of the model is over"]),
+        ("huge", "", 1, ["MemoryError", "Unable to allocate"]),
         ("later", "", 1, ["the feature store is away"]),
     ],
 )
@@ -333,3 +336,38 @@ def test_logs_are_one_line_each(start):
         assert " level=" in line
         assert " msg=" in line
     assert "msg=stopped" in container.log()
+
+
+def test_metrics(start):
+    container = start("scripted", environment={"CLIPPER_METRICS_ADDRESS": ":0"}).wait_until_serving()
+    (address,) = re.findall(r"serving metrics.* address=(127\.0\.0\.1:\d+)", container.log())
+    container.predict(column(["rows", "fail", "b"]), rows=3)
+    container.predict(column(["raise", "b"]), rows=2)
+    container.predict(column(["short", "b"]), rows=2)
+    container.predict(column(["b"]), rows=2)
+    container.predict(column(["b"]), rows=1)
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as page:
+        text = page.read().decode()
+    got = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert {name: float(got["clipper_container_" + name]) for name in EXPECTED_METRICS} == EXPECTED_METRICS
+
+
+EXPECTED_METRICS = {
+    'batches_total{result="ok"}': 2,
+    'batches_total{result="error"}': 2,
+    'batches_total{result="refused"}': 1,
+    "rows_total": 3,
+    "row_errors_total": 1,
+    "predict_seconds_count": 4,
+    "batch_rows_count": 4,
+    "batch_rows_sum": 8,
+    "in_flight": 0,
+    "ready": 1,
+}
+
+
+def test_metrics_that_cannot_be_served(start):
+    for address in ("127.0.0.1:many", "127.0.0.1:70000", "no-port"):
+        container = start("first", "--metrics-address", address)
+        assert container.process.wait(60) == 1
+        assert f"cannot serve metrics on {address}" in container.log().splitlines()[-1]

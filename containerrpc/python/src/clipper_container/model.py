@@ -72,6 +72,8 @@ def load(container: Container, path: Optional[str], options: Options) -> Model:
     expected = getattr(container, "expects", "")
     try:
         model = container(*arguments)
+        if not callable(model.predict):
+            raise ModelError(f"predict is of type {type(model.predict).__name__}, and not a function")
         return Model(model.predict, options.of(model))
     except (MemoryError, TimeoutError, ConnectionError):
         raise

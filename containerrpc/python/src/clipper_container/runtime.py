@@ -76,6 +76,7 @@ def _run(container: Container, options: Options, settings: argparse.Namespace) -
             settings.model_version,
             settings.max_message_bytes,
             registration.Settings(settings.register_address, settings.advertise_address) if settings.register_address else None,
+            settings.metrics_address,
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -142,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     setting("--model-path", "CLIPPER_MODEL_PATH", "", "file or folder of the saved model")
     setting("--register-address", "CLIPPER_REGISTER_ADDRESS", "", "gRPC address of Clipper's administration, to register there as a replica")
     setting("--advertise-address", "CLIPPER_ADVERTISE_ADDRESS", "", "where Clipper reaches this container, if not at --address")
+    setting("--metrics-address", "CLIPPER_METRICS_ADDRESS", "", "host:port to serve metrics to Prometheus on; :port is on loopback")
     setting("--max-message-bytes", "CLIPPER_MAX_MESSAGE_BYTES", str(64 << 20), "largest request message", int)
     setting("--log-level", "CLIPPER_LOG_LEVEL", "info", "debug, info, warning or error", level)
     parser.add_argument(

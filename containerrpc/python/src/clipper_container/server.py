@@ -20,6 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from clipper_container import tensors
 from clipper_container.errors import BatchError, describe, to_message
+from clipper_container.metrics import Metrics
 from clipper_container.model import Model
 from clipper_container.registration import Registration, Settings
 from clipper_container.worker import Batch, Workers
@@ -36,8 +37,19 @@ class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc
     """Serves one model. All methods run on one event loop; the model has threads of its own, so
     that health checks are answered while it works."""
 
-    def __init__(self, load: Callable[[], Model], name: str, version: str, max_message_bytes: int, register: Optional[Settings] = None) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Model],
+        name: str,
+        version: str,
+        max_message_bytes: int,
+        register: Optional[Settings] = None,
+        metrics_address: str = "",
+    ) -> None:
+        """metrics_address is where Prometheus finds the metrics; without one, none are kept."""
         self._register = register
+        self._metrics_address = metrics_address
+        self._metrics = Metrics() if metrics_address else None
         self._registration: Optional[Registration] = None
         self._name, self._version, self._max_message_bytes = name, version, max_message_bytes
         self._model: Optional[Model] = None
@@ -62,6 +74,8 @@ class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc
     async def run(self, address: str) -> None:
         """Serves until ``stop``, and then until what was taken is answered. Raises what the model
         could not be loaded for, and OSError when the address cannot be served on."""
+        if self._metrics is not None:
+            self._metrics.serve(self._metrics_address)
         release_socket(address)
         server = grpc.aio.server(
             options=[
@@ -78,16 +92,19 @@ class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc
             port = server.add_insecure_port(address)
         except RuntimeError as e:
             raise OSError(f"cannot serve on {address}: {e}") from e
-        await server.start()
         serving = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
-        log.info("listening", extra={"address": serving})
+        # Before the start: a server that has started and is not stopped can keep the process from ending.
         if self._register is not None:
             self._registration = Registration(self._register, self._name, self._version, serving)
+        await server.start()
+        log.info("listening", extra={"address": serving})
         self._workers.start()
         await self._stop.wait()
         if self._registration is not None:
             await self._registration.leave()
         log.info("draining", extra={"streams": self._streams})
+        if self._metrics is not None:
+            self._metrics.ready(False)
         await self._health.enter_graceful_shutdown()
         for reader in self._readers:
             reader.cancel()
@@ -99,6 +116,8 @@ class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc
     def _ready(self, model: Model) -> None:
         self._model = model
         asyncio.ensure_future(self._set_health(health_pb2.HealthCheckResponse.SERVING))
+        if self._metrics is not None:
+            self._metrics.ready(True)
         if self._registration is not None:
             self._registration.keep(self._failed)
         log.info("serving", extra={"model": self._name, "version": self._version, **model.properties()})
@@ -145,7 +164,11 @@ class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc
         taken = 0
         loop = asyncio.get_running_loop()
 
-        def done(response: container_pb2.PredictResponse) -> None:
+        metrics = self._metrics
+
+        def done(rows: int, response: container_pb2.PredictResponse) -> None:
+            if metrics is not None:
+                metrics.answered(rows, response)
             _on_loop(loop, answers.put_nowait, response)
 
         async def read() -> None:
@@ -154,11 +177,13 @@ class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc
                 await slots.acquire()
                 async for request in requests:
                     taken += 1
+                    if metrics is not None:
+                        metrics.taken()
                     try:
                         self._workers.submit(self._batch(model, request, done))
                     except BatchError as e:
                         log.warning("batch refused", extra={"rows": request.rows, "error": e})
-                        answers.put_nowait(container_pb2.PredictResponse(id=request.id, error=to_message(e)))
+                        done(request.rows, container_pb2.PredictResponse(id=request.id, error=to_message(e)))
                     await slots.acquire()
             finally:
                 answers.put_nowait(None)
@@ -179,7 +204,7 @@ class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc
         finally:
             reader.cancel()
 
-    def _batch(self, model: Model, request: container_pb2.PredictRequest, done: Callable[[container_pb2.PredictResponse], None]) -> Batch:
+    def _batch(self, model: Model, request: container_pb2.PredictRequest, done: Callable[[int, container_pb2.PredictResponse], None]) -> Batch:
         limit = model.options.max_batch_rows
         if limit and request.rows > limit:
             message = f"the batch has {request.rows} rows; the container takes {limit}"

@@ -24,13 +24,13 @@ log = logging.getLogger("clipper_container")
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch to predict; ``done`` is called on the model's thread with the answer."""
+    """A batch to predict; ``done`` is called on the model's thread with its rows and the answer."""
 
     id: int
     rows: int
     inputs: Any
     deadline: Optional[float]  # of time.monotonic
-    done: Callable[[container_pb2.PredictResponse], None]
+    done: Callable[[int, container_pb2.PredictResponse], None]
 
 
 class Workers:
@@ -68,10 +68,10 @@ class Workers:
             try:
                 answer = predict(model, batch)
             except BaseException as e:
-                batch.done(container_pb2.PredictResponse(id=batch.id, error=to_message(e)))
+                batch.done(batch.rows, container_pb2.PredictResponse(id=batch.id, error=to_message(e)))
                 self._failed(e)
                 return
-            batch.done(answer)
+            batch.done(batch.rows, answer)
 
 
 def predict(model: Model, batch: Batch) -> container_pb2.PredictResponse:
@@ -82,8 +82,10 @@ def predict(model: Model, batch: Batch) -> container_pb2.PredictResponse:
         if batch.deadline is not None and time.monotonic() > batch.deadline:
             raise BatchError(grpc.StatusCode.DEADLINE_EXCEEDED, error_pb2.ERROR_REASON_DEADLINE, "the batch's time was over before its turn came")
         start = time.perf_counter_ns()
-        outputs = model.predict(batch.inputs)
-        response.predict_micros = (time.perf_counter_ns() - start) // 1000
+        try:
+            outputs = model.predict(batch.inputs)
+        finally:
+            response.predict_micros = (time.perf_counter_ns() - start) // 1000
         columns, failed = tensors.encode(outputs, batch.rows)
         response.outputs.extend(columns)
         for row, error in sorted(failed.items()):
