@@ -28,6 +28,13 @@ cmake -S containerrpc/cpp -B "$build" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS
 cmake --build "$build" --parallel "${CLIPPER_JOBS:-$(nproc)}" >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
 ctest --test-dir "$build" --output-on-failure --no-tests=error "$@"
 
+# What is installed is found and works from outside.
+echo "package: find_package(ClipperContainer)"
+prefix=$PWD/.cache/cpp-prefix
+{ rm -rf "$prefix" .cache/cpp-consumer && cmake --install "$build" --prefix "$prefix" &&
+  cmake -S containerrpc/cpp/tests/consumer -B .cache/cpp-consumer -DCMAKE_PREFIX_PATH="$prefix" &&
+  cmake --build .cache/cpp-consumer && .cache/cpp-consumer/consumer --help; } >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
+
 # The same tests against a container with sanitizers. gRPC and protobuf of the system have none.
 for sanitizer in address,undefined thread; do
   echo "sanitizer: $sanitizer"

@@ -3,10 +3,14 @@
 #include <csignal>
 #include <cstdint>
 #include <cstdlib>
+#include <condition_variable>
+#include <deque>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -20,6 +24,7 @@
 #include <unistd.h>
 
 #include "clipper/v1/model_container_service.grpc.pb.h"
+#include "clipper/v1/model_service.grpc.pb.h"
 
 namespace {
 
@@ -380,6 +385,74 @@ TEST_F(ProcessTest, MessagesAreLimited) {
   EXPECT_FALSE(stream->Read(&response));
   EXPECT_EQ(stream->Finish().error_code(), grpc::RESOURCE_EXHAUSTED);
   EXPECT_EQ(Predict(TextBatch(2, {"fine"})).outputs(0).strings(0), "fine");
+}
+
+// Plays Clipper's administration: refuses what it is told to, in order, and keeps what came.
+class Admin final : public clipper::v1::ModelService::Service {
+ public:
+  explicit Admin(std::deque<grpc::Status> refusals = {}) : refusals_(std::move(refusals)) {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+  }
+  ~Admin() override { server_->Shutdown(std::chrono::system_clock::now()); }
+
+  std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
+
+  clipper::v1::RegisterReplicaRequest Next() {
+    std::unique_lock lock(mu_);
+    if (!came_.wait_for(lock, std::chrono::seconds(30), [this] { return !requests_.empty(); })) return {};
+    clipper::v1::RegisterReplicaRequest request = requests_.front();
+    requests_.pop_front();
+    return request;
+  }
+
+ private:
+  grpc::Status RegisterReplica(grpc::ServerContext*, const clipper::v1::RegisterReplicaRequest* request,
+                               clipper::v1::RegisterReplicaResponse*) override {
+    std::lock_guard lock(mu_);
+    requests_.push_back(*request);
+    came_.notify_all();
+    if (refusals_.empty()) return grpc::Status::OK;
+    grpc::Status refusal = refusals_.front();
+    refusals_.pop_front();
+    return refusal;
+  }
+
+  int port_ = 0;
+  std::mutex mu_;
+  std::condition_variable came_;
+  std::deque<clipper::v1::RegisterReplicaRequest> requests_;
+  std::deque<grpc::Status> refusals_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+TEST_F(ProcessTest, RegistersTriesAgainAndLeaves) {
+  Admin admin({grpc::Status(grpc::UNAVAILABLE, "the store is away")});
+  Start("model", {"--model-name", "m", "--model-version", "3", "--register-address", admin.address()});
+  for (int i = 0; i < 2; i++) {
+    const auto request = admin.Next();
+    EXPECT_EQ(request.model() + request.version(), "m3");
+    EXPECT_EQ(request.address(), Address());
+    EXPECT_EQ(request.lease().seconds(), 15);
+  }
+  kill(pid_, SIGTERM);
+  EXPECT_EQ(Wait(), 0);
+  const auto left = admin.Next();
+  EXPECT_TRUE(left.has_lease());
+  EXPECT_EQ(left.lease().seconds(), 0);
+  EXPECT_NE(ReadLog().find("the store is away"), std::string::npos);
+}
+
+TEST_F(ProcessTest, AReplicaThatIsRefusedEnds) {
+  Admin admin({grpc::Status(grpc::INVALID_ARGUMENT, "address: not that one")});
+  Start("model", {"--model-name", "m", "--model-version", "3", "--register-address", admin.address()});
+  EXPECT_EQ(Wait(), 1);
+  EXPECT_EQ(LastLine(), "register at Clipper: address: not that one");
+  Start("model", {"--register-address", admin.address()});
+  EXPECT_EQ(Wait(), 1);
+  EXPECT_NE(LastLine().find("CLIPPER_MODEL_VERSION"), std::string::npos);
 }
 
 }  // namespace
