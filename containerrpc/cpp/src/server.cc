@@ -430,6 +430,7 @@ std::string Server::Listen() {
 }
 
 void Server::Load(std::function<void(const Options&)> ready, std::function<void(std::exception_ptr)> failed) {
+  loading_ = true;
   threads_.emplace_back([this] { Relieve(); });
   threads_.emplace_back([this, ready = std::move(ready), failed = std::move(failed)] { RunModel(ready, failed); });
 }

@@ -109,7 +109,7 @@ class Server {
   std::size_t working_ = 0;     // and with it
   std::uint64_t batches_ = 0;   // that were begun
   double average_seconds_ = 0;  // that a prediction takes
-  bool loading_ = true;
+  bool loading_ = false;
 
   // What is open.
   mutable std::mutex calls_mu_;
