@@ -24,6 +24,7 @@ if [ "$1" = test ]; then
   [ -e /usr/include/grpcpp/grpcpp.h ] || [ -e /usr/local/include/grpcpp/grpcpp.h ] || missing+=(libgrpc++-dev)
   [ -e /usr/include/google/protobuf/message.h ] || [ -e /usr/local/include/google/protobuf/message.h ] || missing+=(libprotobuf-dev)
   [ -e /usr/include/gtest/gtest.h ] || [ -e /usr/local/include/gtest/gtest.h ] || missing+=(libgtest-dev)
+  [ -e /usr/include/prometheus/exposer.h ] || [ -e /usr/local/include/prometheus/exposer.h ] || missing+=(prometheus-cpp-dev)
 fi
 if [ "$(python3 -c 'import venv, ensurepip' 2>&1)" ]; then missing+=(python3-venv); fi
 

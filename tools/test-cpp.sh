@@ -14,6 +14,7 @@ done
 if command -v pkg-config >/dev/null; then
   pkg-config --exists grpc++ || missing+=(libgrpc++-dev)
   pkg-config --exists gtest || missing+=(libgtest-dev)
+  pkg-config --exists prometheus-cpp-pull || missing+=(prometheus-cpp-dev)
 fi
 if [ ${#missing[@]} -gt 0 ]; then
   echo "missing: ${missing[*]} (names of Debian packages)" >&2
@@ -26,3 +27,21 @@ build=.cache/cpp
 cmake -S containerrpc/cpp -B "$build" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-g1 >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
 cmake --build "$build" --parallel "${CLIPPER_JOBS:-$(nproc)}" >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
 ctest --test-dir "$build" --output-on-failure --no-tests=error "$@"
+
+# What is installed is found and works from outside.
+echo "package: find_package(ClipperContainer)"
+prefix=$PWD/.cache/cpp-prefix
+{ rm -rf "$prefix" .cache/cpp-consumer && cmake --install "$build" --prefix "$prefix" &&
+  cmake -S containerrpc/cpp/tests/consumer -B .cache/cpp-consumer -DCMAKE_PREFIX_PATH="$prefix" &&
+  cmake --build .cache/cpp-consumer && .cache/cpp-consumer/consumer --help; } >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
+
+# The same tests against a container with sanitizers. gRPC and protobuf of the system have none.
+for sanitizer in address,undefined thread; do
+  echo "sanitizer: $sanitizer"
+  sanitized=.cache/cpp-${sanitizer%,*}
+  cmake -S containerrpc/cpp -B "$sanitized" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-g1 -fsanitize=$sanitizer -fno-sanitize-recover=all" \
+    >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
+  cmake --build "$sanitized" --target scripted --parallel "${CLIPPER_JOBS:-$(nproc)}" >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
+  CLIPPER_SCRIPTED=$PWD/$sanitized/scripted TSAN_OPTIONS="suppressions=$PWD/containerrpc/cpp/tests/tsan.supp halt_on_error=1" \
+    ctest --test-dir "$build" --output-on-failure --no-tests=error -R '^ProcessTest' "$@"
+done
