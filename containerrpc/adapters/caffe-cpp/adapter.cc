@@ -3,7 +3,7 @@
 #include <clipper/container.h>
 
 #include <cstdlib>
-#include <opencv2/dnn.hpp>
+#include <opencv2/dnn/shape_utils.hpp>
 
 struct Caffe : clipper::Model {
   static constexpr char kExpects[] = "a folder with deploy.prototxt, which declares the input's shape, and weights.caffemodel, and CAFFE_SCALE to be a number";
