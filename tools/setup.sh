@@ -25,6 +25,7 @@ if [ "$1" = test ]; then
   [ -e /usr/include/google/protobuf/message.h ] || [ -e /usr/local/include/google/protobuf/message.h ] || missing+=(libprotobuf-dev)
   [ -e /usr/include/gtest/gtest.h ] || [ -e /usr/local/include/gtest/gtest.h ] || missing+=(libgtest-dev)
   [ -e /usr/include/prometheus/exposer.h ] || [ -e /usr/local/include/prometheus/exposer.h ] || missing+=(prometheus-cpp-dev)
+  [ -e /usr/include/opencv4/opencv2/dnn.hpp ] || [ -e /usr/local/include/opencv4/opencv2/dnn.hpp ] || missing+=(libopencv-dev)
 fi
 if [ "$(python3 -c 'import venv, ensurepip' 2>&1)" ]; then missing+=(python3-venv); fi
 
