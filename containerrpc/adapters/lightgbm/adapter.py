@@ -14,7 +14,7 @@ class LightGBM:
 
         text = Path(path).read_text()
         if "\nend of trees\n" not in text:  # LightGBM itself reads past the end of a file that was cut off
-            raise ModelError(f"cannot load the model {path}: its trees are incomplete; expected {self.expects}")
+            raise ModelError("its trees are incomplete")
         booster = lightgbm.Booster(model_str=text)
         self.predict = booster.predict
         self.inputs, self.outputs = [spec(shape=[booster.num_feature()])], [spec("float64", shape=None)]

@@ -39,7 +39,7 @@ def softmax(folder, batch="batch"):
     nodes = [
         helper.make_node("MatMul", ["x", "weights"], ["scores"]),
         helper.make_node("Softmax", ["scores"], ["probabilities"]),
-        helper.make_node("ArgMax", ["scores"], ["index"], keepdims=0),
+        helper.make_node("ArgMax", ["scores"], ["index"], axis=1, keepdims=0),
         helper.make_node("LabelEncoder", ["index"], ["label"], domain="ai.onnx.ml", keys_int64s=[0, 1, 2], values_strings=["a", "b", "c"]),
     ]
     outputs = [("label", TensorProto.STRING, [batch]), ("probabilities", TensorProto.FLOAT, [batch, 3])]
@@ -138,7 +138,7 @@ def test_files_that_can_never_be_served(tmp_path, spoil):
         path.write_bytes(path.read_bytes()[:-40])
     elif spoil == "text":
         path.write_text("weights: 1, 2, 3")
-    never(tmp_path, path, "expected an ONNX model")
+    never(tmp_path, path, "expected an ONNX model of tensors")
 
 
 def test_models_of_a_later_version(tmp_path):
@@ -146,7 +146,7 @@ def test_models_of_a_later_version(tmp_path):
     model = onnx.load(path)
     model.ir_version = 1000
     onnx.save(model, path)
-    never(tmp_path, path, "expected an ONNX model")
+    never(tmp_path, path, "expected an ONNX model of tensors")
 
 
 def test_a_batch_dimension_of_eight(tmp_path):
@@ -160,7 +160,7 @@ def test_an_output_that_is_no_tensor(tmp_path):
     graph.output[0].type.CopyFrom(kind)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)], ir_version=9)
     onnx.save(model, tmp_path / "model.onnx")
-    never(tmp_path, tmp_path / "model.onnx", "expected a tensor")
+    never(tmp_path, tmp_path / "model.onnx", "no tensor whose first dimension")
 
 
 def never(folder, path, expected):
