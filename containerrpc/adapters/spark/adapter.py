@@ -18,8 +18,9 @@ class Spark:
         from pyspark.ml import PipelineModel, functions
         from pyspark.sql import SparkSession
 
-        local = {"spark.ui.enabled": "false", "spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.default.parallelism": "1"}
-        self.spark = SparkSession.builder.master("local[*]").config(map=local).getOrCreate()
+        quiet = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.default.parallelism": "1"}
+        loopback = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
+        self.spark = SparkSession.builder.master("local[*]").config(map={**quiet, **loopback}).getOrCreate()
         self.model, self.table, self.vector = PipelineModel.load(os.path.abspath(path)), pyarrow.table, functions.array_to_vector
         self.properties = {"framework": f"spark {self.spark.version}"}
         self.only, self.columns = os.environ.get("SPARK_INPUT", "features"), os.environ.get("SPARK_OUTPUT", "prediction").split(",")
