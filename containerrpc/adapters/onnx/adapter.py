@@ -9,7 +9,7 @@ def specs(nodes):
     for node in nodes:
         batch = node.shape[0] if node.type.startswith("tensor(") and node.shape else 0
         if isinstance(batch, int) and batch != 1:
-            raise ModelError(f"{node.name!r} is a {node.type} {node.shape}, and no tensor whose first dimension is the batch, of any size or 1")
+            raise ModelError(f"{node.name!r} is a {node.type} {node.shape}, and no tensor whose first dimension is the batch, free or 1")
     types = [{"float": "float32", "double": "float64"}.get(node.type[7:-1], node.type[7:-1]) for node in nodes]
     return [spec(t, [d if isinstance(d, int) else -1 for d in node.shape[1:]], node.name) for t, node in zip(types, nodes)]
 
