@@ -162,6 +162,7 @@ type stream struct {
 	cancel  context.CancelFunc
 	answers chan answer
 	timeout time.Duration
+	sent    map[uint64]bool // the ids that exchange has sent
 }
 
 type answer struct {
@@ -177,7 +178,7 @@ func (c *checker) open(ctx context.Context) (*stream, error) {
 		cancel()
 		return nil, fmt.Errorf("the Predict stream cannot be opened: %s", text(err))
 	}
-	s := &stream{ModelContainerService_PredictClient: p, cancel: cancel, answers: make(chan answer), timeout: c.Timeout}
+	s := &stream{ModelContainerService_PredictClient: p, cancel: cancel, answers: make(chan answer), timeout: c.Timeout, sent: map[uint64]bool{}}
 	go func() {
 		defer close(s.answers)
 		for {
@@ -225,9 +226,14 @@ func (s *stream) exchange(req *clipperv1.PredictRequest) (*clipperv1.PredictResp
 		return nil, fmt.Errorf("the batch cannot be sent: %s", text(err))
 	}
 	resp, err := s.receive()
-	if err == nil && resp.Id != req.Id {
+	switch {
+	case err != nil:
+	case resp.Id != req.Id && s.sent[resp.Id]:
+		err = fmt.Errorf("batch %d was answered twice: one response for each request", resp.Id)
+	case resp.Id != req.Id:
 		err = fmt.Errorf("the answer to batch %d has the id %d: copy the request's id into the response", req.Id, resp.Id)
 	}
+	s.sent[req.Id] = true
 	return resp, err
 }
 
