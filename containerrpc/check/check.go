@@ -130,8 +130,13 @@ type verdict struct {
 
 func (v *verdict) Error() string { return v.message }
 
-func skip(format string, args ...any) error { return &verdict{Skipped, fmt.Sprintf(format, args...)} }
-func warn(format string, args ...any) error { return &verdict{Warned, fmt.Sprintf(format, args...)} }
+func skip(format string, args ...any) error {
+	return &verdict{Skipped, fmt.Sprintf(format, args...)}
+}
+
+func warn(format string, args ...any) error {
+	return &verdict{Warned, fmt.Sprintf(format, args...)}
+}
 
 // checker holds what one check learns for the next.
 type checker struct {

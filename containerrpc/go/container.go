@@ -475,6 +475,8 @@ func toProto(err error) *clipperv1.Error {
 	e := &clipperv1.Error{Code: uint32(codes.Unknown), Message: err.Error(), Reason: clipperv1.ErrorReason_ERROR_REASON_MODEL_FAILED}
 	if st, ok := status.FromError(err); ok {
 		e.Code, e.Message = uint32(st.Code()), st.Message()
+	} else if request := (*requestError)(nil); errors.As(err, &request) {
+		return request.toProto()
 	} else if errors.Is(err, context.DeadlineExceeded) {
 		e.Code, e.Message, e.Reason = uint32(codes.DeadlineExceeded), "the batch's time was over", clipperv1.ErrorReason_ERROR_REASON_DEADLINE
 	}

@@ -132,7 +132,7 @@ func scrape(t *testing.T, address string) string {
 	req.Close = true
 	resp, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
-	defer resp.Body.Close() //nolint:errcheck // It is only read.
+	defer resp.Body.Close()
 	page, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	return string(page)
