@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -33,6 +34,7 @@ const (
 
 // registration keeps a container registered as a replica.
 type registration struct {
+	logger *slog.Logger
 	conn   *grpc.ClientConn
 	models clipperv1.ModelServiceClient
 	req    *clipperv1.RegisterReplicaRequest
@@ -56,7 +58,7 @@ func newRegistration(cfg Config, d *clipperv1.DescribeResponse, l net.Listener) 
 	if err != nil {
 		return nil, fmt.Errorf("address to register at: %w", err)
 	}
-	return &registration{conn: conn, models: clipperv1.NewModelServiceClient(conn), req: &clipperv1.RegisterReplicaRequest{
+	return &registration{logger: cfg.Logger, conn: conn, models: clipperv1.NewModelServiceClient(conn), req: &clipperv1.RegisterReplicaRequest{
 		Model: d.Model, Version: d.Version, Replica: replicaID(address), Address: address, Lease: durationpb.New(registerLease),
 	}}, nil
 }
@@ -108,7 +110,7 @@ func (r *registration) keep(ctx context.Context) error {
 			wait = registerRetry
 			if text := status.Convert(err).Message(); text != said {
 				said = text
-				fmt.Fprintf(os.Stderr, "container: not registered at Clipper, trying again: %s\n", text)
+				r.logger.Warn("not registered at Clipper, trying again", "cause", text)
 			}
 		default:
 			said = ""
@@ -128,7 +130,7 @@ func (r *registration) leave() {
 	}
 	r.req.Lease = durationpb.New(0)
 	if err := r.register(context.Background(), r.req); err != nil {
-		fmt.Fprintf(os.Stderr, "container: the registration at Clipper is left to expire: %s\n", status.Convert(err).Message())
+		r.logger.Warn("the registration at Clipper is left to expire", "cause", status.Convert(err).Message())
 	}
 }
 

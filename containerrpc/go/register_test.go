@@ -4,6 +4,7 @@ package container
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"sync"
@@ -131,7 +132,7 @@ func TestRegister_refused(t *testing.T) {
 func TestRegister_renews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdmin(nil)
-		r := &registration{models: asClient{admin: a}, req: &clipperv1.RegisterReplicaRequest{Model: "m"}}
+		r := &registration{logger: slog.New(slog.DiscardHandler), models: asClient{admin: a}, req: &clipperv1.RegisterReplicaRequest{Model: "m"}}
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- r.keep(ctx) }()

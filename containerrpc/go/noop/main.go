@@ -6,22 +6,13 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 
 	container "github.com/clipper-serving/clipper/containerrpc/go"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
-	if err := container.Run(ctx, container.ConfigFromEnvironment(), noop{}); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	container.Main(func(string) (container.Model, error) { return noop{}, nil })
 }
 
 // noop answers 0 to everything.
