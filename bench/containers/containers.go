@@ -29,7 +29,7 @@ var Experiment = experiment.Experiment{
 }
 
 const (
-	// QuickVariable, when set, makes windows so short that only the experiment itself is tried.
+	// QuickVariable is what makes windows so short, when it is set, that only the experiment itself is tried.
 	QuickVariable = "CLIPPER_BENCH_QUICK"
 	// OnlyVariable names the entries to measure, separated by semicolons; all by default.
 	OnlyVariable = "CLIPPER_BENCH_CONTAINERS"

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from clipper_proto.v1 import model_container_service_pb2 as container_pb2
@@ -173,3 +177,37 @@ def test_settings_that_are_missing_or_wrong(tmp_path, settings):
     with ContainerProcess(ADAPTER, tmp_path, environment=settings) as container:
         assert container.process.wait(60) == 78
         assert "expected HTTP_URL" in container.log().splitlines()[-1]
+
+
+@pytest.fixture
+def clipper(tmp_path):
+    """Runs the whole of Clipper, and returns what the command line prints."""
+    binary = os.environ["CLIPPER_BINARY"]
+    query, admin = f"unix:{tmp_path}/query", f"unix:{tmp_path}/admin"
+    settings = {"--frontend-grpc-listen": query, "--frontend-admin-grpc-listen": admin, "--data-dir": str(tmp_path / "data")}
+    settings.update({"--frontend-http-listen": f"unix:{tmp_path}/http", "--frontend-admin-http-listen": f"unix:{tmp_path}/adminhttp"})
+    settings.update({"--abstraction-python": sys.executable, "--abstraction-adapter-dir": str(ADAPTER.parents[1])})
+    with (tmp_path / "clipper.log").open("wb") as log:
+        server = subprocess.Popen([binary, "up", *(f"{flag}={value}" for flag, value in settings.items())], stdout=log, stderr=log)
+
+    def call(*words):
+        addresses = {"CLIPPER_ADDRESS": query, "CLIPPER_ADMIN_ADDRESS": admin}
+        done = subprocess.run([binary, *words], env={**os.environ, **addresses}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0, done.stdout + (tmp_path / "clipper.log").read_text()
+        return done.stdout
+
+    try:
+        for address in (query, admin):
+            with grpc.insecure_channel(address, [("grpc.max_reconnect_backoff_ms", 100)]) as channel:
+                grpc.channel_ready_future(channel).result(60)
+        yield call
+    finally:
+        server.terminate()
+        assert server.wait(60) == 0
+
+
+def test_a_query_through_clipper_without_a_saved_model(clipper):
+    with running() as port:
+        clipper("model", "deploy", "sums", "--version=1", "--framework=http", f"--env=HTTP_URL=http://127.0.0.1:{port}/instances")
+        clipper("app", "create", "sums", "--models=sums", "--output=number", "--default=0", "--slo=5s")
+        assert str(model([[1, 2, 3]])[0]) in clipper("query", "sums", "[1.0, 2.0, 3.0]")
