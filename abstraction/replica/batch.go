@@ -125,10 +125,10 @@ func (b *batch) reply(outputs []*clipperv1.Tensor, rowErrors []*clipperv1.RowErr
 	return len(rowErrors)
 }
 
-// split cuts the container's outputs into rows without copying elements: the result holds the
+// Split cuts the container's outputs into rows without copying elements: the result holds the
 // tensors of row 0, then those of row 1, and so on. The error says how the answer breaks the
 // protocol or the signature.
-func split(resp *clipperv1.PredictResponse, rows int, specs []*clipperv1.TensorSpec) ([]*clipperv1.Tensor, error) {
+func Split(resp *clipperv1.PredictResponse, rows int, specs []*clipperv1.TensorSpec) ([]*clipperv1.Tensor, error) {
 	slices.SortFunc(resp.RowErrors, func(a, b *clipperv1.RowError) int { return cmp.Compare(a.GetRow(), b.GetRow()) })
 	last := -1
 	for _, e := range resp.RowErrors {

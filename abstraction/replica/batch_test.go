@@ -40,7 +40,7 @@ func TestSplit(t *testing.T) {
 		"fits":              {[]*clipperv1.BatchTensor{{DataType: u8, Shape: []int64{1}, Data: []byte{1, 2}}}, []*clipperv1.TensorSpec{{DataType: u8, Shape: []int64{-1}}}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			rows, err := split(&clipperv1.PredictResponse{Outputs: tc.outputs}, 2, tc.specs)
+			rows, err := Split(&clipperv1.PredictResponse{Outputs: tc.outputs}, 2, tc.specs)
 			if tc.fault != "" {
 				require.ErrorContains(t, err, tc.fault)
 				return
@@ -54,7 +54,7 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-// FuzzSplit gives split what a container might send: it refuses, or all rows are well formed.
+// FuzzSplit gives Split what a container might send: it refuses, or all rows are well formed.
 func FuzzSplit(f *testing.F) {
 	for _, m := range []*clipperv1.PredictResponse{
 		{Outputs: []*clipperv1.BatchTensor{{DataType: clipperv1.DataType_DATA_TYPE_UINT8, Shape: []int64{2}, Data: []byte{1, 2, 3, 4}}}},
@@ -70,7 +70,7 @@ func FuzzSplit(f *testing.F) {
 		if rows < 1 || rows > 1000 || proto.Unmarshal(b, &resp) != nil {
 			return
 		}
-		out, err := split(&resp, rows, nil)
+		out, err := Split(&resp, rows, nil)
 		if err != nil {
 			return
 		}

@@ -291,7 +291,7 @@ func (s *session) answer(b *batch, resp *clipperv1.PredictResponse) {
 	failed := rows
 	if resp.Error != nil {
 		b.fail(containerError(resp.Error))
-	} else if outputs, err := split(resp, rows, s.outputs); err != nil {
+	} else if outputs, err := Split(resp, rows, s.outputs); err != nil {
 		if !s.complained { // Once is enough: it may be every batch.
 			s.complained = true
 			r.logger.Error("the container breaks the protocol", "cause", err)

@@ -148,7 +148,7 @@ func (s *session) warmedUp(b *batch, resp *clipperv1.PredictResponse) {
 	res := warmUpResult{latency: b.latency}
 	if resp.Error != nil {
 		res.err = containerError(resp.Error)
-	} else if _, err := split(resp, len(b.items), s.outputs); err != nil {
+	} else if _, err := Split(resp, len(b.items), s.outputs); err != nil {
 		res.err = unusable(err)
 	} else if len(resp.RowErrors) > 0 {
 		res.err = containerError(resp.RowErrors[0].Error)

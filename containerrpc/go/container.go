@@ -306,6 +306,10 @@ func (s *server) predict(ctx context.Context, req *clipperv1.PredictRequest) *cl
 		defer s.turn.Unlock()
 	}
 	resp := &clipperv1.PredictResponse{Id: req.Id}
+	if err := checkRequest(req, s.description); err != nil {
+		resp.Error = err.toProto()
+		return resp
+	}
 	begin := time.Now()
 	var result *Result
 	err := ctx.Err()

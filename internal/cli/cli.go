@@ -57,14 +57,15 @@ func System() Terminal {
 
 // root is the command line without the services. None of it belongs in a configuration file.
 type root struct {
-	Model      modelCommands `cmd:"" config:"-" group:"client" help:"Deploy and manage models."`
-	App        appCommands   `cmd:"" config:"-" group:"client" help:"Create and manage applications."`
-	Query      queryCmd      `cmd:"" config:"-" group:"client" help:"Ask an application."`
-	Feedback   feedbackCmd   `cmd:"" config:"-" group:"client" help:"Tell an application what was true."`
-	Status     statusCmd     `cmd:"" config:"-" group:"client" help:"Show services, models and applications."`
-	Version    versionCmd    `cmd:"" config:"-" group:"other" help:"Show the version of this program."`
-	Completion completionCmd `cmd:"" config:"-" group:"other" help:"Write a completion script for a shell."`
-	Complete   completeCmd   `cmd:"" config:"-" name:"__complete" hidden:"" passthrough:"" help:"List what may come next; completion scripts call it."`
+	Model      modelCommands     `cmd:"" config:"-" group:"client" help:"Deploy and manage models."`
+	App        appCommands       `cmd:"" config:"-" group:"client" help:"Create and manage applications."`
+	Query      queryCmd          `cmd:"" config:"-" group:"client" help:"Ask an application."`
+	Feedback   feedbackCmd       `cmd:"" config:"-" group:"client" help:"Tell an application what was true."`
+	Status     statusCmd         `cmd:"" config:"-" group:"client" help:"Show services, models and applications."`
+	Container  containerCommands `cmd:"" config:"-" group:"other" help:"Write and check model containers."`
+	Version    versionCmd        `cmd:"" config:"-" group:"other" help:"Show the version of this program."`
+	Completion completionCmd     `cmd:"" config:"-" group:"other" help:"Write a completion script for a shell."`
+	Complete   completeCmd       `cmd:"" config:"-" name:"__complete" hidden:"" passthrough:"" help:"List what may come next; completion scripts call it."`
 }
 
 // options are the flags of every client command.

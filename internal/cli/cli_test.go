@@ -554,7 +554,7 @@ func TestComplete(t *testing.T) {
 		words []string
 		want  []string
 	}{
-		{nil, []string{"model", "app", "query", "feedback", "status", "version", "completion"}},
+		{nil, []string{"model", "app", "query", "feedback", "status", "container", "version", "completion"}},
 		{[]string{"q"}, []string{"query"}},
 		{[]string{"model", "s"}, []string{"show", "set-version", "set-batching", "scale"}},
 		{[]string{"model", "show", ""}, []string{"knn", "svm"}},
