@@ -50,6 +50,9 @@ type entry struct {
 var entries = []entry{
 	{"sklearn, kernel SVM", "sklearn", "model_sklearn_svm.py", []int{1, 8, 64, 512}},
 	{"sklearn, forest", "sklearn", "model_sklearn_forest.py", []int{1, 8, 64, 512, 4096}},
+	{"xgboost", "xgboost", "model_xgboost.py", []int{1, 8, 64, 512, 4096}},
+	{"lightgbm", "lightgbm", "model_lightgbm.py", []int{1, 8, 64, 512, 4096}},
+	{"onnx", "onnx", "model_onnx.py", []int{1, 8, 64, 512}},
 }
 
 // noop is a container that computes nothing, and what it must reach.
@@ -83,7 +86,7 @@ type bench struct {
 	result       *experiment.Result
 }
 
-// threads keeps a framework to one core: the other is for the runtime and for who asks.
+// threads keeps OpenMP and BLAS to one core: the other is for the runtime and for who asks.
 var threads = []string{"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "PYTHONUNBUFFERED=1"}
 
 func run(ctx context.Context, binaries system.Binaries, log io.Writer) (*experiment.Result, error) {
@@ -104,7 +107,7 @@ func run(ctx context.Context, binaries system.Binaries, log io.Writer) (*experim
 		b.only = strings.Split(only, ";")
 	}
 	b.result = &experiment.Result{
-		Load: fmt.Sprintf("the same batch again and again, %d rounds of %v each: the framework's own call in a process of its own, then the container with two batches under way, then with one; medians. One thread for the framework",
+		Load: fmt.Sprintf("the same batch again and again, %d rounds of %v each: the framework's own call in a process of its own, then the container with two batches under way, then with one; medians. OpenMP and BLAS have one thread; ONNX Runtime has as many as it takes",
 			b.rounds, b.window),
 		Columns: []string{"container", "rows", "bare ms", "bare rows/s", "rows/s", "overhead %", "p50 ms", "p99 ms", "note"},
 	}
@@ -160,7 +163,15 @@ func (b *bench) adapter(ctx context.Context, folder string, e entry) error {
 		return err
 	}
 	defer bare.stop()
-	s, err := start(ctx, folder, append(slices.Clone(threads), "CLIPPER_MODEL_PATH="+bare.Path), python, filepath.Join(b.root, home, "adapter.py"))
+	program := []string{python, filepath.Join(b.root, home, "adapter.py")}
+	if _, err := os.Stat(filepath.Join(b.root, home, "CMakeLists.txt")); err == nil {
+		built, err := b.output(ctx, "cpp-adapter.sh", e.adapter)
+		if err != nil {
+			return fmt.Errorf("%w: it cannot be built: %w", errUnavailable, err)
+		}
+		program = []string{built}
+	}
+	s, err := start(ctx, folder, append(slices.Clone(threads), "CLIPPER_MODEL_PATH="+bare.Path), program...)
 	if err != nil {
 		return err
 	}
@@ -280,13 +291,19 @@ func (b *bench) python(ctx context.Context, name string, more ...string) (string
 	}
 	runtime := filepath.Join("containerrpc", "python")
 	args := append([]string{name, filepath.Join(runtime, "requirements.txt"), filepath.Join(runtime, "requirements-test.txt")}, more...)
-	cmd := exec.CommandContext(ctx, filepath.Join(b.root, "tools", "venv.sh"), args...)
-	cmd.Dir, cmd.Stderr = b.root, b.log
-	out, err := cmd.Output()
+	interpreter, err := b.output(ctx, "venv.sh", args...)
 	if err != nil {
 		return "", fmt.Errorf("%w: its Python environment cannot be made: %w", errUnavailable, err)
 	}
-	return strings.TrimSpace(string(out)), nil
+	return interpreter, nil
+}
+
+// output runs one of the scripts in tools and returns what it prints: a path.
+func (b *bench) output(ctx context.Context, tool string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(b.root, "tools", tool), args...)
+	cmd.Dir, cmd.Stderr = b.root, b.log
+	out, err := cmd.Output()
+	return strings.TrimSpace(string(out)), err
 }
 
 func pythonNoop(ctx context.Context, b *bench) ([]string, error) {
@@ -302,15 +319,11 @@ func cppNoop(ctx context.Context, b *bench) ([]string, error) {
 	}
 	for _, args := range [][]string{
 		{"-S", source, "-B", build, "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF"},
-		{"--build", build, "--parallel", "2"},
+		{"--build", build, "--parallel", "2", "--target", "clipper-noop"},
 	} {
 		if out, err := exec.CommandContext(ctx, "cmake", args...).CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("%w: cmake: %w\n%s", errUnavailable, err, out)
 		}
 	}
-	found, err := filepath.Glob(filepath.Join(build, "noop", "*noop"))
-	if err != nil || len(found) == 0 {
-		return nil, fmt.Errorf("%w: the build made no program in noop", errUnavailable)
-	}
-	return found[:1], nil
+	return []string{filepath.Join(build, "clipper-noop")}, nil
 }

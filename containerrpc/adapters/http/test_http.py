@@ -209,5 +209,5 @@ def clipper(tmp_path):
 def test_a_query_through_clipper_without_a_saved_model(clipper):
     with running() as port:
         clipper("model", "deploy", "sums", "--version=1", "--framework=http", f"--env=HTTP_URL=http://127.0.0.1:{port}/instances")
-        clipper("app", "create", "sums", "--models=sums", "--output=number", "--default=0", "--slo=5s")
+        clipper("app", "create", "sums", "--models=sums", "--output=number", "--range=0:10", "--default=0", "--slo=5s")
         assert str(model([[1, 2, 3]])[0]) in clipper("query", "sums", "[1.0, 2.0, 3.0]")
