@@ -13,6 +13,7 @@ import (
 	"github.com/clipper-serving/clipper/bench/batching"
 	"github.com/clipper-serving/clipper/bench/cache"
 	"github.com/clipper-serving/clipper/bench/canary"
+	"github.com/clipper-serving/clipper/bench/containers"
 	"github.com/clipper-serving/clipper/bench/contextual"
 	"github.com/clipper-serving/clipper/bench/cost"
 	"github.com/clipper-serving/clipper/bench/crash"
@@ -45,7 +46,7 @@ func main() {
 		edge.Experiment, saturation.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
 		cache.Experiment, reload.Experiment, kill.Experiment, cost.Experiment,
 		contextual.Experiment, feedback.Experiment, crash.Experiment, policies.Experiment, stragglers.Experiment,
-		offpolicy.Experiment, exp.Experiment, ensemble.Experiment, canary.Experiment)
+		offpolicy.Experiment, exp.Experiment, ensemble.Experiment, canary.Experiment, containers.Experiment)
 	stop()
 	os.Exit(code)
 }

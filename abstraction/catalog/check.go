@@ -304,11 +304,15 @@ func checkSource(field string, c *clipperv1.Container) error {
 		if err := CheckName(field+".adapter.framework", s.Adapter.GetFramework()); err != nil {
 			return err
 		}
-		path := field + ".adapter.model_path"
-		if err := checkText(path, "give the absolute path of the saved model", s.Adapter.GetModelPath()); err != nil {
+		// Only the adapter knows whether it needs a saved model.
+		path := s.Adapter.GetModelPath()
+		if path == "" {
+			return nil
+		}
+		if err := checkText(field+".adapter.model_path", "", path); err != nil {
 			return err
 		}
-		return checkAbsolute(path, s.Adapter.GetModelPath())
+		return checkAbsolute(field+".adapter.model_path", path)
 	case *clipperv1.Container_Command:
 		arguments := s.Command.GetArguments()
 		if len(arguments) > maxArguments {

@@ -58,6 +58,14 @@ func TestNormalizeFillsInTheDefaults(t *testing.T) {
 	require.True(t, proto.Equal(before, in), "the request is not changed")
 }
 
+// TestNormalizeAdapterWithoutModel: only the adapter knows whether it needs a saved model.
+func TestNormalizeAdapterWithoutModel(t *testing.T) {
+	n, err := Normalize(&clipperv1.ModelVersion{Model: "m", Version: "1", Container: adapter("http", "")})
+	require.NoError(t, err)
+	require.Equal(t, "http", n.Container.GetAdapter().GetFramework())
+	require.Empty(t, n.Container.GetAdapter().GetModelPath())
+}
+
 func TestNormalizeKeepsWhatIsGiven(t *testing.T) {
 	in := &clipperv1.ModelVersion{
 		Model: "A.b_c-9", Version: "2026-01-01", Container: command("python3", "serve.py"), Replicas: proto.Uint32(0),
@@ -128,7 +136,6 @@ func TestNormalizeRefuses(t *testing.T) {
 		"no source":          {with(&clipperv1.Container{}), "version.container", missingField},
 		"empty source":       {with(&clipperv1.Container{Source: &clipperv1.Container_Adapter{}}), "version.container.adapter.framework", missingField},
 		"framework":          {with(adapter("../sklearn", "/m")), "version.container.adapter.framework", invalidField},
-		"no path":            {with(adapter("sklearn", "")), "version.container.adapter.model_path", missingField},
 		"relative path":      {with(adapter("sklearn", "m.joblib")), "version.container.adapter.model_path", invalidField},
 		"long path":          {with(adapter("sklearn", "/"+long)), "version.container.adapter.model_path", invalidField},
 		"no program":         {with(command()), "version.container.command.arguments", missingField},

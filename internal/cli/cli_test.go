@@ -98,7 +98,7 @@ func TestGolden(t *testing.T) {
 		{"deploy-usage", []string{
 			"model deploy",
 			"model deploy digits --version 1",
-			"model deploy digits --version 1 --framework sklearn",
+			"model deploy digits --version 1 --path m.joblib",
 			"model deploy digits --version 1 --image a --address b",
 			"model deploy digits --version 1 --image a --directory b",
 			"model deploy digits --version 1 --image a --batching best",
@@ -303,6 +303,12 @@ func TestRequests(t *testing.T) {
 			[]string{"model", "deploy", "m", "--version", "1", "--framework", "sklearn", "--path", "m.joblib", "--no-wait"},
 			&clipperv1.DeployModelRequest{},
 			`{"version": {"model": "m", "version": "1", "cache": {}, "container": {"adapter": {"framework": "sklearn", "modelPath": "CWD/m.joblib"}}}}`,
+		},
+		{
+			"deploy an adapter without a saved model",
+			[]string{"model", "deploy", "m", "--version", "6", "--framework", "oip", "--env", "OIP_ADDRESS=h:1", "--no-wait"},
+			&clipperv1.DeployModelRequest{},
+			`{"version": {"model": "m", "version": "6", "cache": {}, "container": {"adapter": {"framework": "oip"}, "environment": {"OIP_ADDRESS": "h:1"}}}}`,
 		},
 		{
 			"deploy a command",

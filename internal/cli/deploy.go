@@ -20,7 +20,7 @@ type modelDeploy struct {
 	Name       string `arg:"" help:"The model."`
 	NewVersion string `name:"version" required:"" placeholder:"V" help:"The version, which must be new."`
 
-	Framework  string   `placeholder:"NAME" help:"Framework of a saved model (--path): sklearn."`
+	Framework  string   `placeholder:"NAME" help:"An installed adapter: of a saved model's framework (--path) such as sklearn, or of a server (--env)."`
 	Path       string   `placeholder:"FILE" help:"The saved model, on the machine that runs it."`
 	Container  string   `name:"address" placeholder:"HOST:PORT" help:"A container that runs already; also unix:/PATH."`
 	Image      string   `placeholder:"REF" help:"A container image."`
@@ -40,7 +40,7 @@ type modelDeploy struct {
 }
 
 func (modelDeploy) Help() string {
-	return `A model comes from one of five places: a saved model of a framework, a command, an address, an image, or containers that register
+	return `A model comes from one of five places: an adapter, a command, an address, an image, or containers that register
 themselves.
 
 Examples:
@@ -49,7 +49,8 @@ Examples:
     clipper model deploy digits --version 2 --replicas 2 -- python3 serve.py --depth 4
     clipper model deploy digits --version 3 --address 10.0.0.7:9000 --no-wait
     clipper model deploy digits --version 4 --image registry.example.com/digits:4
-    clipper model deploy digits --version 5 --registered --replicas 2 --no-wait`
+    clipper model deploy digits --version 5 --registered --replicas 2 --no-wait
+    clipper model deploy digits --version 6 --framework http --env HTTP_URL=http://10.0.0.8:8000/predict`
 }
 
 // waiting is the flag of commands after which replicas start.
@@ -90,15 +91,19 @@ func (m *modelDeploy) container() (*clipperv1.Container, error) {
 	}
 	var given []string
 	if m.Framework != "" || m.Path != "" {
-		given = append(given, "--framework and --path")
-		if m.Framework == "" || m.Path == "" {
-			return nil, usagef("--framework and --path go together: --framework sklearn --path model.joblib")
+		given = append(given, "--framework")
+		if m.Framework == "" {
+			return nil, usagef("--path goes with --framework: --framework sklearn --path model.joblib")
 		}
-		path, err := absolute(m.Path)
-		if err != nil {
-			return nil, err
+		adapter := &clipperv1.Adapter{Framework: m.Framework}
+		if m.Path != "" {
+			path, err := absolute(m.Path)
+			if err != nil {
+				return nil, err
+			}
+			adapter.ModelPath = path
 		}
-		container.Source = &clipperv1.Container_Adapter{Adapter: &clipperv1.Adapter{Framework: m.Framework, ModelPath: path}}
+		container.Source = &clipperv1.Container_Adapter{Adapter: adapter}
 	}
 	if m.Container != "" {
 		given = append(given, "--address")
@@ -126,7 +131,7 @@ func (m *modelDeploy) container() (*clipperv1.Container, error) {
 	case 1:
 		return container, nil
 	case 0:
-		return nil, &failure{code: ExitUsage, message: "where does the model come from? One of: --framework and --path, --address, --image, --registered, or -- COMMAND", details: m.Help()}
+		return nil, &failure{code: ExitUsage, message: "where does the model come from? One of: --framework, --address, --image, --registered, or -- COMMAND", details: m.Help()}
 	}
 	return nil, usagef("%s exclude each other: a model comes from one place", strings.Join(given, ", "))
 }

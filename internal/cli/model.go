@@ -98,7 +98,7 @@ func ready(v *clipperv1.ModelVersion) (n uint32) {
 func source(c *clipperv1.Container) string {
 	switch s := c.GetSource().(type) {
 	case *clipperv1.Container_Adapter:
-		return s.Adapter.GetFramework() + " " + s.Adapter.GetModelPath()
+		return strings.TrimSpace(s.Adapter.GetFramework() + " " + s.Adapter.GetModelPath())
 	case *clipperv1.Container_Command:
 		return strings.Join(s.Command.GetArguments(), " ")
 	case *clipperv1.Container_Address:

@@ -286,6 +286,11 @@ func TestAdapters(t *testing.T) {
 		<-i.Done()
 		require.Equal(t, []string{want}, i.Logs(1))
 	}
+	// Whether it needs a saved model, an adapter says itself.
+	i, err := l.Start(t.Context(), spec(container("native", "")))
+	require.NoError(t, err)
+	<-i.Done()
+	require.Equal(t, []string{"native:"}, i.Logs(1))
 
 	for name, tc := range map[string]struct {
 		container   *clipperv1.Container

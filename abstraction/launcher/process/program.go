@@ -68,8 +68,10 @@ func (l *Launcher) adapter(a *clipperv1.Adapter) (program, error) {
 		}
 		return program{}, launcher.Fieldf("adapter.framework", "there is no adapter for the framework %q in %s: %s", a.GetFramework(), l.cfg.AdapterDirectory, have)
 	}
-	if _, err := os.Stat(a.GetModelPath()); err != nil {
-		return program{}, launcher.Fieldf("adapter.model_path", "the saved model %q cannot be read on the machine that runs the replica: %v", a.GetModelPath(), reason(err))
+	if path := a.GetModelPath(); path != "" {
+		if _, err := os.Stat(path); err != nil {
+			return program{}, launcher.Fieldf("adapter.model_path", "the saved model %q cannot be read on the machine that runs the replica: %v", path, reason(err))
+		}
 	}
 	folder := filepath.Join(l.cfg.AdapterDirectory, a.Framework)
 	if path := filepath.Join(folder, executableAdapter); isExecutable(path) {

@@ -670,7 +670,8 @@ type Adapter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The framework, the name of an adapter that is installed: "sklearn", ...
 	Framework string `protobuf:"bytes,1,opt,name=framework,proto3" json:"framework,omitempty"`
-	// The saved model's absolute path on the machine that runs the replica.
+	// The saved model's absolute path on the machine that runs the replica. Empty for an adapter that
+	// needs none, such as one for a server that runs already.
 	ModelPath     string `protobuf:"bytes,2,opt,name=model_path,json=modelPath,proto3" json:"model_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

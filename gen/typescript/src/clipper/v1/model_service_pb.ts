@@ -325,7 +325,8 @@ export type Adapter = Message<"clipper.v1.Adapter"> & {
   framework: string;
 
   /**
-   * The saved model's absolute path on the machine that runs the replica.
+   * The saved model's absolute path on the machine that runs the replica. Empty for an adapter that
+   * needs none, such as one for a server that runs already.
    *
    * @generated from field: string model_path = 2;
    */
