@@ -295,7 +295,28 @@ func checkContainer(c *clipperv1.Container) error {
 			return invalid(field+".environment", "%s: want a value of at most %d bytes, without NUL", name, maxText)
 		}
 	}
+	if err := checkResources(field+".resources", c.GetResources()); err != nil {
+		return err
+	}
 	return checkDuration(field+".start_timeout", c.GetStartTimeout())
+}
+
+func checkResources(field string, r *clipperv1.Resources) error {
+	const (
+		mostCPUs    = 4096
+		leastMemory = 8 << 20 // A container engine needs some itself.
+		mostMemory  = 1 << 50
+		mostGPUs    = 1024
+	)
+	switch {
+	case !(r.GetCpus() >= 0 && r.GetCpus() <= mostCPUs) || r.GetCpus() > 0 && r.GetCpus() < 0.01:
+		return invalid(field+".cpus", "%v: want 0 for no limit, or 0.01 to %d", r.GetCpus(), mostCPUs)
+	case r.GetMemoryBytes() > mostMemory || r.GetMemoryBytes() > 0 && r.GetMemoryBytes() < leastMemory:
+		return invalid(field+".memory_bytes", "%d: want 0 for no limit, or at least %d", r.GetMemoryBytes(), leastMemory)
+	case r.GetGpus() > mostGPUs:
+		return invalid(field+".gpus", "%d: want at most %d", r.GetGpus(), mostGPUs)
+	}
+	return nil
 }
 
 func checkSource(field string, c *clipperv1.Container) error {

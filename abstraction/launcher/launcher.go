@@ -95,7 +95,8 @@ type Instance interface {
 	// Exit says how the replica ended. It is the zero Exit before Done is closed.
 	Exit() Exit
 
-	// Logs returns at most n of the last lines that the replica wrote, oldest first.
+	// Logs returns at most n of the last lines that the replica wrote, oldest first. Those of standard output
+	// and of standard error are each in order; between the two, a launcher may not know it.
 	Logs(n int) []string
 
 	// Stop asks the replica to finish what it has, then ends it: when the launcher's
@@ -110,6 +111,8 @@ type Exit struct {
 	Code int
 	// Signal is the signal's name when one ended it: "killed".
 	Signal string
+	// OutOfMemory is true when the kernel ended it, or a process of it, since it used more memory than it may.
+	OutOfMemory bool
 }
 
 // Never reports whether the replica said that it will never work.
@@ -117,6 +120,9 @@ func (e Exit) Never() bool { return e.Code == ExitNever }
 
 // String says it in words that follow "the replica".
 func (e Exit) String() string {
+	if e.OutOfMemory {
+		return "used more memory than it may and was ended by the kernel"
+	}
 	if e.Signal != "" {
 		return "was ended by the signal " + e.Signal
 	}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+	"github.com/clipper-serving/clipper/internal/config"
 )
 
 type modelDeploy struct {
@@ -35,6 +36,9 @@ type modelDeploy struct {
 	KeepCurrent  bool              `help:"Leave the current version as it is."`
 	Env          map[string]string `mapsep:"none" placeholder:"KEY=VALUE" help:"Environment variable of the replicas; may be repeated."`
 	StartTimeout time.Duration     `placeholder:"DURATION" help:"Time that a replica has to become ready. Default: 2m."`
+	CPUs         float64           `name:"cpus" placeholder:"N" help:"Processors whose time a replica may use, in Docker; 0.5 is half of one. Default: no limit."`
+	Memory       config.Bytes      `placeholder:"SIZE" help:"Memory that a replica may use, in Docker (B, KiB, MiB, GiB). Default: no limit."`
+	GPUs         uint32            `name:"gpus" placeholder:"N" help:"GPUs that a replica gets, in Docker. Default: none."`
 	batchingFlags
 	waiting
 }
@@ -88,6 +92,9 @@ func (m *modelDeploy) container() (*clipperv1.Container, error) {
 	container := &clipperv1.Container{Environment: m.Env}
 	if m.StartTimeout != 0 {
 		container.StartTimeout = durationpb.New(m.StartTimeout)
+	}
+	if m.CPUs != 0 || m.Memory != 0 || m.GPUs != 0 {
+		container.Resources = &clipperv1.Resources{Cpus: m.CPUs, MemoryBytes: uint64(m.Memory), Gpus: m.GPUs} //nolint:gosec // Sizes are not negative.
 	}
 	var given []string
 	if m.Framework != "" || m.Path != "" {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/clipper-serving/clipper/abstraction"
+	"github.com/clipper-serving/clipper/abstraction/launcher/docker"
 	"github.com/clipper-serving/clipper/abstraction/launcher/process"
 	"github.com/clipper-serving/clipper/frontend"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
@@ -33,7 +34,10 @@ type SelectorConfig struct {
 // AbstractionConfig is what an abstraction service needs.
 type AbstractionConfig struct {
 	Service abstraction.Config `embed:""`
-	Process process.Config     `embed:""`
+	// Launcher runs the saved models of frameworks. Commands are processes and images are containers.
+	Launcher string         `enum:"process,docker" default:"process" help:"What runs saved models: process, or docker, each in a container of its own. Commands always run as processes, images in Docker."`
+	Process  process.Config `embed:""`
+	Docker   docker.Config  `embed:"" prefix:"docker-"`
 }
 
 // Up runs all services in one process. They call each other directly.

@@ -5,12 +5,14 @@ package services
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/clipper-serving/clipper/abstraction"
 	"github.com/clipper-serving/clipper/abstraction/launcher"
+	"github.com/clipper-serving/clipper/abstraction/launcher/docker"
 	"github.com/clipper-serving/clipper/abstraction/launcher/process"
 	"github.com/clipper-serving/clipper/frontend"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
@@ -57,9 +59,19 @@ func (c *AbstractionConfig) add(ctx context.Context, a *app.App, where *StoreCon
 		return nil, err
 	}
 	a.Defer("process launcher", processes.Close)
+	c.Docker.StopTimeout = c.Process.StopTimeout
+	containers, err := docker.New(c.Docker, a.Log)
+	if err != nil {
+		return nil, err
+	}
+	a.Defer("Docker launcher", containers.Close)
+	launchers := []launcher.Launcher{processes, containers}
+	if c.Launcher == "docker" {
+		slices.Reverse(launchers)
+	}
 	s, err := abstraction.New(c.Service, abstraction.Deps{
 		Store:      state.Documents(),
-		Launchers:  []launcher.Launcher{processes},
+		Launchers:  launchers,
 		Instance:   instance,
 		Logger:     a.Log,
 		Registerer: a.Registry,

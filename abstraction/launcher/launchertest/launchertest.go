@@ -59,13 +59,14 @@ func run(b Behaviour) int {
 	switch b {
 	case never:
 		for i := range 20 {
-			fmt.Println("line", i)
+			fmt.Fprintln(os.Stderr, "line", i)
 		}
 		fmt.Fprintln(os.Stderr, "the model cannot be read")
 		return launcher.ExitNever
 	case crash:
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {}
+		// The first process of a container is spared its own signals. This is what the engine would say.
+		return 128 + int(syscall.SIGKILL)
 	}
 
 	terminate := make(chan os.Signal, 1)

@@ -302,6 +302,10 @@ func TestAdapters(t *testing.T) {
 		"no program":        {commandContainer("no-such-program"), "command.arguments", "cannot be executed"},
 		"relative program":  {commandContainer("./sh"), "command.arguments", "cannot be executed"},
 		"no arguments":      {commandContainer(), "command.arguments", "missing"},
+		"limits": {&clipperv1.Container{
+			Source:    container("sklearn", model).Source,
+			Resources: &clipperv1.Resources{MemoryBytes: 1 << 30},
+		}, "resources", "--launcher docker"},
 		"no directory": {&clipperv1.Container{Source: &clipperv1.Container_Command{Command: &clipperv1.Command{
 			Arguments: []string{"sh"}, Directory: "/no/such/directory",
 		}}}, "command.directory", "not a directory"},

@@ -32,6 +32,14 @@ type program struct {
 
 // program returns what to execute for a container, or an error as Check does.
 func (l *Launcher) program(c *clipperv1.Container) (program, error) {
+	p, err := l.source(c)
+	if r := c.GetResources(); err == nil && (r.GetCpus() > 0 || r.GetMemoryBytes() > 0 || r.GetGpus() > 0) {
+		return program{}, launcher.Fieldf("resources", "a process of this server has no limits: leave them out, or run the model in Docker (an image, or a server with --launcher docker)")
+	}
+	return p, err
+}
+
+func (l *Launcher) source(c *clipperv1.Container) (program, error) {
 	switch source := c.GetSource().(type) {
 	case *clipperv1.Container_Adapter:
 		return l.adapter(source.Adapter)

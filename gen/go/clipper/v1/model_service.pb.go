@@ -525,7 +525,10 @@ type Container struct {
 	// Further environment variables of the replica; none may start with "CLIPPER_".
 	Environment map[string]string `protobuf:"bytes,5,rep,name=environment,proto3" json:"environment,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The time that a replica has to become ready. Default 2 min.
-	StartTimeout  *durationpb.Duration `protobuf:"bytes,6,opt,name=start_timeout,json=startTimeout,proto3" json:"start_timeout,omitempty"`
+	StartTimeout *durationpb.Duration `protobuf:"bytes,6,opt,name=start_timeout,json=startTimeout,proto3" json:"start_timeout,omitempty"`
+	// What one replica may use; no limit where it is not said. Only a launcher that can hold a replica to it
+	// takes it.
+	Resources     *Resources `protobuf:"bytes,8,opt,name=resources,proto3" json:"resources,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -626,6 +629,13 @@ func (x *Container) GetStartTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *Container) GetResources() *Resources {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
 type isContainer_Source interface {
 	isContainer_Source()
 }
@@ -665,6 +675,70 @@ func (*Container_Image) isContainer_Source() {}
 
 func (*Container_Registered) isContainer_Source() {}
 
+// Resources are what one replica may use. 0 is no limit.
+type Resources struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The processors whose time it may use; 0.5 is half of the time of one.
+	Cpus float64 `protobuf:"fixed64,1,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	// The memory in bytes. A replica that uses more is ended by the kernel and started again.
+	MemoryBytes uint64 `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// The number of GPUs that it gets.
+	Gpus          uint32 `protobuf:"varint,3,opt,name=gpus,proto3" json:"gpus,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Resources) Reset() {
+	*x = Resources{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Resources) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Resources) ProtoMessage() {}
+
+func (x *Resources) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Resources.ProtoReflect.Descriptor instead.
+func (*Resources) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Resources) GetCpus() float64 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+func (x *Resources) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Resources) GetGpus() uint32 {
+	if x != nil {
+		return x.Gpus
+	}
+	return 0
+}
+
 // Adapter is a framework's adapter with a saved model.
 type Adapter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -679,7 +753,7 @@ type Adapter struct {
 
 func (x *Adapter) Reset() {
 	*x = Adapter{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[5]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +765,7 @@ func (x *Adapter) String() string {
 func (*Adapter) ProtoMessage() {}
 
 func (x *Adapter) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[5]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +778,7 @@ func (x *Adapter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adapter.ProtoReflect.Descriptor instead.
 func (*Adapter) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{5}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Adapter) GetFramework() string {
@@ -735,7 +809,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[6]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +821,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[6]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +834,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{6}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Command) GetArguments() []string {
@@ -788,7 +862,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[7]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -800,7 +874,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[7]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -813,7 +887,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{7}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Address) GetAddress() string {
@@ -834,7 +908,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[8]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +920,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[8]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +933,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{8}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Image) GetReference() string {
@@ -879,7 +953,7 @@ type Registered struct {
 
 func (x *Registered) Reset() {
 	*x = Registered{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +965,7 @@ func (x *Registered) String() string {
 func (*Registered) ProtoMessage() {}
 
 func (x *Registered) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +978,7 @@ func (x *Registered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registered.ProtoReflect.Descriptor instead.
 func (*Registered) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{9}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{10}
 }
 
 // Batching says how queries are gathered into batches.
@@ -936,7 +1010,7 @@ type Batching struct {
 
 func (x *Batching) Reset() {
 	*x = Batching{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1022,7 @@ func (x *Batching) String() string {
 func (*Batching) ProtoMessage() {}
 
 func (x *Batching) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1035,7 @@ func (x *Batching) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batching.ProtoReflect.Descriptor instead.
 func (*Batching) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{10}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Batching) GetPolicy() string {
@@ -1024,7 +1098,7 @@ type Cache struct {
 
 func (x *Cache) Reset() {
 	*x = Cache{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1110,7 @@ func (x *Cache) String() string {
 func (*Cache) ProtoMessage() {}
 
 func (x *Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1123,7 @@ func (x *Cache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cache.ProtoReflect.Descriptor instead.
 func (*Cache) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{11}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Cache) GetDisabled() bool {
@@ -1085,7 +1159,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1171,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1184,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{12}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Replica) GetId() string {
@@ -1182,7 +1256,7 @@ type DeployModelRequest struct {
 
 func (x *DeployModelRequest) Reset() {
 	*x = DeployModelRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1268,7 @@ func (x *DeployModelRequest) String() string {
 func (*DeployModelRequest) ProtoMessage() {}
 
 func (x *DeployModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1281,7 @@ func (x *DeployModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployModelRequest.ProtoReflect.Descriptor instead.
 func (*DeployModelRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{13}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeployModelRequest) GetVersion() *ModelVersion {
@@ -1235,7 +1309,7 @@ type DeployModelResponse struct {
 
 func (x *DeployModelResponse) Reset() {
 	*x = DeployModelResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1321,7 @@ func (x *DeployModelResponse) String() string {
 func (*DeployModelResponse) ProtoMessage() {}
 
 func (x *DeployModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1334,7 @@ func (x *DeployModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployModelResponse.ProtoReflect.Descriptor instead.
 func (*DeployModelResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{14}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeployModelResponse) GetVersion() *ModelVersion {
@@ -1281,7 +1355,7 @@ type GetModelRequest struct {
 
 func (x *GetModelRequest) Reset() {
 	*x = GetModelRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1367,7 @@ func (x *GetModelRequest) String() string {
 func (*GetModelRequest) ProtoMessage() {}
 
 func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1380,7 @@ func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelRequest.ProtoReflect.Descriptor instead.
 func (*GetModelRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{15}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetModelRequest) GetModel() string {
@@ -1327,7 +1401,7 @@ type GetModelResponse struct {
 
 func (x *GetModelResponse) Reset() {
 	*x = GetModelResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1413,7 @@ func (x *GetModelResponse) String() string {
 func (*GetModelResponse) ProtoMessage() {}
 
 func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1426,7 @@ func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelResponse.ProtoReflect.Descriptor instead.
 func (*GetModelResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{16}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetModelResponse) GetModel() *Model {
@@ -1375,7 +1449,7 @@ type ListModelsRequest struct {
 
 func (x *ListModelsRequest) Reset() {
 	*x = ListModelsRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1461,7 @@ func (x *ListModelsRequest) String() string {
 func (*ListModelsRequest) ProtoMessage() {}
 
 func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1474,7 @@ func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
 func (*ListModelsRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{17}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListModelsRequest) GetPageSize() uint32 {
@@ -1430,7 +1504,7 @@ type ListModelsResponse struct {
 
 func (x *ListModelsResponse) Reset() {
 	*x = ListModelsResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1442,7 +1516,7 @@ func (x *ListModelsResponse) String() string {
 func (*ListModelsResponse) ProtoMessage() {}
 
 func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1455,7 +1529,7 @@ func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
 func (*ListModelsResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{18}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListModelsResponse) GetModels() []*Model {
@@ -1485,7 +1559,7 @@ type GetModelVersionRequest struct {
 
 func (x *GetModelVersionRequest) Reset() {
 	*x = GetModelVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +1571,7 @@ func (x *GetModelVersionRequest) String() string {
 func (*GetModelVersionRequest) ProtoMessage() {}
 
 func (x *GetModelVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1584,7 @@ func (x *GetModelVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelVersionRequest.ProtoReflect.Descriptor instead.
 func (*GetModelVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{19}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetModelVersionRequest) GetModel() string {
@@ -1538,7 +1612,7 @@ type GetModelVersionResponse struct {
 
 func (x *GetModelVersionResponse) Reset() {
 	*x = GetModelVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1624,7 @@ func (x *GetModelVersionResponse) String() string {
 func (*GetModelVersionResponse) ProtoMessage() {}
 
 func (x *GetModelVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1637,7 @@ func (x *GetModelVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelVersionResponse.ProtoReflect.Descriptor instead.
 func (*GetModelVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{20}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetModelVersionResponse) GetVersion() *ModelVersion {
@@ -1594,7 +1668,7 @@ type UpdateModelVersionRequest struct {
 
 func (x *UpdateModelVersionRequest) Reset() {
 	*x = UpdateModelVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1680,7 @@ func (x *UpdateModelVersionRequest) String() string {
 func (*UpdateModelVersionRequest) ProtoMessage() {}
 
 func (x *UpdateModelVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1693,7 @@ func (x *UpdateModelVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateModelVersionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateModelVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{21}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UpdateModelVersionRequest) GetModel() string {
@@ -1675,7 +1749,7 @@ type UpdateModelVersionResponse struct {
 
 func (x *UpdateModelVersionResponse) Reset() {
 	*x = UpdateModelVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1761,7 @@ func (x *UpdateModelVersionResponse) String() string {
 func (*UpdateModelVersionResponse) ProtoMessage() {}
 
 func (x *UpdateModelVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1774,7 @@ func (x *UpdateModelVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateModelVersionResponse.ProtoReflect.Descriptor instead.
 func (*UpdateModelVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{22}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateModelVersionResponse) GetVersion() *ModelVersion {
@@ -1723,7 +1797,7 @@ type SetCurrentVersionRequest struct {
 
 func (x *SetCurrentVersionRequest) Reset() {
 	*x = SetCurrentVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +1809,7 @@ func (x *SetCurrentVersionRequest) String() string {
 func (*SetCurrentVersionRequest) ProtoMessage() {}
 
 func (x *SetCurrentVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +1822,7 @@ func (x *SetCurrentVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCurrentVersionRequest.ProtoReflect.Descriptor instead.
 func (*SetCurrentVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{23}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SetCurrentVersionRequest) GetModel() string {
@@ -1776,7 +1850,7 @@ type SetCurrentVersionResponse struct {
 
 func (x *SetCurrentVersionResponse) Reset() {
 	*x = SetCurrentVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1788,7 +1862,7 @@ func (x *SetCurrentVersionResponse) String() string {
 func (*SetCurrentVersionResponse) ProtoMessage() {}
 
 func (x *SetCurrentVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1801,7 +1875,7 @@ func (x *SetCurrentVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCurrentVersionResponse.ProtoReflect.Descriptor instead.
 func (*SetCurrentVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{24}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SetCurrentVersionResponse) GetModel() *Model {
@@ -1824,7 +1898,7 @@ type DeleteModelVersionRequest struct {
 
 func (x *DeleteModelVersionRequest) Reset() {
 	*x = DeleteModelVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +1910,7 @@ func (x *DeleteModelVersionRequest) String() string {
 func (*DeleteModelVersionRequest) ProtoMessage() {}
 
 func (x *DeleteModelVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +1923,7 @@ func (x *DeleteModelVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelVersionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteModelVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{25}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeleteModelVersionRequest) GetModel() string {
@@ -1875,7 +1949,7 @@ type DeleteModelVersionResponse struct {
 
 func (x *DeleteModelVersionResponse) Reset() {
 	*x = DeleteModelVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1887,7 +1961,7 @@ func (x *DeleteModelVersionResponse) String() string {
 func (*DeleteModelVersionResponse) ProtoMessage() {}
 
 func (x *DeleteModelVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1900,7 +1974,7 @@ func (x *DeleteModelVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelVersionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteModelVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{26}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{27}
 }
 
 // DeleteModelRequest names a model.
@@ -1914,7 +1988,7 @@ type DeleteModelRequest struct {
 
 func (x *DeleteModelRequest) Reset() {
 	*x = DeleteModelRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1926,7 +2000,7 @@ func (x *DeleteModelRequest) String() string {
 func (*DeleteModelRequest) ProtoMessage() {}
 
 func (x *DeleteModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1939,7 +2013,7 @@ func (x *DeleteModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelRequest.ProtoReflect.Descriptor instead.
 func (*DeleteModelRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{27}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeleteModelRequest) GetModel() string {
@@ -1958,7 +2032,7 @@ type DeleteModelResponse struct {
 
 func (x *DeleteModelResponse) Reset() {
 	*x = DeleteModelResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[28]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2044,7 @@ func (x *DeleteModelResponse) String() string {
 func (*DeleteModelResponse) ProtoMessage() {}
 
 func (x *DeleteModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[28]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2057,7 @@ func (x *DeleteModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelResponse.ProtoReflect.Descriptor instead.
 func (*DeleteModelResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{28}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{29}
 }
 
 // GetBatchingRequest names a version.
@@ -1999,7 +2073,7 @@ type GetBatchingRequest struct {
 
 func (x *GetBatchingRequest) Reset() {
 	*x = GetBatchingRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[29]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2085,7 @@ func (x *GetBatchingRequest) String() string {
 func (*GetBatchingRequest) ProtoMessage() {}
 
 func (x *GetBatchingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[29]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2098,7 @@ func (x *GetBatchingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBatchingRequest.ProtoReflect.Descriptor instead.
 func (*GetBatchingRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{29}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetBatchingRequest) GetModel() string {
@@ -2060,7 +2134,7 @@ type GetBatchingResponse struct {
 
 func (x *GetBatchingResponse) Reset() {
 	*x = GetBatchingResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[30]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +2146,7 @@ func (x *GetBatchingResponse) String() string {
 func (*GetBatchingResponse) ProtoMessage() {}
 
 func (x *GetBatchingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[30]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2085,7 +2159,7 @@ func (x *GetBatchingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBatchingResponse.ProtoReflect.Descriptor instead.
 func (*GetBatchingResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{30}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetBatchingResponse) GetModel() string {
@@ -2148,7 +2222,7 @@ type QueueStatus struct {
 
 func (x *QueueStatus) Reset() {
 	*x = QueueStatus{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[31]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2234,7 @@ func (x *QueueStatus) String() string {
 func (*QueueStatus) ProtoMessage() {}
 
 func (x *QueueStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[31]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2247,7 @@ func (x *QueueStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueStatus.ProtoReflect.Descriptor instead.
 func (*QueueStatus) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{31}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *QueueStatus) GetRows() uint32 {
@@ -2256,7 +2330,7 @@ type ReplicaBatching struct {
 
 func (x *ReplicaBatching) Reset() {
 	*x = ReplicaBatching{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[32]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2268,7 +2342,7 @@ func (x *ReplicaBatching) String() string {
 func (*ReplicaBatching) ProtoMessage() {}
 
 func (x *ReplicaBatching) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[32]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2281,7 +2355,7 @@ func (x *ReplicaBatching) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaBatching.ProtoReflect.Descriptor instead.
 func (*ReplicaBatching) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{32}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReplicaBatching) GetReplica() string {
@@ -2394,7 +2468,7 @@ type LatencyPoint struct {
 
 func (x *LatencyPoint) Reset() {
 	*x = LatencyPoint{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2406,7 +2480,7 @@ func (x *LatencyPoint) String() string {
 func (*LatencyPoint) ProtoMessage() {}
 
 func (x *LatencyPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2419,7 +2493,7 @@ func (x *LatencyPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyPoint.ProtoReflect.Descriptor instead.
 func (*LatencyPoint) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{33}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LatencyPoint) GetRows() uint32 {
@@ -2482,7 +2556,7 @@ type BatchDecision struct {
 
 func (x *BatchDecision) Reset() {
 	*x = BatchDecision{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[34]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2494,7 +2568,7 @@ func (x *BatchDecision) String() string {
 func (*BatchDecision) ProtoMessage() {}
 
 func (x *BatchDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[34]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2507,7 +2581,7 @@ func (x *BatchDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchDecision.ProtoReflect.Descriptor instead.
 func (*BatchDecision) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{34}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *BatchDecision) GetTime() *timestamppb.Timestamp {
@@ -2587,7 +2661,7 @@ type RegisterReplicaRequest struct {
 
 func (x *RegisterReplicaRequest) Reset() {
 	*x = RegisterReplicaRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[35]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2599,7 +2673,7 @@ func (x *RegisterReplicaRequest) String() string {
 func (*RegisterReplicaRequest) ProtoMessage() {}
 
 func (x *RegisterReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[35]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2612,7 +2686,7 @@ func (x *RegisterReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterReplicaRequest.ProtoReflect.Descriptor instead.
 func (*RegisterReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{35}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RegisterReplicaRequest) GetModel() string {
@@ -2664,7 +2738,7 @@ type RegisterReplicaResponse struct {
 
 func (x *RegisterReplicaResponse) Reset() {
 	*x = RegisterReplicaResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[36]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2676,7 +2750,7 @@ func (x *RegisterReplicaResponse) String() string {
 func (*RegisterReplicaResponse) ProtoMessage() {}
 
 func (x *RegisterReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[36]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2689,7 +2763,7 @@ func (x *RegisterReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterReplicaResponse.ProtoReflect.Descriptor instead.
 func (*RegisterReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{36}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RegisterReplicaResponse) GetLease() *durationpb.Duration {
@@ -2744,7 +2818,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"time_limit\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\ttimeLimit\x12\x1a\n" +
 	"\bdisabled\x18\x03 \x01(\bR\bdisabled\"<\n" +
 	"\fWarmUpSample\x12,\n" +
-	"\atensors\x18\x01 \x03(\v2\x12.clipper.v1.TensorR\atensors\"\xd7\x03\n" +
+	"\atensors\x18\x01 \x03(\v2\x12.clipper.v1.TensorR\atensors\"\x8c\x04\n" +
 	"\tContainer\x12/\n" +
 	"\aadapter\x18\x01 \x01(\v2\x13.clipper.v1.AdapterH\x00R\aadapter\x12/\n" +
 	"\acommand\x18\x02 \x01(\v2\x13.clipper.v1.CommandH\x00R\acommand\x12/\n" +
@@ -2754,11 +2828,16 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"registered\x18\a \x01(\v2\x16.clipper.v1.RegisteredH\x00R\n" +
 	"registered\x12H\n" +
 	"\venvironment\x18\x05 \x03(\v2&.clipper.v1.Container.EnvironmentEntryR\venvironment\x12>\n" +
-	"\rstart_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fstartTimeout\x1a>\n" +
+	"\rstart_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fstartTimeout\x123\n" +
+	"\tresources\x18\b \x01(\v2\x15.clipper.v1.ResourcesR\tresources\x1a>\n" +
 	"\x10EnvironmentEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
-	"\x06source\"F\n" +
+	"\x06source\"V\n" +
+	"\tResources\x12\x12\n" +
+	"\x04cpus\x18\x01 \x01(\x01R\x04cpus\x12!\n" +
+	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12\x12\n" +
+	"\x04gpus\x18\x03 \x01(\rR\x04gpus\"F\n" +
 	"\aAdapter\x12\x1c\n" +
 	"\tframework\x18\x01 \x01(\tR\tframework\x12\x1d\n" +
 	"\n" +
@@ -2950,7 +3029,7 @@ func file_clipper_v1_model_service_proto_rawDescGZIP() []byte {
 }
 
 var file_clipper_v1_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_clipper_v1_model_service_proto_goTypes = []any{
 	(ModelState)(0),                    // 0: clipper.v1.ModelState
 	(ReplicaState)(0),                  // 1: clipper.v1.ReplicaState
@@ -2959,116 +3038,118 @@ var file_clipper_v1_model_service_proto_goTypes = []any{
 	(*WarmUp)(nil),                     // 4: clipper.v1.WarmUp
 	(*WarmUpSample)(nil),               // 5: clipper.v1.WarmUpSample
 	(*Container)(nil),                  // 6: clipper.v1.Container
-	(*Adapter)(nil),                    // 7: clipper.v1.Adapter
-	(*Command)(nil),                    // 8: clipper.v1.Command
-	(*Address)(nil),                    // 9: clipper.v1.Address
-	(*Image)(nil),                      // 10: clipper.v1.Image
-	(*Registered)(nil),                 // 11: clipper.v1.Registered
-	(*Batching)(nil),                   // 12: clipper.v1.Batching
-	(*Cache)(nil),                      // 13: clipper.v1.Cache
-	(*Replica)(nil),                    // 14: clipper.v1.Replica
-	(*DeployModelRequest)(nil),         // 15: clipper.v1.DeployModelRequest
-	(*DeployModelResponse)(nil),        // 16: clipper.v1.DeployModelResponse
-	(*GetModelRequest)(nil),            // 17: clipper.v1.GetModelRequest
-	(*GetModelResponse)(nil),           // 18: clipper.v1.GetModelResponse
-	(*ListModelsRequest)(nil),          // 19: clipper.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),         // 20: clipper.v1.ListModelsResponse
-	(*GetModelVersionRequest)(nil),     // 21: clipper.v1.GetModelVersionRequest
-	(*GetModelVersionResponse)(nil),    // 22: clipper.v1.GetModelVersionResponse
-	(*UpdateModelVersionRequest)(nil),  // 23: clipper.v1.UpdateModelVersionRequest
-	(*UpdateModelVersionResponse)(nil), // 24: clipper.v1.UpdateModelVersionResponse
-	(*SetCurrentVersionRequest)(nil),   // 25: clipper.v1.SetCurrentVersionRequest
-	(*SetCurrentVersionResponse)(nil),  // 26: clipper.v1.SetCurrentVersionResponse
-	(*DeleteModelVersionRequest)(nil),  // 27: clipper.v1.DeleteModelVersionRequest
-	(*DeleteModelVersionResponse)(nil), // 28: clipper.v1.DeleteModelVersionResponse
-	(*DeleteModelRequest)(nil),         // 29: clipper.v1.DeleteModelRequest
-	(*DeleteModelResponse)(nil),        // 30: clipper.v1.DeleteModelResponse
-	(*GetBatchingRequest)(nil),         // 31: clipper.v1.GetBatchingRequest
-	(*GetBatchingResponse)(nil),        // 32: clipper.v1.GetBatchingResponse
-	(*QueueStatus)(nil),                // 33: clipper.v1.QueueStatus
-	(*ReplicaBatching)(nil),            // 34: clipper.v1.ReplicaBatching
-	(*LatencyPoint)(nil),               // 35: clipper.v1.LatencyPoint
-	(*BatchDecision)(nil),              // 36: clipper.v1.BatchDecision
-	(*RegisterReplicaRequest)(nil),     // 37: clipper.v1.RegisterReplicaRequest
-	(*RegisterReplicaResponse)(nil),    // 38: clipper.v1.RegisterReplicaResponse
-	nil,                                // 39: clipper.v1.ModelVersion.LabelsEntry
-	nil,                                // 40: clipper.v1.Container.EnvironmentEntry
-	nil,                                // 41: clipper.v1.QueueStatus.DroppedEntry
-	(*Signature)(nil),                  // 42: clipper.v1.Signature
-	(*timestamppb.Timestamp)(nil),      // 43: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 44: google.protobuf.Duration
-	(*Tensor)(nil),                     // 45: clipper.v1.Tensor
+	(*Resources)(nil),                  // 7: clipper.v1.Resources
+	(*Adapter)(nil),                    // 8: clipper.v1.Adapter
+	(*Command)(nil),                    // 9: clipper.v1.Command
+	(*Address)(nil),                    // 10: clipper.v1.Address
+	(*Image)(nil),                      // 11: clipper.v1.Image
+	(*Registered)(nil),                 // 12: clipper.v1.Registered
+	(*Batching)(nil),                   // 13: clipper.v1.Batching
+	(*Cache)(nil),                      // 14: clipper.v1.Cache
+	(*Replica)(nil),                    // 15: clipper.v1.Replica
+	(*DeployModelRequest)(nil),         // 16: clipper.v1.DeployModelRequest
+	(*DeployModelResponse)(nil),        // 17: clipper.v1.DeployModelResponse
+	(*GetModelRequest)(nil),            // 18: clipper.v1.GetModelRequest
+	(*GetModelResponse)(nil),           // 19: clipper.v1.GetModelResponse
+	(*ListModelsRequest)(nil),          // 20: clipper.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),         // 21: clipper.v1.ListModelsResponse
+	(*GetModelVersionRequest)(nil),     // 22: clipper.v1.GetModelVersionRequest
+	(*GetModelVersionResponse)(nil),    // 23: clipper.v1.GetModelVersionResponse
+	(*UpdateModelVersionRequest)(nil),  // 24: clipper.v1.UpdateModelVersionRequest
+	(*UpdateModelVersionResponse)(nil), // 25: clipper.v1.UpdateModelVersionResponse
+	(*SetCurrentVersionRequest)(nil),   // 26: clipper.v1.SetCurrentVersionRequest
+	(*SetCurrentVersionResponse)(nil),  // 27: clipper.v1.SetCurrentVersionResponse
+	(*DeleteModelVersionRequest)(nil),  // 28: clipper.v1.DeleteModelVersionRequest
+	(*DeleteModelVersionResponse)(nil), // 29: clipper.v1.DeleteModelVersionResponse
+	(*DeleteModelRequest)(nil),         // 30: clipper.v1.DeleteModelRequest
+	(*DeleteModelResponse)(nil),        // 31: clipper.v1.DeleteModelResponse
+	(*GetBatchingRequest)(nil),         // 32: clipper.v1.GetBatchingRequest
+	(*GetBatchingResponse)(nil),        // 33: clipper.v1.GetBatchingResponse
+	(*QueueStatus)(nil),                // 34: clipper.v1.QueueStatus
+	(*ReplicaBatching)(nil),            // 35: clipper.v1.ReplicaBatching
+	(*LatencyPoint)(nil),               // 36: clipper.v1.LatencyPoint
+	(*BatchDecision)(nil),              // 37: clipper.v1.BatchDecision
+	(*RegisterReplicaRequest)(nil),     // 38: clipper.v1.RegisterReplicaRequest
+	(*RegisterReplicaResponse)(nil),    // 39: clipper.v1.RegisterReplicaResponse
+	nil,                                // 40: clipper.v1.ModelVersion.LabelsEntry
+	nil,                                // 41: clipper.v1.Container.EnvironmentEntry
+	nil,                                // 42: clipper.v1.QueueStatus.DroppedEntry
+	(*Signature)(nil),                  // 43: clipper.v1.Signature
+	(*timestamppb.Timestamp)(nil),      // 44: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 45: google.protobuf.Duration
+	(*Tensor)(nil),                     // 46: clipper.v1.Tensor
 }
 var file_clipper_v1_model_service_proto_depIdxs = []int32{
 	3,  // 0: clipper.v1.Model.versions:type_name -> clipper.v1.ModelVersion
-	42, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
+	43, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
 	6,  // 2: clipper.v1.ModelVersion.container:type_name -> clipper.v1.Container
-	12, // 3: clipper.v1.ModelVersion.batching:type_name -> clipper.v1.Batching
-	13, // 4: clipper.v1.ModelVersion.cache:type_name -> clipper.v1.Cache
-	39, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
+	13, // 3: clipper.v1.ModelVersion.batching:type_name -> clipper.v1.Batching
+	14, // 4: clipper.v1.ModelVersion.cache:type_name -> clipper.v1.Cache
+	40, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
 	0,  // 6: clipper.v1.ModelVersion.state:type_name -> clipper.v1.ModelState
-	14, // 7: clipper.v1.ModelVersion.replica_status:type_name -> clipper.v1.Replica
-	43, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
+	15, // 7: clipper.v1.ModelVersion.replica_status:type_name -> clipper.v1.Replica
+	44, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
 	4,  // 9: clipper.v1.ModelVersion.warm_up:type_name -> clipper.v1.WarmUp
 	5,  // 10: clipper.v1.WarmUp.samples:type_name -> clipper.v1.WarmUpSample
-	44, // 11: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
-	45, // 12: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
-	7,  // 13: clipper.v1.Container.adapter:type_name -> clipper.v1.Adapter
-	8,  // 14: clipper.v1.Container.command:type_name -> clipper.v1.Command
-	9,  // 15: clipper.v1.Container.address:type_name -> clipper.v1.Address
-	10, // 16: clipper.v1.Container.image:type_name -> clipper.v1.Image
-	11, // 17: clipper.v1.Container.registered:type_name -> clipper.v1.Registered
-	40, // 18: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
-	44, // 19: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
-	44, // 20: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
-	44, // 21: clipper.v1.Batching.max_delay:type_name -> google.protobuf.Duration
-	1,  // 22: clipper.v1.Replica.state:type_name -> clipper.v1.ReplicaState
-	43, // 23: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
-	3,  // 24: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
-	3,  // 25: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
-	2,  // 26: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
-	2,  // 27: clipper.v1.ListModelsResponse.models:type_name -> clipper.v1.Model
-	3,  // 28: clipper.v1.GetModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
-	12, // 29: clipper.v1.UpdateModelVersionRequest.batching:type_name -> clipper.v1.Batching
-	13, // 30: clipper.v1.UpdateModelVersionRequest.cache:type_name -> clipper.v1.Cache
-	3,  // 31: clipper.v1.UpdateModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
-	2,  // 32: clipper.v1.SetCurrentVersionResponse.model:type_name -> clipper.v1.Model
-	12, // 33: clipper.v1.GetBatchingResponse.batching:type_name -> clipper.v1.Batching
-	33, // 34: clipper.v1.GetBatchingResponse.queue:type_name -> clipper.v1.QueueStatus
-	34, // 35: clipper.v1.GetBatchingResponse.replicas:type_name -> clipper.v1.ReplicaBatching
-	44, // 36: clipper.v1.QueueStatus.delay:type_name -> google.protobuf.Duration
-	41, // 37: clipper.v1.QueueStatus.dropped:type_name -> clipper.v1.QueueStatus.DroppedEntry
-	35, // 38: clipper.v1.ReplicaBatching.latencies:type_name -> clipper.v1.LatencyPoint
-	36, // 39: clipper.v1.ReplicaBatching.decisions:type_name -> clipper.v1.BatchDecision
-	43, // 40: clipper.v1.BatchDecision.time:type_name -> google.protobuf.Timestamp
-	44, // 41: clipper.v1.BatchDecision.slack:type_name -> google.protobuf.Duration
-	44, // 42: clipper.v1.RegisterReplicaRequest.lease:type_name -> google.protobuf.Duration
-	44, // 43: clipper.v1.RegisterReplicaResponse.lease:type_name -> google.protobuf.Duration
-	15, // 44: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
-	17, // 45: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
-	19, // 46: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
-	21, // 47: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
-	23, // 48: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
-	25, // 49: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
-	27, // 50: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
-	29, // 51: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
-	31, // 52: clipper.v1.ModelService.GetBatching:input_type -> clipper.v1.GetBatchingRequest
-	37, // 53: clipper.v1.ModelService.RegisterReplica:input_type -> clipper.v1.RegisterReplicaRequest
-	16, // 54: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
-	18, // 55: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
-	20, // 56: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
-	22, // 57: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
-	24, // 58: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
-	26, // 59: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
-	28, // 60: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
-	30, // 61: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
-	32, // 62: clipper.v1.ModelService.GetBatching:output_type -> clipper.v1.GetBatchingResponse
-	38, // 63: clipper.v1.ModelService.RegisterReplica:output_type -> clipper.v1.RegisterReplicaResponse
-	54, // [54:64] is the sub-list for method output_type
-	44, // [44:54] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	45, // 11: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
+	46, // 12: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
+	8,  // 13: clipper.v1.Container.adapter:type_name -> clipper.v1.Adapter
+	9,  // 14: clipper.v1.Container.command:type_name -> clipper.v1.Command
+	10, // 15: clipper.v1.Container.address:type_name -> clipper.v1.Address
+	11, // 16: clipper.v1.Container.image:type_name -> clipper.v1.Image
+	12, // 17: clipper.v1.Container.registered:type_name -> clipper.v1.Registered
+	41, // 18: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
+	45, // 19: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
+	7,  // 20: clipper.v1.Container.resources:type_name -> clipper.v1.Resources
+	45, // 21: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
+	45, // 22: clipper.v1.Batching.max_delay:type_name -> google.protobuf.Duration
+	1,  // 23: clipper.v1.Replica.state:type_name -> clipper.v1.ReplicaState
+	44, // 24: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
+	3,  // 25: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
+	3,  // 26: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
+	2,  // 27: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
+	2,  // 28: clipper.v1.ListModelsResponse.models:type_name -> clipper.v1.Model
+	3,  // 29: clipper.v1.GetModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
+	13, // 30: clipper.v1.UpdateModelVersionRequest.batching:type_name -> clipper.v1.Batching
+	14, // 31: clipper.v1.UpdateModelVersionRequest.cache:type_name -> clipper.v1.Cache
+	3,  // 32: clipper.v1.UpdateModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
+	2,  // 33: clipper.v1.SetCurrentVersionResponse.model:type_name -> clipper.v1.Model
+	13, // 34: clipper.v1.GetBatchingResponse.batching:type_name -> clipper.v1.Batching
+	34, // 35: clipper.v1.GetBatchingResponse.queue:type_name -> clipper.v1.QueueStatus
+	35, // 36: clipper.v1.GetBatchingResponse.replicas:type_name -> clipper.v1.ReplicaBatching
+	45, // 37: clipper.v1.QueueStatus.delay:type_name -> google.protobuf.Duration
+	42, // 38: clipper.v1.QueueStatus.dropped:type_name -> clipper.v1.QueueStatus.DroppedEntry
+	36, // 39: clipper.v1.ReplicaBatching.latencies:type_name -> clipper.v1.LatencyPoint
+	37, // 40: clipper.v1.ReplicaBatching.decisions:type_name -> clipper.v1.BatchDecision
+	44, // 41: clipper.v1.BatchDecision.time:type_name -> google.protobuf.Timestamp
+	45, // 42: clipper.v1.BatchDecision.slack:type_name -> google.protobuf.Duration
+	45, // 43: clipper.v1.RegisterReplicaRequest.lease:type_name -> google.protobuf.Duration
+	45, // 44: clipper.v1.RegisterReplicaResponse.lease:type_name -> google.protobuf.Duration
+	16, // 45: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
+	18, // 46: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
+	20, // 47: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
+	22, // 48: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
+	24, // 49: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
+	26, // 50: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
+	28, // 51: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
+	30, // 52: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
+	32, // 53: clipper.v1.ModelService.GetBatching:input_type -> clipper.v1.GetBatchingRequest
+	38, // 54: clipper.v1.ModelService.RegisterReplica:input_type -> clipper.v1.RegisterReplicaRequest
+	17, // 55: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
+	19, // 56: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
+	21, // 57: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
+	23, // 58: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
+	25, // 59: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
+	27, // 60: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
+	29, // 61: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
+	31, // 62: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
+	33, // 63: clipper.v1.ModelService.GetBatching:output_type -> clipper.v1.GetBatchingResponse
+	39, // 64: clipper.v1.ModelService.RegisterReplica:output_type -> clipper.v1.RegisterReplicaResponse
+	55, // [55:65] is the sub-list for method output_type
+	45, // [45:55] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_clipper_v1_model_service_proto_init() }
@@ -3085,14 +3166,14 @@ func file_clipper_v1_model_service_proto_init() {
 		(*Container_Image)(nil),
 		(*Container_Registered)(nil),
 	}
-	file_clipper_v1_model_service_proto_msgTypes[21].OneofWrappers = []any{}
+	file_clipper_v1_model_service_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clipper_v1_model_service_proto_rawDesc), len(file_clipper_v1_model_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   40,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -107,7 +107,7 @@ class WarmUpSample(_message.Message):
     def __init__(self, tensors: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ...) -> None: ...
 
 class Container(_message.Message):
-    __slots__ = ("adapter", "command", "address", "image", "registered", "environment", "start_timeout")
+    __slots__ = ("adapter", "command", "address", "image", "registered", "environment", "start_timeout", "resources")
     class EnvironmentEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -122,6 +122,7 @@ class Container(_message.Message):
     REGISTERED_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     START_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
     adapter: Adapter
     command: Command
     address: Address
@@ -129,7 +130,18 @@ class Container(_message.Message):
     registered: Registered
     environment: _containers.ScalarMap[str, str]
     start_timeout: _duration_pb2.Duration
-    def __init__(self, adapter: _Optional[_Union[Adapter, _Mapping]] = ..., command: _Optional[_Union[Command, _Mapping]] = ..., address: _Optional[_Union[Address, _Mapping]] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., registered: _Optional[_Union[Registered, _Mapping]] = ..., environment: _Optional[_Mapping[str, str]] = ..., start_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    resources: Resources
+    def __init__(self, adapter: _Optional[_Union[Adapter, _Mapping]] = ..., command: _Optional[_Union[Command, _Mapping]] = ..., address: _Optional[_Union[Address, _Mapping]] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., registered: _Optional[_Union[Registered, _Mapping]] = ..., environment: _Optional[_Mapping[str, str]] = ..., start_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ...) -> None: ...
+
+class Resources(_message.Message):
+    __slots__ = ("cpus", "memory_bytes", "gpus")
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    cpus: float
+    memory_bytes: int
+    gpus: int
+    def __init__(self, cpus: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., gpus: _Optional[int] = ...) -> None: ...
 
 class Adapter(_message.Message):
     __slots__ = ("framework", "model_path")

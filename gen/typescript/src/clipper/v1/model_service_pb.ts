@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file clipper/v1/model_service.proto.
  */
 export const file_clipper_v1_model_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5jbGlwcGVyL3YxL21vZGVsX3NlcnZpY2UucHJvdG8SCmNsaXBwZXIudjEiWgoFTW9kZWwSDAoEbmFtZRgBIAEoCRIXCg9jdXJyZW50X3ZlcnNpb24YAiABKAkSKgoIdmVyc2lvbnMYAyADKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiK2BAoMTW9kZWxWZXJzaW9uEg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSKAoJc2lnbmF0dXJlGAMgASgLMhUuY2xpcHBlci52MS5TaWduYXR1cmUSKAoJY29udGFpbmVyGAQgASgLMhUuY2xpcHBlci52MS5Db250YWluZXISFQoIcmVwbGljYXMYBSABKA1IAIgBARImCghiYXRjaGluZxgGIAEoCzIULmNsaXBwZXIudjEuQmF0Y2hpbmcSIAoFY2FjaGUYByABKAsyES5jbGlwcGVyLnYxLkNhY2hlEjQKBmxhYmVscxgIIAMoCzIkLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uLkxhYmVsc0VudHJ5Eg8KB2N1cnJlbnQYCSABKAgSJQoFc3RhdGUYCiABKA4yFi5jbGlwcGVyLnYxLk1vZGVsU3RhdGUSFQoNc3RhdGVfbWVzc2FnZRgLIAEoCRIrCg5yZXBsaWNhX3N0YXR1cxgMIAMoCzITLmNsaXBwZXIudjEuUmVwbGljYRIvCgtjcmVhdGVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIwoHd2FybV91cBgOIAEoCzISLmNsaXBwZXIudjEuV2FybVVwEg0KBWhvbWVzGBAgASgNGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX3JlcGxpY2FzInQKBldhcm1VcBIpCgdzYW1wbGVzGAEgAygLMhguY2xpcHBlci52MS5XYXJtVXBTYW1wbGUSLQoKdGltZV9saW1pdBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghkaXNhYmxlZBgDIAEoCCIzCgxXYXJtVXBTYW1wbGUSIwoHdGVuc29ycxgBIAMoCzISLmNsaXBwZXIudjEuVGVuc29yIoIDCglDb250YWluZXISJgoHYWRhcHRlchgBIAEoCzITLmNsaXBwZXIudjEuQWRhcHRlckgAEiYKB2NvbW1hbmQYAiABKAsyEy5jbGlwcGVyLnYxLkNvbW1hbmRIABImCgdhZGRyZXNzGAMgASgLMhMuY2xpcHBlci52MS5BZGRyZXNzSAASIgoFaW1hZ2UYBCABKAsyES5jbGlwcGVyLnYxLkltYWdlSAASLAoKcmVnaXN0ZXJlZBgHIAEoCzIWLmNsaXBwZXIudjEuUmVnaXN0ZXJlZEgAEjsKC2Vudmlyb25tZW50GAUgAygLMiYuY2xpcHBlci52MS5Db250YWluZXIuRW52aXJvbm1lbnRFbnRyeRIwCg1zdGFydF90aW1lb3V0GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uGjIKEEVudmlyb25tZW50RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZzb3VyY2UiMAoHQWRhcHRlchIRCglmcmFtZXdvcmsYASABKAkSEgoKbW9kZWxfcGF0aBgCIAEoCSIvCgdDb21tYW5kEhEKCWFyZ3VtZW50cxgBIAMoCRIRCglkaXJlY3RvcnkYAiABKAkiGgoHQWRkcmVzcxIPCgdhZGRyZXNzGAEgASgJIhoKBUltYWdlEhEKCXJlZmVyZW5jZRgBIAEoCSIMCgpSZWdpc3RlcmVkItkBCghCYXRjaGluZxIOCgZwb2xpY3kYASABKAkSFgoObWF4X2JhdGNoX3Jvd3MYAiABKA0SNAoRbGF0ZW5jeV9vYmplY3RpdmUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFQoNbWF4X2luX2ZsaWdodBgEIAEoDRIWCg5tYXhfcXVldWVfcm93cxgFIAEoDRIsCgltYXhfZGVsYXkYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKYXV0b19kZWxheRgHIAEoCCIZCgVDYWNoZRIQCghkaXNhYmxlZBgBIAEoCCLIAQoHUmVwbGljYRIKCgJpZBgBIAEoCRInCgVzdGF0ZRgCIAEoDjIYLmNsaXBwZXIudjEuUmVwbGljYVN0YXRlEg8KB2FkZHJlc3MYAyABKAkSDwoHbWVzc2FnZRgEIAEoCRIQCghyZXN0YXJ0cxgFIAEoDRIuCgpzdGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghpbnN0YW5jZRgKIAEoCRISCgpyZWdpc3RlcmVkGAsgASgIIlUKEkRlcGxveU1vZGVsUmVxdWVzdBIpCgd2ZXJzaW9uGAEgASgLMhguY2xpcHBlci52MS5Nb2RlbFZlcnNpb24SFAoMa2VlcF9jdXJyZW50GAIgASgIIkAKE0RlcGxveU1vZGVsUmVzcG9uc2USKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uIiAKD0dldE1vZGVsUmVxdWVzdBINCgVtb2RlbBgBIAEoCSI0ChBHZXRNb2RlbFJlc3BvbnNlEiAKBW1vZGVsGAEgASgLMhEuY2xpcHBlci52MS5Nb2RlbCI6ChFMaXN0TW9kZWxzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKA0SEgoKcGFnZV90b2tlbhgCIAEoCSJQChJMaXN0TW9kZWxzUmVzcG9uc2USIQoGbW9kZWxzGAEgAygLMhEuY2xpcHBlci52MS5Nb2RlbBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiOAoWR2V0TW9kZWxWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJIkQKF0dldE1vZGVsVmVyc2lvblJlc3BvbnNlEikKB3ZlcnNpb24YASABKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiLHAQoZVXBkYXRlTW9kZWxWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEhUKCHJlcGxpY2FzGAMgASgNSACIAQESJgoIYmF0Y2hpbmcYBCABKAsyFC5jbGlwcGVyLnYxLkJhdGNoaW5nEiAKBWNhY2hlGAUgASgLMhEuY2xpcHBlci52MS5DYWNoZRISCgVob21lcxgHIAEoDUgBiAEBQgsKCV9yZXBsaWNhc0IICgZfaG9tZXMiRwoaVXBkYXRlTW9kZWxWZXJzaW9uUmVzcG9uc2USKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uIjoKGFNldEN1cnJlbnRWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJIj0KGVNldEN1cnJlbnRWZXJzaW9uUmVzcG9uc2USIAoFbW9kZWwYASABKAsyES5jbGlwcGVyLnYxLk1vZGVsIjsKGURlbGV0ZU1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSIcChpEZWxldGVNb2RlbFZlcnNpb25SZXNwb25zZSIjChJEZWxldGVNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkiFQoTRGVsZXRlTW9kZWxSZXNwb25zZSI0ChJHZXRCYXRjaGluZ1JlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSK0AQoTR2V0QmF0Y2hpbmdSZXNwb25zZRINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEiYKCGJhdGNoaW5nGAMgASgLMhQuY2xpcHBlci52MS5CYXRjaGluZxImCgVxdWV1ZRgEIAEoCzIXLmNsaXBwZXIudjEuUXVldWVTdGF0dXMSLQoIcmVwbGljYXMYBSADKAsyGy5jbGlwcGVyLnYxLlJlcGxpY2FCYXRjaGluZyLsAQoLUXVldWVTdGF0dXMSDAoEcm93cxgBIAEoDRIWCg5pbl9mbGlnaHRfcm93cxgCIAEoDRIoCgVkZWxheRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpkcmFpbl9yYXRlGAQgASgBEhIKCm92ZXJsb2FkZWQYBSABKAgSNQoHZHJvcHBlZBgGIAMoCzIkLmNsaXBwZXIudjEuUXVldWVTdGF0dXMuRHJvcHBlZEVudHJ5Gi4KDERyb3BwZWRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBItYCCg9SZXBsaWNhQmF0Y2hpbmcSDwoHcmVwbGljYRgBIAEoCRIUCgxmaXhlZF9taWNyb3MYAiABKAESEgoKcm93X21pY3JvcxgDIAEoARITCgt0YWlsX21pY3JvcxgEIAEoARISCgpob3BfbWljcm9zGAUgASgBEhQKDG9ic2VydmF0aW9ucxgGIAEoBBIUCgxsYXJnZXN0X3Jvd3MYByABKA0SEwoLdGFyZ2V0X3Jvd3MYCCABKA0SGQoRaW5fZmxpZ2h0X2JhdGNoZXMYCSABKA0SFgoOaW5fZmxpZ2h0X3Jvd3MYCiABKA0SKwoJbGF0ZW5jaWVzGAsgAygLMhguY2xpcHBlci52MS5MYXRlbmN5UG9pbnQSLAoJZGVjaXNpb25zGAwgAygLMhkuY2xpcHBlci52MS5CYXRjaERlY2lzaW9uEhAKCGluc3RhbmNlGA0gASgJInkKDExhdGVuY3lQb2ludBIMCgRyb3dzGAEgASgNEhQKDG9ic2VydmF0aW9ucxgCIAEoARIXCg9vYnNlcnZlZF9taWNyb3MYAyABKAESFwoPZXhwZWN0ZWRfbWljcm9zGAQgASgBEhMKC3RhaWxfbWljcm9zGAUgASgBIsUBCg1CYXRjaERlY2lzaW9uEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHJvd3MYAiABKA0SDwoHd2FpdGluZxgDIAEoDRIoCgVzbGFjaxgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIXCg9leHBlY3RlZF9taWNyb3MYBSABKAESDAoEc2hlZBgGIAEoDRINCgVhaGVhZBgHIAEoCBILCgN3aHkYCCABKAkihAEKFlJlZ2lzdGVyUmVwbGljYVJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIPCgdyZXBsaWNhGAMgASgJEg8KB2FkZHJlc3MYBCABKAkSKAoFbGVhc2UYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iVQoXUmVnaXN0ZXJSZXBsaWNhUmVzcG9uc2USKAoFbGVhc2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIZGVwbG95ZWQYAiABKAgqvwEKCk1vZGVsU3RhdGUSGwoXTU9ERUxfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRNT0RFTF9TVEFURV9TVEFSVElORxABEhUKEU1PREVMX1NUQVRFX1JFQURZEAISGAoUTU9ERUxfU1RBVEVfREVHUkFERUQQAxIWChJNT0RFTF9TVEFURV9GQUlMRUQQBBIXChNNT0RFTF9TVEFURV9TVE9QUEVEEAUSGAoUTU9ERUxfU1RBVEVfREVMRVRJTkcQBiqYAQoMUmVwbGljYVN0YXRlEh0KGVJFUExJQ0FfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZSRVBMSUNBX1NUQVRFX1NUQVJUSU5HEAESFwoTUkVQTElDQV9TVEFURV9SRUFEWRACEhoKFlJFUExJQ0FfU1RBVEVfRFJBSU5JTkcQAxIYChRSRVBMSUNBX1NUQVRFX0ZBSUxFRBAEMvYGCgxNb2RlbFNlcnZpY2USTgoLRGVwbG95TW9kZWwSHi5jbGlwcGVyLnYxLkRlcGxveU1vZGVsUmVxdWVzdBofLmNsaXBwZXIudjEuRGVwbG95TW9kZWxSZXNwb25zZRJFCghHZXRNb2RlbBIbLmNsaXBwZXIudjEuR2V0TW9kZWxSZXF1ZXN0GhwuY2xpcHBlci52MS5HZXRNb2RlbFJlc3BvbnNlEksKCkxpc3RNb2RlbHMSHS5jbGlwcGVyLnYxLkxpc3RNb2RlbHNSZXF1ZXN0Gh4uY2xpcHBlci52MS5MaXN0TW9kZWxzUmVzcG9uc2USWgoPR2V0TW9kZWxWZXJzaW9uEiIuY2xpcHBlci52MS5HZXRNb2RlbFZlcnNpb25SZXF1ZXN0GiMuY2xpcHBlci52MS5HZXRNb2RlbFZlcnNpb25SZXNwb25zZRJjChJVcGRhdGVNb2RlbFZlcnNpb24SJS5jbGlwcGVyLnYxLlVwZGF0ZU1vZGVsVmVyc2lvblJlcXVlc3QaJi5jbGlwcGVyLnYxLlVwZGF0ZU1vZGVsVmVyc2lvblJlc3BvbnNlEmAKEVNldEN1cnJlbnRWZXJzaW9uEiQuY2xpcHBlci52MS5TZXRDdXJyZW50VmVyc2lvblJlcXVlc3QaJS5jbGlwcGVyLnYxLlNldEN1cnJlbnRWZXJzaW9uUmVzcG9uc2USYwoSRGVsZXRlTW9kZWxWZXJzaW9uEiUuY2xpcHBlci52MS5EZWxldGVNb2RlbFZlcnNpb25SZXF1ZXN0GiYuY2xpcHBlci52MS5EZWxldGVNb2RlbFZlcnNpb25SZXNwb25zZRJOCgtEZWxldGVNb2RlbBIeLmNsaXBwZXIudjEuRGVsZXRlTW9kZWxSZXF1ZXN0Gh8uY2xpcHBlci52MS5EZWxldGVNb2RlbFJlc3BvbnNlEk4KC0dldEJhdGNoaW5nEh4uY2xpcHBlci52MS5HZXRCYXRjaGluZ1JlcXVlc3QaHy5jbGlwcGVyLnYxLkdldEJhdGNoaW5nUmVzcG9uc2USWgoPUmVnaXN0ZXJSZXBsaWNhEiIuY2xpcHBlci52MS5SZWdpc3RlclJlcGxpY2FSZXF1ZXN0GiMuY2xpcHBlci52MS5SZWdpc3RlclJlcGxpY2FSZXNwb25zZWIGcHJvdG8z", [file_clipper_v1_tensor, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("Ch5jbGlwcGVyL3YxL21vZGVsX3NlcnZpY2UucHJvdG8SCmNsaXBwZXIudjEiWgoFTW9kZWwSDAoEbmFtZRgBIAEoCRIXCg9jdXJyZW50X3ZlcnNpb24YAiABKAkSKgoIdmVyc2lvbnMYAyADKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiK2BAoMTW9kZWxWZXJzaW9uEg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSKAoJc2lnbmF0dXJlGAMgASgLMhUuY2xpcHBlci52MS5TaWduYXR1cmUSKAoJY29udGFpbmVyGAQgASgLMhUuY2xpcHBlci52MS5Db250YWluZXISFQoIcmVwbGljYXMYBSABKA1IAIgBARImCghiYXRjaGluZxgGIAEoCzIULmNsaXBwZXIudjEuQmF0Y2hpbmcSIAoFY2FjaGUYByABKAsyES5jbGlwcGVyLnYxLkNhY2hlEjQKBmxhYmVscxgIIAMoCzIkLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uLkxhYmVsc0VudHJ5Eg8KB2N1cnJlbnQYCSABKAgSJQoFc3RhdGUYCiABKA4yFi5jbGlwcGVyLnYxLk1vZGVsU3RhdGUSFQoNc3RhdGVfbWVzc2FnZRgLIAEoCRIrCg5yZXBsaWNhX3N0YXR1cxgMIAMoCzITLmNsaXBwZXIudjEuUmVwbGljYRIvCgtjcmVhdGVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIwoHd2FybV91cBgOIAEoCzISLmNsaXBwZXIudjEuV2FybVVwEg0KBWhvbWVzGBAgASgNGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX3JlcGxpY2FzInQKBldhcm1VcBIpCgdzYW1wbGVzGAEgAygLMhguY2xpcHBlci52MS5XYXJtVXBTYW1wbGUSLQoKdGltZV9saW1pdBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghkaXNhYmxlZBgDIAEoCCIzCgxXYXJtVXBTYW1wbGUSIwoHdGVuc29ycxgBIAMoCzISLmNsaXBwZXIudjEuVGVuc29yIqwDCglDb250YWluZXISJgoHYWRhcHRlchgBIAEoCzITLmNsaXBwZXIudjEuQWRhcHRlckgAEiYKB2NvbW1hbmQYAiABKAsyEy5jbGlwcGVyLnYxLkNvbW1hbmRIABImCgdhZGRyZXNzGAMgASgLMhMuY2xpcHBlci52MS5BZGRyZXNzSAASIgoFaW1hZ2UYBCABKAsyES5jbGlwcGVyLnYxLkltYWdlSAASLAoKcmVnaXN0ZXJlZBgHIAEoCzIWLmNsaXBwZXIudjEuUmVnaXN0ZXJlZEgAEjsKC2Vudmlyb25tZW50GAUgAygLMiYuY2xpcHBlci52MS5Db250YWluZXIuRW52aXJvbm1lbnRFbnRyeRIwCg1zdGFydF90aW1lb3V0GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKCXJlc291cmNlcxgIIAEoCzIVLmNsaXBwZXIudjEuUmVzb3VyY2VzGjIKEEVudmlyb25tZW50RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZzb3VyY2UiPQoJUmVzb3VyY2VzEgwKBGNwdXMYASABKAESFAoMbWVtb3J5X2J5dGVzGAIgASgEEgwKBGdwdXMYAyABKA0iMAoHQWRhcHRlchIRCglmcmFtZXdvcmsYASABKAkSEgoKbW9kZWxfcGF0aBgCIAEoCSIvCgdDb21tYW5kEhEKCWFyZ3VtZW50cxgBIAMoCRIRCglkaXJlY3RvcnkYAiABKAkiGgoHQWRkcmVzcxIPCgdhZGRyZXNzGAEgASgJIhoKBUltYWdlEhEKCXJlZmVyZW5jZRgBIAEoCSIMCgpSZWdpc3RlcmVkItkBCghCYXRjaGluZxIOCgZwb2xpY3kYASABKAkSFgoObWF4X2JhdGNoX3Jvd3MYAiABKA0SNAoRbGF0ZW5jeV9vYmplY3RpdmUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFQoNbWF4X2luX2ZsaWdodBgEIAEoDRIWCg5tYXhfcXVldWVfcm93cxgFIAEoDRIsCgltYXhfZGVsYXkYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKYXV0b19kZWxheRgHIAEoCCIZCgVDYWNoZRIQCghkaXNhYmxlZBgBIAEoCCLIAQoHUmVwbGljYRIKCgJpZBgBIAEoCRInCgVzdGF0ZRgCIAEoDjIYLmNsaXBwZXIudjEuUmVwbGljYVN0YXRlEg8KB2FkZHJlc3MYAyABKAkSDwoHbWVzc2FnZRgEIAEoCRIQCghyZXN0YXJ0cxgFIAEoDRIuCgpzdGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghpbnN0YW5jZRgKIAEoCRISCgpyZWdpc3RlcmVkGAsgASgIIlUKEkRlcGxveU1vZGVsUmVxdWVzdBIpCgd2ZXJzaW9uGAEgASgLMhguY2xpcHBlci52MS5Nb2RlbFZlcnNpb24SFAoMa2VlcF9jdXJyZW50GAIgASgIIkAKE0RlcGxveU1vZGVsUmVzcG9uc2USKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uIiAKD0dldE1vZGVsUmVxdWVzdBINCgVtb2RlbBgBIAEoCSI0ChBHZXRNb2RlbFJlc3BvbnNlEiAKBW1vZGVsGAEgASgLMhEuY2xpcHBlci52MS5Nb2RlbCI6ChFMaXN0TW9kZWxzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKA0SEgoKcGFnZV90b2tlbhgCIAEoCSJQChJMaXN0TW9kZWxzUmVzcG9uc2USIQoGbW9kZWxzGAEgAygLMhEuY2xpcHBlci52MS5Nb2RlbBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiOAoWR2V0TW9kZWxWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJIkQKF0dldE1vZGVsVmVyc2lvblJlc3BvbnNlEikKB3ZlcnNpb24YASABKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiLHAQoZVXBkYXRlTW9kZWxWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEhUKCHJlcGxpY2FzGAMgASgNSACIAQESJgoIYmF0Y2hpbmcYBCABKAsyFC5jbGlwcGVyLnYxLkJhdGNoaW5nEiAKBWNhY2hlGAUgASgLMhEuY2xpcHBlci52MS5DYWNoZRISCgVob21lcxgHIAEoDUgBiAEBQgsKCV9yZXBsaWNhc0IICgZfaG9tZXMiRwoaVXBkYXRlTW9kZWxWZXJzaW9uUmVzcG9uc2USKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uIjoKGFNldEN1cnJlbnRWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJIj0KGVNldEN1cnJlbnRWZXJzaW9uUmVzcG9uc2USIAoFbW9kZWwYASABKAsyES5jbGlwcGVyLnYxLk1vZGVsIjsKGURlbGV0ZU1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSIcChpEZWxldGVNb2RlbFZlcnNpb25SZXNwb25zZSIjChJEZWxldGVNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkiFQoTRGVsZXRlTW9kZWxSZXNwb25zZSI0ChJHZXRCYXRjaGluZ1JlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSK0AQoTR2V0QmF0Y2hpbmdSZXNwb25zZRINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEiYKCGJhdGNoaW5nGAMgASgLMhQuY2xpcHBlci52MS5CYXRjaGluZxImCgVxdWV1ZRgEIAEoCzIXLmNsaXBwZXIudjEuUXVldWVTdGF0dXMSLQoIcmVwbGljYXMYBSADKAsyGy5jbGlwcGVyLnYxLlJlcGxpY2FCYXRjaGluZyLsAQoLUXVldWVTdGF0dXMSDAoEcm93cxgBIAEoDRIWCg5pbl9mbGlnaHRfcm93cxgCIAEoDRIoCgVkZWxheRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpkcmFpbl9yYXRlGAQgASgBEhIKCm92ZXJsb2FkZWQYBSABKAgSNQoHZHJvcHBlZBgGIAMoCzIkLmNsaXBwZXIudjEuUXVldWVTdGF0dXMuRHJvcHBlZEVudHJ5Gi4KDERyb3BwZWRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBItYCCg9SZXBsaWNhQmF0Y2hpbmcSDwoHcmVwbGljYRgBIAEoCRIUCgxmaXhlZF9taWNyb3MYAiABKAESEgoKcm93X21pY3JvcxgDIAEoARITCgt0YWlsX21pY3JvcxgEIAEoARISCgpob3BfbWljcm9zGAUgASgBEhQKDG9ic2VydmF0aW9ucxgGIAEoBBIUCgxsYXJnZXN0X3Jvd3MYByABKA0SEwoLdGFyZ2V0X3Jvd3MYCCABKA0SGQoRaW5fZmxpZ2h0X2JhdGNoZXMYCSABKA0SFgoOaW5fZmxpZ2h0X3Jvd3MYCiABKA0SKwoJbGF0ZW5jaWVzGAsgAygLMhguY2xpcHBlci52MS5MYXRlbmN5UG9pbnQSLAoJZGVjaXNpb25zGAwgAygLMhkuY2xpcHBlci52MS5CYXRjaERlY2lzaW9uEhAKCGluc3RhbmNlGA0gASgJInkKDExhdGVuY3lQb2ludBIMCgRyb3dzGAEgASgNEhQKDG9ic2VydmF0aW9ucxgCIAEoARIXCg9vYnNlcnZlZF9taWNyb3MYAyABKAESFwoPZXhwZWN0ZWRfbWljcm9zGAQgASgBEhMKC3RhaWxfbWljcm9zGAUgASgBIsUBCg1CYXRjaERlY2lzaW9uEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHJvd3MYAiABKA0SDwoHd2FpdGluZxgDIAEoDRIoCgVzbGFjaxgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIXCg9leHBlY3RlZF9taWNyb3MYBSABKAESDAoEc2hlZBgGIAEoDRINCgVhaGVhZBgHIAEoCBILCgN3aHkYCCABKAkihAEKFlJlZ2lzdGVyUmVwbGljYVJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIPCgdyZXBsaWNhGAMgASgJEg8KB2FkZHJlc3MYBCABKAkSKAoFbGVhc2UYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iVQoXUmVnaXN0ZXJSZXBsaWNhUmVzcG9uc2USKAoFbGVhc2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIZGVwbG95ZWQYAiABKAgqvwEKCk1vZGVsU3RhdGUSGwoXTU9ERUxfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRNT0RFTF9TVEFURV9TVEFSVElORxABEhUKEU1PREVMX1NUQVRFX1JFQURZEAISGAoUTU9ERUxfU1RBVEVfREVHUkFERUQQAxIWChJNT0RFTF9TVEFURV9GQUlMRUQQBBIXChNNT0RFTF9TVEFURV9TVE9QUEVEEAUSGAoUTU9ERUxfU1RBVEVfREVMRVRJTkcQBiqYAQoMUmVwbGljYVN0YXRlEh0KGVJFUExJQ0FfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZSRVBMSUNBX1NUQVRFX1NUQVJUSU5HEAESFwoTUkVQTElDQV9TVEFURV9SRUFEWRACEhoKFlJFUExJQ0FfU1RBVEVfRFJBSU5JTkcQAxIYChRSRVBMSUNBX1NUQVRFX0ZBSUxFRBAEMvYGCgxNb2RlbFNlcnZpY2USTgoLRGVwbG95TW9kZWwSHi5jbGlwcGVyLnYxLkRlcGxveU1vZGVsUmVxdWVzdBofLmNsaXBwZXIudjEuRGVwbG95TW9kZWxSZXNwb25zZRJFCghHZXRNb2RlbBIbLmNsaXBwZXIudjEuR2V0TW9kZWxSZXF1ZXN0GhwuY2xpcHBlci52MS5HZXRNb2RlbFJlc3BvbnNlEksKCkxpc3RNb2RlbHMSHS5jbGlwcGVyLnYxLkxpc3RNb2RlbHNSZXF1ZXN0Gh4uY2xpcHBlci52MS5MaXN0TW9kZWxzUmVzcG9uc2USWgoPR2V0TW9kZWxWZXJzaW9uEiIuY2xpcHBlci52MS5HZXRNb2RlbFZlcnNpb25SZXF1ZXN0GiMuY2xpcHBlci52MS5HZXRNb2RlbFZlcnNpb25SZXNwb25zZRJjChJVcGRhdGVNb2RlbFZlcnNpb24SJS5jbGlwcGVyLnYxLlVwZGF0ZU1vZGVsVmVyc2lvblJlcXVlc3QaJi5jbGlwcGVyLnYxLlVwZGF0ZU1vZGVsVmVyc2lvblJlc3BvbnNlEmAKEVNldEN1cnJlbnRWZXJzaW9uEiQuY2xpcHBlci52MS5TZXRDdXJyZW50VmVyc2lvblJlcXVlc3QaJS5jbGlwcGVyLnYxLlNldEN1cnJlbnRWZXJzaW9uUmVzcG9uc2USYwoSRGVsZXRlTW9kZWxWZXJzaW9uEiUuY2xpcHBlci52MS5EZWxldGVNb2RlbFZlcnNpb25SZXF1ZXN0GiYuY2xpcHBlci52MS5EZWxldGVNb2RlbFZlcnNpb25SZXNwb25zZRJOCgtEZWxldGVNb2RlbBIeLmNsaXBwZXIudjEuRGVsZXRlTW9kZWxSZXF1ZXN0Gh8uY2xpcHBlci52MS5EZWxldGVNb2RlbFJlc3BvbnNlEk4KC0dldEJhdGNoaW5nEh4uY2xpcHBlci52MS5HZXRCYXRjaGluZ1JlcXVlc3QaHy5jbGlwcGVyLnYxLkdldEJhdGNoaW5nUmVzcG9uc2USWgoPUmVnaXN0ZXJSZXBsaWNhEiIuY2xpcHBlci52MS5SZWdpc3RlclJlcGxpY2FSZXF1ZXN0GiMuY2xpcHBlci52MS5SZWdpc3RlclJlcGxpY2FSZXNwb25zZWIGcHJvdG8z", [file_clipper_v1_tensor, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Model is a name with versions.
@@ -302,6 +302,14 @@ export type Container = Message<"clipper.v1.Container"> & {
    * @generated from field: google.protobuf.Duration start_timeout = 6;
    */
   startTimeout?: Duration | undefined;
+
+  /**
+   * What one replica may use; no limit where it is not said. Only a launcher that can hold a replica to it
+   * takes it.
+   *
+   * @generated from field: clipper.v1.Resources resources = 8;
+   */
+  resources?: Resources | undefined;
 };
 
 /**
@@ -310,6 +318,41 @@ export type Container = Message<"clipper.v1.Container"> & {
  */
 export const ContainerSchema: GenMessage<Container> = /*@__PURE__*/
   messageDesc(file_clipper_v1_model_service, 4);
+
+/**
+ * Resources are what one replica may use. 0 is no limit.
+ *
+ * @generated from message clipper.v1.Resources
+ */
+export type Resources = Message<"clipper.v1.Resources"> & {
+  /**
+   * The processors whose time it may use; 0.5 is half of the time of one.
+   *
+   * @generated from field: double cpus = 1;
+   */
+  cpus: number;
+
+  /**
+   * The memory in bytes. A replica that uses more is ended by the kernel and started again.
+   *
+   * @generated from field: uint64 memory_bytes = 2;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * The number of GPUs that it gets.
+   *
+   * @generated from field: uint32 gpus = 3;
+   */
+  gpus: number;
+};
+
+/**
+ * Describes the message clipper.v1.Resources.
+ * Use `create(ResourcesSchema)` to create a new message.
+ */
+export const ResourcesSchema: GenMessage<Resources> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 5);
 
 /**
  * Adapter is a framework's adapter with a saved model.
@@ -338,7 +381,7 @@ export type Adapter = Message<"clipper.v1.Adapter"> & {
  * Use `create(AdapterSchema)` to create a new message.
  */
 export const AdapterSchema: GenMessage<Adapter> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 5);
+  messageDesc(file_clipper_v1_model_service, 6);
 
 /**
  * Command is a program that serves the container RPC at the address in the environment variable
@@ -367,7 +410,7 @@ export type Command = Message<"clipper.v1.Command"> & {
  * Use `create(CommandSchema)` to create a new message.
  */
 export const CommandSchema: GenMessage<Command> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 6);
+  messageDesc(file_clipper_v1_model_service, 7);
 
 /**
  * Address is a container that somebody else runs.
@@ -388,7 +431,7 @@ export type Address = Message<"clipper.v1.Address"> & {
  * Use `create(AddressSchema)` to create a new message.
  */
 export const AddressSchema: GenMessage<Address> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 7);
+  messageDesc(file_clipper_v1_model_service, 8);
 
 /**
  * Image is a container image.
@@ -409,7 +452,7 @@ export type Image = Message<"clipper.v1.Image"> & {
  * Use `create(ImageSchema)` to create a new message.
  */
 export const ImageSchema: GenMessage<Image> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 8);
+  messageDesc(file_clipper_v1_model_service, 9);
 
 /**
  * Registered is for versions whose replicas all register. `ModelVersion.replicas` is then how many
@@ -425,7 +468,7 @@ export type Registered = Message<"clipper.v1.Registered"> & {
  * Use `create(RegisteredSchema)` to create a new message.
  */
 export const RegisteredSchema: GenMessage<Registered> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 9);
+  messageDesc(file_clipper_v1_model_service, 10);
 
 /**
  * Batching says how queries are gathered into batches.
@@ -494,7 +537,7 @@ export type Batching = Message<"clipper.v1.Batching"> & {
  * Use `create(BatchingSchema)` to create a new message.
  */
 export const BatchingSchema: GenMessage<Batching> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 10);
+  messageDesc(file_clipper_v1_model_service, 11);
 
 /**
  * Cache says whether predictions are remembered.
@@ -515,7 +558,7 @@ export type Cache = Message<"clipper.v1.Cache"> & {
  * Use `create(CacheSchema)` to create a new message.
  */
 export const CacheSchema: GenMessage<Cache> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 11);
+  messageDesc(file_clipper_v1_model_service, 12);
 
 /**
  * Replica is one running container of a version.
@@ -586,7 +629,7 @@ export type Replica = Message<"clipper.v1.Replica"> & {
  * Use `create(ReplicaSchema)` to create a new message.
  */
 export const ReplicaSchema: GenMessage<Replica> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 12);
+  messageDesc(file_clipper_v1_model_service, 13);
 
 /**
  * DeployModelRequest holds the version to deploy.
@@ -614,7 +657,7 @@ export type DeployModelRequest = Message<"clipper.v1.DeployModelRequest"> & {
  * Use `create(DeployModelRequestSchema)` to create a new message.
  */
 export const DeployModelRequestSchema: GenMessage<DeployModelRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 13);
+  messageDesc(file_clipper_v1_model_service, 14);
 
 /**
  * DeployModelResponse holds the version as recorded.
@@ -635,7 +678,7 @@ export type DeployModelResponse = Message<"clipper.v1.DeployModelResponse"> & {
  * Use `create(DeployModelResponseSchema)` to create a new message.
  */
 export const DeployModelResponseSchema: GenMessage<DeployModelResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 14);
+  messageDesc(file_clipper_v1_model_service, 15);
 
 /**
  * GetModelRequest names a model.
@@ -656,7 +699,7 @@ export type GetModelRequest = Message<"clipper.v1.GetModelRequest"> & {
  * Use `create(GetModelRequestSchema)` to create a new message.
  */
 export const GetModelRequestSchema: GenMessage<GetModelRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 15);
+  messageDesc(file_clipper_v1_model_service, 16);
 
 /**
  * GetModelResponse holds the model.
@@ -677,7 +720,7 @@ export type GetModelResponse = Message<"clipper.v1.GetModelResponse"> & {
  * Use `create(GetModelResponseSchema)` to create a new message.
  */
 export const GetModelResponseSchema: GenMessage<GetModelResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 16);
+  messageDesc(file_clipper_v1_model_service, 17);
 
 /**
  * ListModelsRequest asks for one page.
@@ -705,7 +748,7 @@ export type ListModelsRequest = Message<"clipper.v1.ListModelsRequest"> & {
  * Use `create(ListModelsRequestSchema)` to create a new message.
  */
 export const ListModelsRequestSchema: GenMessage<ListModelsRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 17);
+  messageDesc(file_clipper_v1_model_service, 18);
 
 /**
  * ListModelsResponse is one page.
@@ -733,7 +776,7 @@ export type ListModelsResponse = Message<"clipper.v1.ListModelsResponse"> & {
  * Use `create(ListModelsResponseSchema)` to create a new message.
  */
 export const ListModelsResponseSchema: GenMessage<ListModelsResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 18);
+  messageDesc(file_clipper_v1_model_service, 19);
 
 /**
  * GetModelVersionRequest names a version.
@@ -761,7 +804,7 @@ export type GetModelVersionRequest = Message<"clipper.v1.GetModelVersionRequest"
  * Use `create(GetModelVersionRequestSchema)` to create a new message.
  */
 export const GetModelVersionRequestSchema: GenMessage<GetModelVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 19);
+  messageDesc(file_clipper_v1_model_service, 20);
 
 /**
  * GetModelVersionResponse holds the version.
@@ -782,7 +825,7 @@ export type GetModelVersionResponse = Message<"clipper.v1.GetModelVersionRespons
  * Use `create(GetModelVersionResponseSchema)` to create a new message.
  */
 export const GetModelVersionResponseSchema: GenMessage<GetModelVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 20);
+  messageDesc(file_clipper_v1_model_service, 21);
 
 /**
  * UpdateModelVersionRequest holds the new values; what is absent stays as it is.
@@ -838,7 +881,7 @@ export type UpdateModelVersionRequest = Message<"clipper.v1.UpdateModelVersionRe
  * Use `create(UpdateModelVersionRequestSchema)` to create a new message.
  */
 export const UpdateModelVersionRequestSchema: GenMessage<UpdateModelVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 21);
+  messageDesc(file_clipper_v1_model_service, 22);
 
 /**
  * UpdateModelVersionResponse holds the version as changed.
@@ -859,7 +902,7 @@ export type UpdateModelVersionResponse = Message<"clipper.v1.UpdateModelVersionR
  * Use `create(UpdateModelVersionResponseSchema)` to create a new message.
  */
 export const UpdateModelVersionResponseSchema: GenMessage<UpdateModelVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 22);
+  messageDesc(file_clipper_v1_model_service, 23);
 
 /**
  * SetCurrentVersionRequest names a version.
@@ -887,7 +930,7 @@ export type SetCurrentVersionRequest = Message<"clipper.v1.SetCurrentVersionRequ
  * Use `create(SetCurrentVersionRequestSchema)` to create a new message.
  */
 export const SetCurrentVersionRequestSchema: GenMessage<SetCurrentVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 23);
+  messageDesc(file_clipper_v1_model_service, 24);
 
 /**
  * SetCurrentVersionResponse holds the model as changed.
@@ -908,7 +951,7 @@ export type SetCurrentVersionResponse = Message<"clipper.v1.SetCurrentVersionRes
  * Use `create(SetCurrentVersionResponseSchema)` to create a new message.
  */
 export const SetCurrentVersionResponseSchema: GenMessage<SetCurrentVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 24);
+  messageDesc(file_clipper_v1_model_service, 25);
 
 /**
  * DeleteModelVersionRequest names a version.
@@ -936,7 +979,7 @@ export type DeleteModelVersionRequest = Message<"clipper.v1.DeleteModelVersionRe
  * Use `create(DeleteModelVersionRequestSchema)` to create a new message.
  */
 export const DeleteModelVersionRequestSchema: GenMessage<DeleteModelVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 25);
+  messageDesc(file_clipper_v1_model_service, 26);
 
 /**
  * DeleteModelVersionResponse is empty.
@@ -951,7 +994,7 @@ export type DeleteModelVersionResponse = Message<"clipper.v1.DeleteModelVersionR
  * Use `create(DeleteModelVersionResponseSchema)` to create a new message.
  */
 export const DeleteModelVersionResponseSchema: GenMessage<DeleteModelVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 26);
+  messageDesc(file_clipper_v1_model_service, 27);
 
 /**
  * DeleteModelRequest names a model.
@@ -972,7 +1015,7 @@ export type DeleteModelRequest = Message<"clipper.v1.DeleteModelRequest"> & {
  * Use `create(DeleteModelRequestSchema)` to create a new message.
  */
 export const DeleteModelRequestSchema: GenMessage<DeleteModelRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 27);
+  messageDesc(file_clipper_v1_model_service, 28);
 
 /**
  * DeleteModelResponse is empty.
@@ -987,7 +1030,7 @@ export type DeleteModelResponse = Message<"clipper.v1.DeleteModelResponse"> & {
  * Use `create(DeleteModelResponseSchema)` to create a new message.
  */
 export const DeleteModelResponseSchema: GenMessage<DeleteModelResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 28);
+  messageDesc(file_clipper_v1_model_service, 29);
 
 /**
  * GetBatchingRequest names a version.
@@ -1015,7 +1058,7 @@ export type GetBatchingRequest = Message<"clipper.v1.GetBatchingRequest"> & {
  * Use `create(GetBatchingRequestSchema)` to create a new message.
  */
 export const GetBatchingRequestSchema: GenMessage<GetBatchingRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 29);
+  messageDesc(file_clipper_v1_model_service, 30);
 
 /**
  * GetBatchingResponse says how a version's queries are batched now.
@@ -1064,7 +1107,7 @@ export type GetBatchingResponse = Message<"clipper.v1.GetBatchingResponse"> & {
  * Use `create(GetBatchingResponseSchema)` to create a new message.
  */
 export const GetBatchingResponseSchema: GenMessage<GetBatchingResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 30);
+  messageDesc(file_clipper_v1_model_service, 31);
 
 /**
  * QueueStatus is the state of a version's queue; with several homes, of their queues together.
@@ -1124,7 +1167,7 @@ export type QueueStatus = Message<"clipper.v1.QueueStatus"> & {
  * Use `create(QueueStatusSchema)` to create a new message.
  */
 export const QueueStatusSchema: GenMessage<QueueStatus> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 31);
+  messageDesc(file_clipper_v1_model_service, 32);
 
 /**
  * ReplicaBatching is what is known of a replica's latency, and what follows from it. The time of a
@@ -1232,7 +1275,7 @@ export type ReplicaBatching = Message<"clipper.v1.ReplicaBatching"> & {
  * Use `create(ReplicaBatchingSchema)` to create a new message.
  */
 export const ReplicaBatchingSchema: GenMessage<ReplicaBatching> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 32);
+  messageDesc(file_clipper_v1_model_service, 33);
 
 /**
  * LatencyPoint is the time of batches of about one size: from a power of two to below the next.
@@ -1281,7 +1324,7 @@ export type LatencyPoint = Message<"clipper.v1.LatencyPoint"> & {
  * Use `create(LatencyPointSchema)` to create a new message.
  */
 export const LatencyPointSchema: GenMessage<LatencyPoint> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 33);
+  messageDesc(file_clipper_v1_model_service, 34);
 
 /**
  * BatchDecision is one batch and why it was made so.
@@ -1351,7 +1394,7 @@ export type BatchDecision = Message<"clipper.v1.BatchDecision"> & {
  * Use `create(BatchDecisionSchema)` to create a new message.
  */
 export const BatchDecisionSchema: GenMessage<BatchDecision> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 34);
+  messageDesc(file_clipper_v1_model_service, 35);
 
 /**
  * RegisterReplicaRequest says where a replica is, and until when.
@@ -1402,7 +1445,7 @@ export type RegisterReplicaRequest = Message<"clipper.v1.RegisterReplicaRequest"
  * Use `create(RegisterReplicaRequestSchema)` to create a new message.
  */
 export const RegisterReplicaRequestSchema: GenMessage<RegisterReplicaRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 35);
+  messageDesc(file_clipper_v1_model_service, 36);
 
 /**
  * RegisterReplicaResponse says what was granted.
@@ -1431,7 +1474,7 @@ export type RegisterReplicaResponse = Message<"clipper.v1.RegisterReplicaRespons
  * Use `create(RegisterReplicaResponseSchema)` to create a new message.
  */
 export const RegisterReplicaResponseSchema: GenMessage<RegisterReplicaResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 36);
+  messageDesc(file_clipper_v1_model_service, 37);
 
 /**
  * ModelState is what a version is doing.
