@@ -7,7 +7,7 @@ set -euo pipefail
 declare -A package=(
   [git]=git [make]=make [python3]=python3 [redis-server]=redis-server [cmake]=cmake [g++]=g++
   [protoc]=protobuf-compiler [grpc_cpp_plugin]=protobuf-compiler-grpc [chromium]=chromium [gcc]=gcc
-  [npm]=npm [node]=nodejs [java]=default-jre-headless
+  [dockerd]=docker.io [npm]=npm [node]=nodejs [java]=default-jre-headless
 )
 case "${1:-}" in
   demo) commands=(python3) ;;

@@ -6,10 +6,12 @@
 // A query steers it: a first number below 0 is an error of that row, and a batch takes as many
 // milliseconds as the largest second number of its rows says. So do variables of its environment:
 // BIAS is the bias, DELAY a duration that every batch takes, and FAIL the message with which every
-// batch fails. With FINISH set, a batch is finished also when nobody waits for it any more.
+// batch fails. With FINISH set, a batch is finished also when nobody waits for it any more. With HOG set, a batch takes
+// all the memory there is.
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -17,6 +19,7 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -35,7 +38,7 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	m := model{failure: os.Getenv("FAIL"), finish: os.Getenv("FINISH") != ""}
+	m := model{failure: os.Getenv("FAIL"), finish: os.Getenv("FINISH") != "", hog: os.Getenv("HOG") != ""}
 	var err error
 	if text := os.Getenv("BIAS"); text != "" {
 		if m.bias, err = strconv.ParseInt(text, 10, 64); err != nil {
@@ -55,6 +58,7 @@ type model struct {
 	delay   time.Duration
 	failure string
 	finish  bool
+	hog     bool
 }
 
 // width is the number of elements of a row.
@@ -77,6 +81,10 @@ func (model) Describe() *clipperv1.DescribeResponse {
 func (m model) Predict(ctx context.Context, b *container.Batch) (*container.Result, error) {
 	if m.failure != "" {
 		return nil, errors.New(m.failure)
+	}
+	for hoard := [][]byte(nil); m.hog; {
+		hoard = append(hoard, bytes.Repeat([]byte{1}, 1<<20))
+		runtime.KeepAlive(hoard)
 	}
 	data := b.Inputs[0].Data
 	labels := make([]byte, 0, 8*b.Rows)

@@ -70,9 +70,9 @@ func (l *Launcher) describe(ctx context.Context, where *place, spec launcher.Spe
 	if l.cfg.Publish.IsValid() {
 		host.PortBindings = network.PortMap{port: {{HostIP: l.cfg.Publish}}}
 	}
-	if adapter := spec.Container.GetAdapter(); adapter != nil {
+	if path := spec.Container.GetAdapter().GetModelPath(); path != "" {
 		env = append(env, launcher.EnvModelPath+"="+modelPath)
-		host.Mounts = []mount.Mount{{Type: mount.TypeBind, Source: adapter.ModelPath, Target: modelPath, ReadOnly: true}}
+		host.Mounts = []mount.Mount{{Type: mount.TypeBind, Source: path, Target: modelPath, ReadOnly: true}}
 	}
 	user := ""
 	if declared := found.Config; declared == nil || isRoot(declared.User) {

@@ -53,6 +53,8 @@ type Config struct {
 const (
 	// claimTime is how long the containers of a launcher that has died wait to be taken over.
 	claimTime = time.Minute
+	// keepEnded is how long the container of a replica that ended by itself is kept for people to look at.
+	keepEnded = time.Hour
 	// defaultPIDs is the most processes and threads of a replica. Frameworks start many threads.
 	defaultPIDs = 4096
 )

@@ -166,6 +166,11 @@ func TestEnds(t *testing.T) {
 		<-r.Done()
 		require.Contains(t, r.Exit().String(), "signal killed")
 		require.Equal(t, []string{"serving"}, r.Logs(5))
+		for i, kept := range []bool{true, false} {
+			require.NoError(t, l.removeUnclaimed(t.Context(), r.ended.Add(time.Duration(i+1)*keepEnded/2)))
+			_, err = engine.ContainerInspect(t.Context(), r.id, client.ContainerInspectOptions{})
+			require.Equal(t, kept, err == nil)
+		}
 	})
 	t.Run("removed", func(t *testing.T) {
 		r := start()

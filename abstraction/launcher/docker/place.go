@@ -130,16 +130,19 @@ func (l *Launcher) enterNetwork(ctx context.Context, p *place) error {
 	return nil
 }
 
-// leave gives the installation back. Its network is removed if nothing else uses it.
+// leave gives the installation back, with nothing left of it. Its network is removed if nothing else uses it.
 func (l *Launcher) leave() error {
 	p := l.place
 	if p == nil {
 		return nil
 	}
 	l.place = nil
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	if err := l.removeUnclaimed(ctx, time.Now().Add(keepEnded)); err != nil {
+		l.log.Warn("containers stay", "error", err)
+	}
 	if p.made {
-		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-		defer cancel()
 		if _, err := l.engine.NetworkRemove(ctx, p.network, client.NetworkRemoveOptions{}); err != nil && !errdefs.IsNotFound(err) {
 			l.log.Debug("the network of the replicas stays", "network", p.network, "error", err)
 		}
@@ -147,26 +150,22 @@ func (l *Launcher) leave() error {
 	return errors.Join(os.Remove(p.lock.Name()), p.lock.Close())
 }
 
-// sweep removes, once, what a launcher that has died left and nobody has taken over.
+// sweep removes from time to time what nobody needs.
 func (l *Launcher) sweep() {
-	select {
-	case <-l.closed.Done():
-		return
-	case <-time.After(claimTime):
-	}
-	for l.closed.Err() == nil {
-		err := l.removeUnclaimed(l.closed, time.Now())
-		if err == nil {
-			return
-		}
-		l.log.Debug("containers that nobody owns are not removed yet", "error", err)
+	for {
 		select {
 		case <-l.closed.Done():
+			return
 		case <-time.After(claimTime):
+		}
+		if err := l.removeUnclaimed(l.closed, time.Now()); err != nil {
+			l.log.Debug("containers that nobody owns are not removed yet", "error", err)
 		}
 	}
 }
 
+// removeUnclaimed removes what a launcher that has died left and nobody has taken over, and replicas that ended by
+// themselves long ago and were not started again.
 func (l *Launcher) removeUnclaimed(ctx context.Context, now time.Time) error {
 	found, err := l.engine.ContainerList(ctx, client.ContainerListOptions{
 		All: true, Filters: client.Filters{}.Add("label", labelInstallation+"="+l.cfg.Installation),
@@ -177,16 +176,14 @@ func (l *Launcher) removeUnclaimed(ctx context.Context, now time.Time) error {
 	var problems error
 	for _, c := range found.Items {
 		l.mu.Lock()
-		_, claimed := l.replicas[c.ID]
+		r := l.replicas[c.ID]
 		l.mu.Unlock()
 		// One that is being started now is younger.
-		if claimed || now.Sub(time.Unix(c.Created, 0)) < claimTime {
+		if r == nil && now.Sub(time.Unix(c.Created, 0)) < claimTime || r != nil && !r.over(now) {
 			continue
 		}
-		l.log.Info("a container that nobody owns is removed", "container", c.ID[:12], "model", c.Labels[labelModel], "version", c.Labels[labelVersion])
-		if _, err := l.engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true}); err != nil && !errdefs.IsNotFound(err) {
-			problems = errors.Join(problems, err)
-		}
+		l.log.Info("a container that nobody needs is removed", "container", c.ID[:12], "model", c.Labels[labelModel], "version", c.Labels[labelVersion])
+		problems = errors.Join(problems, l.removeNow(ctx, c.ID))
 	}
 	return problems
 }

@@ -41,6 +41,7 @@ type replica struct {
 	// Written before done is closed.
 	exit  launcher.Exit
 	lines []string
+	ended time.Time
 }
 
 // wait returns when the container has ended, over any time in which the engine does not answer.
@@ -69,9 +70,20 @@ func (r *replica) wait() {
 		}
 	}
 	r.lines = r.read(keptLines)
+	r.ended = time.Now()
 	r.giveUp()
 	r.log.Info("replica ended", "container", r.id[:12], "exit", r.exit.String())
 	close(r.done)
+}
+
+// over reports whether the replica ended so long ago that its container is not kept any more.
+func (r *replica) over(now time.Time) bool {
+	select {
+	case <-r.done:
+		return now.Sub(r.ended) >= keepEnded
+	default:
+		return false
+	}
 }
 
 func exitOf(s *container.State) launcher.Exit {
@@ -133,7 +145,7 @@ func (r *replica) read(n int) []string {
 }
 
 // Stop implements launcher.Instance. The container is removed; that of a replica that ends by itself stays until
-// the replica is started again, for those who want to look at it.
+// the replica is started again or [keepEnded] is over.
 func (r *replica) Stop(ctx context.Context) {
 	r.signal("SIGTERM")
 	grace := time.NewTimer(r.launcher.cfg.StopTimeout)
