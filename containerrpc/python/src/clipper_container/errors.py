@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import re
+
 import grpc
 from clipper_proto.v1 import error_pb2
 
 # A message travels with each answer and ends in front of people; no framework needs more.
 MAX_MESSAGE = 2000
+
+# Where a framework goes on with the stack of its own language: it says nothing to a caller, and shows him the
+# paths of the machine. The log has it.
+STACK = re.compile(r"\n+(Stack trace:|Traceback \(|JVM stacktrace:|\s*(at |File \"|\[bt\])).*", re.DOTALL)
 
 
 class RowError(Exception):
@@ -54,6 +60,7 @@ def to_message(error: BaseException) -> error_pb2.Error:
 
 def describe(error: BaseException) -> str:
     """Returns what the error says, with its type where the words alone do not tell."""
-    if isinstance(error, (RowError, ModelError)) and str(error):
-        return str(error)
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = STACK.sub("", str(error))
+    if isinstance(error, (RowError, ModelError)) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -100,8 +100,10 @@ def _run(container: Container, options: Options, settings: argparse.Namespace) -
 
 
 def _fail(code: int, error: BaseException) -> int:
-    # Whoever started the container shows the last line, so this one is for people.
+    # Whoever started the container shows the last line, so this one is for people, and nothing follows: not even
+    # what a framework has to say about its end.
     print(" ".join(describe(error).split()), file=sys.stderr, flush=True)
+    logging.disable()
     return code
 
 
