@@ -45,14 +45,20 @@ type entry struct {
 	name, adapter, script string
 	// sizes are the batches, in rows.
 	sizes []int
+	// data is what the script needs of the folder with data, if anything.
+	data string
 }
 
 var entries = []entry{
-	{"sklearn, kernel SVM", "sklearn", "model_sklearn_svm.py", []int{1, 8, 64, 512}},
-	{"sklearn, forest", "sklearn", "model_sklearn_forest.py", []int{1, 8, 64, 512, 4096}},
-	{"xgboost", "xgboost", "model_xgboost.py", []int{1, 8, 64, 512, 4096}},
-	{"lightgbm", "lightgbm", "model_lightgbm.py", []int{1, 8, 64, 512, 4096}},
-	{"onnx", "onnx", "model_onnx.py", []int{1, 8, 64, 512}},
+	{"sklearn, kernel SVM", "sklearn", "model_sklearn_svm.py", []int{1, 8, 64, 512}, ""},
+	{"sklearn, forest", "sklearn", "model_sklearn_forest.py", []int{1, 8, 64, 512, 4096}, ""},
+	{"xgboost", "xgboost", "model_xgboost.py", []int{1, 8, 64, 512, 4096}, ""},
+	{"lightgbm", "lightgbm", "model_lightgbm.py", []int{1, 8, 64, 512, 4096}, ""},
+	{"onnx", "onnx", "model_onnx.py", []int{1, 8, 64, 512}, ""},
+	{"caffe", "caffe", "model_caffe.py", []int{1, 8, 64, 512}, "caffe/lenet_deploy.prototxt"},
+	{"caffe in C++", "caffe-cpp", "model_caffe.py", []int{1, 8, 64, 512}, "caffe/lenet_deploy.prototxt"},
+	{"spark", "spark", "model_spark.py", []int{1, 64, 512}, ""},
+	{"closure", "closure", "model_closure.py", []int{1, 8, 64, 512}, ""},
 }
 
 // noop is a container that computes nothing, and what it must reach.
@@ -158,7 +164,15 @@ func (b *bench) adapter(ctx context.Context, folder string, e entry) error {
 	if err != nil {
 		return err
 	}
-	bare, err := startBare(ctx, b.log, threads, python, filepath.Join(b.root, "bench", "containers", "models", e.script), folder)
+	env := threads
+	if e.data != "" {
+		file, err := experiment.Data(b.root, e.data)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errUnavailable, err)
+		}
+		env = append(slices.Clone(threads), "CLIPPER_DATA="+filepath.Dir(filepath.Dir(file)))
+	}
+	bare, err := startBare(ctx, b.log, env, python, filepath.Join(b.root, "bench", "containers", "models", e.script), folder)
 	if err != nil {
 		return err
 	}
