@@ -63,7 +63,9 @@ func (s *Session) hangUp() {
 func (s *Session) Description() *clipperv1.DescribeResponse { return s.checker.description }
 
 // Batch returns a batch of so many rows: the samples, or rows made up from the signature, by turns.
-func (s *Session) Batch(rows int) *clipperv1.PredictRequest { return batchOf(1, s.checker.repeat(rows)) }
+func (s *Session) Batch(rows int) *clipperv1.PredictRequest {
+	return batchOf(1, s.checker.repeat(rows))
+}
 
 // RowBytes is about how many bytes a row takes in a batch.
 func (s *Session) RowBytes() int {

@@ -86,7 +86,7 @@ type Batch struct {
 	WaitMicros float64 `json:"wait_micros"`
 	// RowsPerSecond is the throughput of one replica.
 	RowsPerSecond float64 `json:"rows_per_second"`
-	// Largest says that a larger batch may do, but was not measured.
+	// Largest says that it is the largest size measured: a larger one might do.
 	Largest bool `json:"largest"`
 }
 
@@ -97,12 +97,20 @@ func (p *Profile) Plan(slo time.Duration) Batch { return p.batch(slo, 1) }
 // batch returns the largest n with t(n) + t(n)/k ≤ slo, with t the 99th percentile and k the number of
 // replicas: a query that just missed a batch waits for that of the next replica.
 func (p *Profile) batch(slo time.Duration, replicas int) Batch {
-	points, budget, k := p.good(), micros(slo), float64(replicas)
-	largest := points[len(points)-1].Rows
-	for n := largest; n > 0; n-- {
-		if t := at(points, n, p99); t+t/k <= budget {
-			return Batch{Rows: n, P99Micros: t, WaitMicros: t / k, RowsPerSecond: float64(n) / at(points, n, mean) * 1e6, Largest: n == largest}
+	points, k := p.good(), float64(replicas)
+	longest := micros(slo) / (1 + 1/k)
+	for i := len(points) - 1; i >= 0; i-- {
+		a := points[i]
+		if a.P99Micros > longest {
+			continue
 		}
+		n := a.Rows
+		if i < len(points)-1 { // The end of this piece takes too long.
+			b := points[i+1]
+			n += int((longest - a.P99Micros) / (b.P99Micros - a.P99Micros) * float64(b.Rows-a.Rows))
+		}
+		t := at(points, n, p99)
+		return Batch{Rows: n, P99Micros: t, WaitMicros: t / k, RowsPerSecond: float64(n) / at(points, n, mean) * 1e6, Largest: i == len(points)-1}
 	}
 	return Batch{}
 }

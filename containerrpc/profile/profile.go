@@ -11,8 +11,15 @@ import (
 	"slices"
 	"time"
 
+	"github.com/clipper-serving/clipper/abstraction/batching"
 	"github.com/clipper-serving/clipper/containerrpc/check"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
+)
+
+const (
+	// DefaultRows is the largest batch of a version that names no limit, MostRows that of any.
+	DefaultRows = batching.DefaultMaxBatchRows
+	MostRows    = batching.MaxBatchRows
 )
 
 const (
@@ -113,7 +120,7 @@ func Run(ctx context.Context, address string, o Options, tell func(string)) (*Pr
 		}
 		err = r.rounds(ctx, r.series, until)
 	}
-	for i := 0; err == nil && o.SLO > 0 && i < corrections; i++ {
+	for i := 0; err == nil && r.series[0].err == nil && o.SLO > 0 && i < corrections; i++ {
 		n := r.profile().Plan(o.SLO).Rows
 		if n == 0 || r.find(n) != nil {
 			break
@@ -127,11 +134,8 @@ func Run(ctx context.Context, address string, o Options, tell func(string)) (*Pr
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if len(r.series) == 0 || r.series[0].err != nil && r.series[0].rows() == 1 {
-		if err == nil {
-			err = r.series[0].err
-		}
-		return nil, err
+	if first := r.series[0]; first.err != nil {
+		return nil, first.err
 	}
 	p := r.profile()
 	p.Memory = memory(address)
@@ -192,7 +196,7 @@ func (r *run) limit() (rows int, why string) {
 	if m := d.MaxMessageBytes; m > 0 {
 		bytes = min(m, bytes)
 	}
-	bytes -= min(bytes, 4096)                                                         // For what is around the rows.
+	bytes -= min(bytes, 4096)                                   // For what is around the rows.
 	if m := max(1, int(bytes)/r.session.RowBytes()); m < rows { //nolint:gosec // At most 64 MiB.
 		rows, why = m, fmt.Sprintf("more than %d rows are too large a message", m)
 	}
@@ -223,11 +227,11 @@ func (r *run) measure(ctx context.Context, s *series) error {
 		return nil
 	}
 	s.err = err
-	if s.rows() == 1 {
-		return nil
-	}
 	// Is it the size, or the container?
-	if _, _, dead := r.session.Predict(ctx, r.series[0].request); dead != nil {
+	if _, _, dead := r.session.Predict(ctx, r.series[0].request); dead != nil && len(r.series[0].took) > 0 {
+		if s == r.series[0] { // What it did until then is worth telling.
+			s.err = nil
+		}
 		return fmt.Errorf("a batch of %d rows: %w. After that the container did not answer a batch of one any more", s.rows(), err)
 	}
 	return nil
