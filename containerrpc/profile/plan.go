@@ -73,7 +73,9 @@ func at(points []Point, rows int, of func(Point) float64) float64 {
 	return of(a) + (of(b)-of(a))*float64(rows-a.Rows)/float64(b.Rows-a.Rows)
 }
 
-func p99(p Point) float64  { return p.P99Micros }
+// tail returns the 99th percentile that plans go by.
+func tail(p Point) float64 { return p.MedianMicros * p.Tail }
+
 func mean(p Point) float64 { return p.MeanMicros }
 
 // Batch is the batch that some replicas are to have.
@@ -101,15 +103,15 @@ func (p *Profile) batch(slo time.Duration, replicas int) Batch {
 	longest := micros(slo) / (1 + 1/k)
 	for i := len(points) - 1; i >= 0; i-- {
 		a := points[i]
-		if a.P99Micros > longest {
+		if tail(a) > longest {
 			continue
 		}
 		n := a.Rows
 		if i < len(points)-1 { // The end of this piece takes too long.
 			b := points[i+1]
-			n += int((longest - a.P99Micros) / (b.P99Micros - a.P99Micros) * float64(b.Rows-a.Rows))
+			n += int((longest - tail(a)) / (tail(b) - tail(a)) * float64(b.Rows-a.Rows))
 		}
-		t := at(points, n, p99)
+		t := at(points, n, tail)
 		return Batch{Rows: n, P99Micros: t, WaitMicros: t / k, RowsPerSecond: float64(n) / at(points, n, mean) * 1e6, Largest: i == len(points)-1}
 	}
 	return Batch{}

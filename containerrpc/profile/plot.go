@@ -130,7 +130,7 @@ func (p *Profile) SVG(title string) []byte {
 		fine = append(fine, Point{Rows: int(math.Round(a.rows(float64(i) / 100)))})
 	}
 	curve(`stroke="#6b6b6b" stroke-dasharray="4 3"`, fine, func(q Point) float64 { return p.Line.At(float64(q.Rows)) })
-	curve(`stroke="#e08a2c"`, p.good(), p99)
+	curve(`stroke="#e08a2c"`, p.good(), func(q Point) float64 { return q.P99Micros })
 	free := 0.0
 	for _, q := range p.good() {
 		fmt.Fprintf(&b, `<circle cx="%.1f" cy="%.1f" r="3.5" fill="#2f6fb0"/>`+"\n", x(float64(q.Rows)), y(q.MedianMicros))

@@ -77,6 +77,9 @@ type Point struct {
 	MedianMicros float64 `json:"median_micros"`
 	P95Micros    float64 `json:"p95_micros"`
 	P99Micros    float64 `json:"p99_micros"`
+	// Tail is the 99th percentile relative to the median, of this size and those beside it together: a few
+	// batches of one size say little of one in a hundred. Plans go by it.
+	Tail float64 `json:"tail"`
 	// ModelMicros is the median of the model's own time; 0 when the container does not tell.
 	ModelMicros float64 `json:"model_micros,omitempty"`
 	// RowsPerSecond is the throughput of a replica that has such batches one after the other.
@@ -97,6 +100,7 @@ type run struct {
 type series struct {
 	request     *clipperv1.PredictRequest
 	took, model []float64 // microseconds
+	quickest    float64   // of took and the first batch
 	err         error
 }
 
@@ -165,7 +169,7 @@ func (r *run) grow(ctx context.Context, tell func(string)) error {
 		}
 		if failures++; s.err == nil {
 			failures = 0
-			spent += s.took[0]
+			spent += s.quickest
 		}
 		switch {
 		case n == 1 && s.err != nil:
@@ -174,9 +178,9 @@ func (r *run) grow(ctx context.Context, tell func(string)) error {
 			r.stopped = why
 		case failures == failuresInRow:
 			r.stopped = fmt.Sprintf("%d sizes in a row failed", failures)
-		case s.err == nil && s.took[0] > micros(r.MaxLatency):
+		case s.err == nil && s.quickest > micros(r.MaxLatency):
 			r.stopped = fmt.Sprintf("a batch took longer than %s", r.MaxLatency)
-		case s.err == nil && fewestRounds*(spent+2*s.took[0]) > micros(r.Time)/2:
+		case s.err == nil && fewestRounds*(spent+2*s.quickest) > micros(r.Time)/2:
 			r.stopped = fmt.Sprintf("%s are too short to measure larger ones", r.Time)
 		default:
 			continue
@@ -206,7 +210,7 @@ func (r *run) limit() (rows int, why string) {
 // add begins the series of a size with a batch that does not count and one that does. The error is the
 // container's end; that of a size is in its series.
 func (r *run) add(ctx context.Context, rows int) (*series, error) {
-	s := &series{request: r.session.Batch(rows)}
+	s := &series{request: r.session.Batch(rows), quickest: math.Inf(1)}
 	r.series = append(r.series, s)
 	slices.SortFunc(r.series, func(a, b *series) int { return a.rows() - b.rows() })
 	for range 2 {
@@ -224,6 +228,7 @@ func (r *run) measure(ctx context.Context, s *series) error {
 	if err == nil {
 		s.took = append(s.took, micros(took))
 		s.model = append(s.model, float64(resp.PredictMicros))
+		s.quickest = min(s.quickest, micros(took))
 		return nil
 	}
 	s.err = err
@@ -260,7 +265,18 @@ func (r *run) profile() *Profile {
 	for _, s := range r.series {
 		p.Points = append(p.Points, s.point())
 	}
-	p.Line = fit(p.good())
+	good := p.good()
+	for i := range good {
+		var relative []float64
+		for j := max(0, i-1); j <= min(i+1, len(good)-1); j++ {
+			for _, t := range r.series[j].took {
+				relative = append(relative, t/good[j].MedianMicros)
+			}
+		}
+		slices.Sort(relative)
+		good[i].Tail = quantile(relative, 0.99)
+	}
+	p.Line = fit(good)
 	return p
 }
 

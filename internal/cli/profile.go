@@ -237,12 +237,14 @@ func (c *client) showProfile(title string, r profileReport) error {
 	facts := &table{}
 	facts.add("latency", fmt.Sprintf("%s, within %.0f%% of each median", r.Line, 100*r.Line.Deviation))
 	facts.add("sizes", "no larger ones: "+r.Stopped)
-	switch m := r.Memory; {
-	case m == nil:
-		facts.add("memory", "unknown: the container's process cannot be seen from here")
-	default:
-		facts.add("memory", fmt.Sprintf("%s, at most %s until now, in %d processes", mebibytes(m.ResidentBytes), mebibytes(m.PeakBytes), m.Processes))
+	memory := "unknown: the container's process cannot be seen from here"
+	if m := r.Memory; m != nil {
+		memory = fmt.Sprintf("%s; at most %s until now", mebibytes(m.ResidentBytes), mebibytes(m.PeakBytes))
+		if m.Processes > 1 {
+			memory += fmt.Sprintf("; %d processes", m.Processes)
+		}
 	}
+	facts.add("memory", memory)
 	if r.Objective != nil {
 		facts.add("one replica", oneReplica(r.Objective.SLOMicros, r.Objective.Batch))
 	}
