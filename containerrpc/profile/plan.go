@@ -9,9 +9,6 @@ import (
 	"time"
 )
 
-// certainty is how many standard deviations a normal variable exceeds its mean by in one of 100 cases.
-const certainty = 2.326
-
 // Line is the time of a batch as FixedMicros + RowMicros·rows, the form that serving learns
 // (abstraction/batching.Model).
 type Line struct {
@@ -76,7 +73,8 @@ func at(points []Point, rows int, of func(Point) float64) float64 {
 // tail returns the 99th percentile that plans go by.
 func tail(p Point) float64 { return p.MedianMicros * p.Tail }
 
-func mean(p Point) float64 { return p.MeanMicros }
+func mean(p Point) float64   { return p.MeanMicros }
+func median(p Point) float64 { return p.MedianMicros }
 
 // Batch is the batch that some replicas are to have.
 type Batch struct {
@@ -100,63 +98,30 @@ func (p *Profile) Plan(slo time.Duration) Batch { return p.batch(slo, 1) }
 // replicas: a query that just missed a batch waits for that of the next replica.
 func (p *Profile) batch(slo time.Duration, replicas int) Batch {
 	points, k := p.good(), float64(replicas)
-	longest := micros(slo) / (1 + 1/k)
+	n := largest(points, micros(slo)/(1+1/k))
+	if n == 0 {
+		return Batch{}
+	}
+	t := at(points, n, tail)
+	return Batch{
+		Rows: n, P99Micros: t, WaitMicros: t / k, RowsPerSecond: float64(n) / at(points, n, mean) * 1e6,
+		Largest: n == points[len(points)-1].Rows,
+	}
+}
+
+// largest returns the largest size whose 99th percentile is at most so many microseconds; 0 when there
+// is none.
+func largest(points []Point, longest float64) int {
 	for i := len(points) - 1; i >= 0; i-- {
 		a := points[i]
 		if tail(a) > longest {
 			continue
 		}
-		n := a.Rows
-		if i < len(points)-1 { // The end of this piece takes too long.
-			b := points[i+1]
-			n += int((longest - tail(a)) / (tail(b) - tail(a)) * float64(b.Rows-a.Rows))
+		if i == len(points)-1 {
+			return a.Rows
 		}
-		t := at(points, n, tail)
-		return Batch{Rows: n, P99Micros: t, WaitMicros: t / k, RowsPerSecond: float64(n) / at(points, n, mean) * 1e6, Largest: i == len(points)-1}
+		b := points[i+1] // It takes too long, so the end is between.
+		return a.Rows + int((longest-tail(a))/(tail(b)-tail(a))*float64(b.Rows-a.Rows))
 	}
-	return Batch{}
-}
-
-// Need is what a load needs.
-type Need struct {
-	// Burstiness is the variance of the number of queries that come within the time of a batch, relative
-	// to its mean: 0 for queries at equal distances, 1 for a Poisson process, more for bursts.
-	Burstiness float64 `json:"burstiness"`
-	// Replicas is the number; 0: no number is enough for the objective.
-	Replicas int `json:"replicas"`
-	// Batch is what each replica is to have.
-	Batch Batch `json:"batch"`
-	// Busy is the load as a share of what the replicas can answer.
-	Busy float64 `json:"busy"`
-	// MemoryBytes is that of all replicas; 0 when it is not known.
-	MemoryBytes uint64 `json:"memory_bytes,omitempty"`
-}
-
-// Need returns the fewest replicas that answer 99 % of so many queries a second within an objective.
-//
-// While each of k replicas has a batch of n rows, k·n queries may come. As many come as m, rate times
-// the mean time of a batch, with variance b·m for a burstiness of b: so k·n ≥ m + 2.33·sqrt(b·m),
-// which is exceeded in one of 100 cases when numbers are normal. This is square-root staffing (Halfin
-// and Whitt, "Heavy-Traffic Limits for Queues with Many Exponential Servers", 1981), with k·n places
-// as the servers.
-func (p *Profile) Need(slo time.Duration, rate, burstiness float64) Need {
-	need := Need{Burstiness: burstiness}
-	busy := func(k int) float64 { return rate / (float64(k) * p.batch(slo, k).RowsPerSecond) }
-	enough := func(k int) bool {
-		b := p.batch(slo, k)
-		m := rate * float64(b.Rows) / b.RowsPerSecond
-		return b.Rows > 0 && float64(k)*float64(b.Rows) >= m+certainty*math.Sqrt(burstiness*m)
-	}
-	high := 1
-	for ; !enough(high); high *= 2 {
-		if high > 1<<30 {
-			return need
-		}
-	}
-	need.Replicas = high/2 + 1 + sort.Search(high-high/2-1, func(i int) bool { return enough(high/2 + 1 + i) })
-	need.Batch, need.Busy = p.batch(slo, need.Replicas), busy(need.Replicas)
-	if p.Memory != nil {
-		need.MemoryBytes = p.Memory.PeakBytes * uint64(need.Replicas) //nolint:gosec // Positive.
-	}
-	return need
+	return 0
 }
