@@ -83,16 +83,16 @@ func (p *Profile) Text(width, height int) string {
 	for i, row := range grid {
 		fmt.Fprintf(&b, "%*s |%s\n", margin, labels[i], strings.TrimRight(string(row), " "))
 	}
-	below := []rune(strings.Repeat(" ", columns+margin))
+	below := []byte(strings.Repeat(" ", columns))
 	next := 0
 	for _, q := range p.good() {
-		c, label := column(float64(q.Rows)), strconv.Itoa(q.Rows)
-		if c >= next {
-			copy(below[c:], []rune(label))
+		label := strconv.Itoa(q.Rows)
+		if c := min(column(float64(q.Rows)), columns-len(label)); c >= next {
+			copy(below[c:], label)
 			next = c + len(label) + 2
 		}
 	}
-	fmt.Fprintf(&b, "%*s +%s\n%*s  %s\n", margin, "", strings.Repeat("-", columns), margin, "", strings.TrimRight(string(below), " "))
+	fmt.Fprintf(&b, "%*s +%s\n%*s  %s\n", margin, "", strings.Repeat("-", columns), margin, "", bytes.TrimRight(below, " "))
 	fmt.Fprintf(&b, "%*s  rows of a batch: o median, + 99%%, . the line\n", margin, "")
 	return b.String()
 }
