@@ -279,7 +279,7 @@ func (c *client) showNeeds(o *profileObjective) error {
 			when = "at random (Poisson)"
 		}
 		if n.Replicas == 0 {
-			t.add(when, "no number")
+			t.add(when, fmt.Sprintf("none up to %d", profile.MostReplicas))
 			continue
 		}
 		memory := "unknown"
