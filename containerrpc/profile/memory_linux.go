@@ -33,7 +33,7 @@ func memory(address string) *Memory {
 
 // listener returns the process that listens on a socket, 0 when it cannot be told.
 func listener(path string) int {
-	conn, err := (&net.Dialer{}).Dial("unix", path) //nolint:noctx // It is local, and does not wait.
+	conn, err := (&net.Dialer{}).Dial("unix", path)
 	if err != nil {
 		return 0
 	}

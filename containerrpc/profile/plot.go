@@ -33,9 +33,8 @@ func (p *Profile) axes() (axes, bool) {
 func (a axes) x(rows float64) float64 { return math.Log(rows/a.left) / math.Log(a.right/a.left) }
 func (a axes) y(us float64) float64   { return math.Log(us/a.bottom) / math.Log(a.top/a.bottom) }
 
-// rows and micros are the inverses.
-func (a axes) rows(x float64) float64   { return a.left * math.Pow(a.right/a.left, x) }
-func (a axes) micros(y float64) float64 { return a.bottom * math.Pow(a.top/a.bottom, y) }
+// rows is the inverse of x.
+func (a axes) rows(x float64) float64 { return a.left * math.Pow(a.right/a.left, x) }
 
 // ticks are the round times on the vertical axis.
 func (a axes) ticks() []float64 {

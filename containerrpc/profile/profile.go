@@ -17,9 +17,10 @@ import (
 )
 
 const (
-	// DefaultRows is the largest batch of a version that names no limit, MostRows that of any.
+	// DefaultRows is the largest batch of a version that names no limit.
 	DefaultRows = batching.DefaultMaxBatchRows
-	MostRows    = batching.MaxBatchRows
+	// MostRows is the largest batch that any version may name.
+	MostRows = batching.MaxBatchRows
 )
 
 const (
