@@ -253,7 +253,21 @@ func TestGolden(t *testing.T) {
 			"frobnicate",
 			"app",
 		}},
-		{"help", []string{"", "model deploy --help", "app create --help", "query --help", "status --help"}},
+		{"profile-usage", []string{
+			"profile",
+			"profile digits --address unix:/a",
+			"profile --address unix:/a --replica 0",
+			"profile --address unix:/a --rate 5",
+			"profile --address unix:/a --slo 1s --rate NaN",
+			"profile --address unix:/a --slo 1s --rate 1e13",
+			"profile --address unix:/a --slo 1s --rate 5 --burstiness 0.5",
+			"profile --address unix:/a --max-batch 70000",
+			"profile --address unix:/a --slo=-1s",
+			"profile --address unix:/a --rounds 0",
+			"profile --address unix:/a --sample [",
+			"profile nope",
+		}},
+		{"help", []string{"", "model deploy --help", "app create --help", "query --help", "profile --help", "status --help"}},
 		{"completion", []string{
 			"completion bash", "completion zsh", "completion fish", "completion tcsh",
 		}},
@@ -554,7 +568,7 @@ func TestComplete(t *testing.T) {
 		words []string
 		want  []string
 	}{
-		{nil, []string{"model", "app", "query", "feedback", "status", "container", "version", "completion"}},
+		{nil, []string{"model", "app", "query", "feedback", "status", "profile", "container", "version", "completion"}},
 		{[]string{"q"}, []string{"query"}},
 		{[]string{"model", "s"}, []string{"show", "set-version", "set-batching", "scale"}},
 		{[]string{"model", "show", ""}, []string{"knn", "svm"}},
