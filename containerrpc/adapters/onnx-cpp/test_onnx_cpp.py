@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Served predictions are the framework's own, value for value."""
+"""Served predictions are those of ONNX Runtime in Python, value for value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from clipper_proto.v1 import tensor_pb2
+from clipper_proto.v1 import error_pb2, tensor_pb2
 from clipper_proto.v1.model_container_service_pb2 import DescribeRequest, PredictRequest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -104,7 +104,20 @@ def test_several_inputs_of_several_types(tmp_path):
 def test_text(tmp_path):
     path = save(tmp_path, [helper.make_node("Identity", ["x"], ["y"])], [("x", TensorProto.STRING, ["n", 2])], [("y", TensorProto.STRING, ["n", 2])])
     with serve(tmp_path, path).wait_until_serving() as container:
-        check(container, path, x=[["good", "film"], ["", "zażółć"]])
+        check(container, path, x=[["good", "film"], ["", "zażółć"], ["long " * 1000, "x"]])
+        # In Python a text ends at its first zero character.
+        assert container.outputs([["a\0b", "\0"]]) == [["a\0b", "\0"]]
+
+
+def test_every_type_of_numbers(tmp_path):
+    """The outputs are computed, and the inputs given back as they are."""
+    types = [np.bool_, np.uint8, np.uint16, np.uint32, np.uint64, np.int8, np.int16, np.int32, np.int64, np.float16, np.float32, np.float64]
+    inputs = {np.dtype(t).name: RANDOM.integers(0, 100, (5, 2, 3)).astype(t) for t in types}
+    infos = [(name, helper.np_dtype_to_tensor_dtype(values.dtype), ["n", 2, 3]) for name, values in inputs.items()]
+    nodes = [helper.make_node("Transpose", [name], [name + "s"], perm=[0, 2, 1]) for name in inputs]
+    path = save(tmp_path, nodes, infos, [(name + "s", kind, ["n", 3, 2]) for name, kind, _ in infos] + infos)
+    with serve(tmp_path, path).wait_until_serving() as container:
+        check(container, path, **inputs)
 
 
 def test_a_batch_dimension_of_one(tmp_path):
@@ -115,12 +128,22 @@ def test_a_batch_dimension_of_one(tmp_path):
 
 
 def test_bad_batches(tmp_path):
-    with serve(tmp_path, softmax(tmp_path)).wait_until_serving() as container:
-        for rows, complaint in ((ROWS[:2, :3], "Got: 3 Expected: 4"), (ROWS[:2].astype(float), "expected: (tensor(float))"), (["two", "words"], "x"), ([[1.0, 2.0], [3.0]], "shape")):
+    """Of a wrong shape, of a wrong type, of rows that differ, and one that ONNX Runtime fails at."""
+    nodes = [helper.make_node("Gather", ["table", "i"], ["y"])]
+    path = save(tmp_path, nodes, [("i", TensorProto.INT64, ["n", "any"])], [("y", TensorProto.FLOAT, ["n", "any", 3])], [("table", WEIGHTS)])
+    good = np.array([[0, 3], [1, 2]])
+    with serve(tmp_path, path).wait_until_serving() as container:
+        for rows, reason, complaint in (
+            (np.arange(2), "INPUT_SHAPE", "the input 'i'"),
+            (good.astype(float), "INPUT_TYPE", "the input 'i'"),
+            ([[1, 2], [3]], "INPUT_SHAPE", "rows of different shapes"),
+            ([[1, 2], [3, 4]], "MODEL_FAILED", "must be within the inclusive range [-4,3]"),
+        ):
             (tensor,), _ = tensors.encode(rows, 2)
-            assert complaint in container.predict(tensor, rows=2).error.message
-        (tensor,), _ = tensors.encode(ROWS[:2], 2)
-        assert len(container.predict(tensor, rows=2).outputs) == 2
+            error = container.predict(tensor, rows=2).error
+            assert error_pb2.ErrorReason.Name(error.reason) == f"ERROR_REASON_{reason}"
+            assert complaint in error.message
+            check(container, path, i=good)
 
 
 def test_conformance(tmp_path):
