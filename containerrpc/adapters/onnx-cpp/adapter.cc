@@ -17,9 +17,8 @@ struct Onnx : clipper::Model {
     std::vector<clipper::Spec> specs;
     for (const auto& tensor : tensors) {
       const auto& dims = tensor.dims;
-      if (tensor.type() == clipper::DataType::kAny || dims.empty() || (dims[0] != -1 && dims[0] != 1)) {
-        throw clipper::ModelError("\"" + tensor.name + "\" is no tensor whose first dimension is the batch, free or 1");
-      }
+      const bool batch = tensor.type() != clipper::DataType::kAny && !dims.empty() && (dims[0] == -1 || dims[0] == 1);
+      if (!batch) throw clipper::ModelError("\"" + tensor.name + "\" is no tensor whose first dimension is the batch, free or 1");
       specs.push_back({tensor.type(), {dims.begin() + 1, dims.end()}, tensor.name});
     }
     return specs;
