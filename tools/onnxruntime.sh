@@ -28,7 +28,8 @@ if [ ! -e "$folder" ]; then
 
   # The library does not depend on Python, so the wheel of one version will do.
   echo "onnxruntime==$version --hash=sha256:$wheel_sum" >"$made/requirements.txt"
-  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes --dest "$made" \
+  "${CLIPPER_PYTHON:-python3}" -m venv "$made/venv" >&2
+  "$made/venv/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes --dest "$made" \
     --implementation cp --python-version 3.11 --abi cp311 --platform "manylinux_2_27_$architecture" -r "$made/requirements.txt" >&2
   python3 -m zipfile -e "$made"/onnxruntime-*.whl "$made/wheel"
   mv "$made/wheel/onnxruntime/capi/libonnxruntime.so.$version" "$made/lib/"
@@ -40,7 +41,7 @@ if [ ! -e "$folder" ]; then
   [ "$sum" = "$headers_sum" ] || { echo "$headers has the hash $sum, and not $headers_sum" >&2; exit 1; }
   install -m 644 "$source"/onnxruntime_*c_api.h "$made/include/"
 
-  rm -rf "$made/wheel" "$made/requirements.txt" "$made"/*.whl
+  rm -rf "$made/venv" "$made/wheel" "$made/requirements.txt" "$made"/*.whl
   chmod 755 "$made"
   mv "$made" "$folder"
 fi
