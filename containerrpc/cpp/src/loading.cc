@@ -14,7 +14,7 @@ std::string OnlyFile(const std::string& folder, const std::string& extension) {
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.path().extension() == extension) found.push_back(entry.path().string());
   }
-  if (found.size() != 1) throw ModelError("there are " + std::to_string(found.size()) + " files " + extension + " in the folder, and not one");
+  if (found.size() != 1) throw ModelError("the folder has " + std::to_string(found.size()) + " " + extension + " files, and not one");
   return found[0];
 }
 

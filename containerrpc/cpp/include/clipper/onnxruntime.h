@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// ONNX Runtime for containers: sessions of its C API, whose tensors are those of a batch and of a result. The C API
-// is the one that stays compatible: a program works with the version it was built with and all later ones.
-// It is for programs that link with ONNX Runtime; the runtime itself does not need it.
+// ONNX Runtime for containers: sessions of its C API, whose tensors are those of a batch and of a result. It is for
+// programs that link with ONNX Runtime; the runtime of containers itself does not need it.
 #ifndef CLIPPER_ONNXRUNTIME_H_
 #define CLIPPER_ONNXRUNTIME_H_
 
@@ -26,7 +25,7 @@ namespace clipper::onnxruntime {
 inline const OrtApi& Api() {
   static const OrtApi* api = OrtGetApiBase()->GetApi(ORT_API_VERSION);
   if (api == nullptr) {
-    throw std::runtime_error(std::string("ONNX Runtime ") + OrtGetApiBase()->GetVersionString() + " is installed, and this program needs 1." +
+    throw std::runtime_error(std::string("ONNX Runtime is ") + OrtGetApiBase()->GetVersionString() + ", and the program needs 1." +
                              std::to_string(ORT_API_VERSION));
   }
   return *api;
