@@ -144,6 +144,7 @@ def test_bad_batches(tmp_path):
             assert error_pb2.ErrorReason.Name(error.reason) == f"ERROR_REASON_{reason}"
             assert complaint in error.message
             check(container, path, i=good)
+        check(container, path, i=good[:, :0])
 
 
 def test_conformance(tmp_path):

@@ -21,18 +21,15 @@
 
 namespace clipper::onnxruntime {
 
+// "1.23.2"
+inline std::string Version() { return OrtGetApiBase()->GetVersionString(); }
+
 // The functions of the library; throws when it is older than the headers.
 inline const OrtApi& Api() {
   static const OrtApi* api = OrtGetApiBase()->GetApi(ORT_API_VERSION);
-  if (api == nullptr) {
-    throw std::runtime_error(std::string("ONNX Runtime is ") + OrtGetApiBase()->GetVersionString() + ", and the program needs 1." +
-                             std::to_string(ORT_API_VERSION));
-  }
+  if (api == nullptr) throw std::runtime_error("ONNX Runtime is " + Version() + ", and the program needs 1." + std::to_string(ORT_API_VERSION));
   return *api;
 }
-
-// "1.23.2"
-inline std::string Version() { return OrtGetApiBase()->GetVersionString(); }
 
 struct Release {
   void operator()(OrtEnv* p) const { Api().ReleaseEnv(p); }
