@@ -22,6 +22,12 @@ mkdir -p "$root/.cache"
 exec 9>"$root/.cache/cpp-adapter.lock"
 if command -v flock >/dev/null; then flock 9; fi
 
+# No registry has a package of ONNX Runtime for C++.
+if [ "$name" = onnx-cpp ] && [[ "$*" != *-DONNXRUNTIME_ROOT=* ]]; then
+  onnxruntime=$("$root/tools/onnxruntime.sh")
+  set -- -DONNXRUNTIME_ROOT="$onnxruntime" "$@"
+fi
+
 quietly() {
   "$@" >"$root/.cache/cpp-adapter.log" 2>&1 || { cat "$root/.cache/cpp-adapter.log" >&2; exit 1; }
 }

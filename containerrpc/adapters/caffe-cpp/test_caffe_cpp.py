@@ -69,7 +69,7 @@ def serve(folder, model, **environment):
 
 def check(container, model, rows, scale=1.0):
     """Compares with OpenCV in batches of one and of many."""
-    net = cv2.dnn.readNetFromCaffe(str(model / "deploy.prototxt"), str(model / "weights.caffemodel"))
+    net = cv2.dnn.readNetFromCaffe(str(next(model.glob("*.prototxt"))), str(next(model.glob("*.caffemodel"))))
     for batch in (rows, rows[:1], rows[-1:]):
         net.setInput(batch, "", scale)
         got = container.outputs(batch)
@@ -81,8 +81,8 @@ def check(container, model, rows, scale=1.0):
 def test_lenet(tmp_path):
     model = tmp_path / "lenet"
     model.mkdir()
-    shutil.copy(LENET / "lenet_deploy.prototxt", model / "deploy.prototxt")
-    shutil.copy(LENET / "lenet_iter_10000.caffemodel", model / "weights.caffemodel")
+    shutil.copy(LENET / "lenet_deploy.prototxt", model)
+    shutil.copy(LENET / "lenet_iter_10000.caffemodel", model)
     files = sorted((LENET / "samples").glob("*.png"))
     images = np.stack([cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files])[:, None].astype(np.float32)
     # Its training multiplied the pixels by 1/256.
@@ -95,12 +95,24 @@ def test_lenet(tmp_path):
         assert described.properties["framework"].startswith("opencv 4.")
 
 
+def probabilities(rows):
+    scores = np.maximum(rows.reshape(len(rows), -1).astype(np.float64) @ WEIGHTS.T + BIAS, 0)
+    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(("mean", "means"), [("0.5", [0.5, 0.5]), ("0.5,-2", [0.5, -2])])
+def test_mean_and_scale(tmp_path, mean, means):
+    with serve(tmp_path, save(tmp_path), CAFFE_MEAN=mean, CAFFE_SCALE="0.25").wait_until_serving() as container:
+        want = probabilities((ROWS - np.reshape(means, (2, 1, 1))) / 4)
+        np.testing.assert_allclose(container.outputs(ROWS), want, rtol=1e-5)
+        np.testing.assert_allclose(container.outputs(ROWS[:1]), want[:1], rtol=1e-5)
+
+
 def test_a_net_of_known_weights_and_bad_batches(tmp_path):
     model = save(tmp_path)
-    scores = np.maximum(ROWS.reshape(len(ROWS), -1).astype(np.float64) @ WEIGHTS.T + BIAS, 0)
-    want = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     with serve(tmp_path, model).wait_until_serving() as container:
-        np.testing.assert_allclose(container.outputs(ROWS), want, rtol=1e-5)
+        np.testing.assert_allclose(container.outputs(ROWS), probabilities(ROWS), rtol=1e-5)
         for rows in (ROWS[:2, :1], ROWS[:2, 0, 0], ROWS[:2].astype(np.float64), ["two", "words"], [[1.0, 2.0], [3.0]]):
             (tensor,), _ = tensors.encode(rows, 2)
             assert container.predict(tensor, rows=2).error.message
@@ -112,7 +124,7 @@ def test_conformance(tmp_path):
         container.conforms(ROWS[0].tolist(), ROWS[1].tolist())
 
 
-@pytest.mark.parametrize("spoil", ["missing", "no weights", "truncated", "empty", "of another net", "no blobs", "text", "no shape", "scale"])
+@pytest.mark.parametrize("spoil", ["missing", "no weights", "two nets", "truncated", "empty", "of another net", "no blobs", "text", "no shape"])
 def test_models_that_can_never_be_served(tmp_path, spoil):
     model = save(tmp_path)
     prototxt, weights = model / "deploy.prototxt", model / "weights.caffemodel"
@@ -120,6 +132,8 @@ def test_models_that_can_never_be_served(tmp_path, spoil):
         shutil.rmtree(model)
     elif spoil == "no weights":
         weights.unlink()
+    elif spoil == "two nets":
+        shutil.copy(prototxt, model / "train.prototxt")
     elif spoil == "truncated":
         weights.write_bytes(weights.read_bytes()[:-30])
     elif spoil == "empty":
@@ -132,8 +146,19 @@ def test_models_that_can_never_be_served(tmp_path, spoil):
         prototxt.write_text("weights: 1, 2, 3")
     elif spoil == "no shape":
         prototxt.write_text(PROTOTXT.replace("input_dim", "# "))
-    with serve(tmp_path, model, CAFFE_SCALE="much" if spoil == "scale" else "1") as container:
+    never(tmp_path, model)
+
+
+@pytest.mark.parametrize("setting", ["CAFFE_SCALE=much", "CAFFE_SCALE=1,2", "CAFFE_SCALE=", "CAFFE_MEAN=1,,2", "CAFFE_MEAN=1,", "CAFFE_MEAN=nan", "CAFFE_MEAN=1 2", "CAFFE_MEAN=1,2,3,4,5"])
+def test_settings_that_are_no_numbers(tmp_path, setting):
+    name, value = setting.split("=")
+    assert f'{name} is "{value}", and not' in never(tmp_path, save(tmp_path), **{name: value})
+
+
+def never(folder, model, **environment):
+    with serve(folder, model, **environment) as container:
         assert container.process.wait(60) == 78, container.log()
         last = container.log().splitlines()[-1]
         assert str(model) in last
-        assert "expected a folder with deploy.prototxt" in last
+        assert "expected a folder that holds exactly one .prototxt" in last
+        return last

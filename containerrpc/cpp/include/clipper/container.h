@@ -40,6 +40,7 @@
 #include <utility>
 #include <vector>
 
+#include "clipper/loading.h"
 #include "clipper/tensor.h"
 
 namespace clipper {
