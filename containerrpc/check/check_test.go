@@ -178,15 +178,19 @@ func mixed() containertest.Behavior {
 // hangsWhenCancelled computes one batch after the other, each in proportion to its rows, and answers none
 // any more when the caller of one has gone meanwhile.
 func hangsWhenCancelled() containertest.Behavior {
-	var turn sync.Mutex
+	turn := make(chan struct{}, 1)
 	return func(c *containertest.Call) {
-		turn.Lock()
+		select {
+		case turn <- struct{}{}:
+		case <-c.Context().Done():
+			return
+		}
 		select {
 		case <-c.Context().Done():
 			return // The turn is never given back.
 		case <-time.After(time.Duration(c.Request.Rows) * time.Millisecond):
 		}
-		turn.Unlock()
+		<-turn
 		containertest.Echo(c)
 	}
 }
