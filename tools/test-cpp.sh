@@ -35,6 +35,15 @@ prefix=$PWD/.cache/cpp-prefix
   cmake -S containerrpc/cpp/tests/consumer -B .cache/cpp-consumer -DCMAKE_PREFIX_PATH="$prefix" &&
   cmake --build .cache/cpp-consumer && .cache/cpp-consumer/consumer --help; } >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
 
+echo "a new container in C++"
+new=.cache/new-cpp
+export CLIPPER_BINARY=$PWD/bin/clipper
+{ rm -rf "$new" && CGO_ENABLED=0 go build -o "$CLIPPER_BINARY" ./cmd/clipper &&
+  "$CLIPPER_BINARY" container new --lang cpp new --directory "$new" &&
+  cmake -S "$new" -B "$new/build" -DCMAKE_PREFIX_PATH="$prefix" && cmake --build "$new/build"; } >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
+python=$(tools/venv.sh runtime containerrpc/python/requirements.txt containerrpc/python/requirements-test.txt)
+(cd "$new" && "$python" -m pytest -q -p no:cacheprovider)
+
 # The same tests against a container with sanitizers. gRPC and protobuf of the system have none.
 for sanitizer in address,undefined thread; do
   echo "sanitizer: $sanitizer"

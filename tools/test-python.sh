@@ -36,5 +36,10 @@ export CLIPPER_BINARY=$PWD/bin/clipper
 CGO_ENABLED=0 go build -o "$CLIPPER_BINARY" ./cmd/clipper
 (cd sdk/python && "$client" -m mypy && "$client" -m pytest -q -p no:cacheprovider "$@")
 
+echo "python: a new container"
+rm -rf .cache/new-python
+"$CLIPPER_BINARY" container new --lang python new --directory .cache/new-python >/dev/null
+(cd .cache/new-python && "$client" -m pytest -q -p no:cacheprovider)
+
 echo "python: example of a policy"
 (cd examples/policy && "$python" -m pytest -q -p no:cacheprovider "$@")

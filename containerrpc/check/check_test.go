@@ -75,7 +75,7 @@ func TestRun_rightContainers(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() {
-				done <- container.Run(ctx, container.Config{Address: address}, echo{&clipperv1.DescribeResponse{
+				done <- container.Run(ctx, container.Config{Address: address, MaxMessageBytes: 8 << 20}, echo{&clipperv1.DescribeResponse{
 					Signature: &clipperv1.Signature{Inputs: tc.inputs, Outputs: tc.inputs}, MaxBatchRows: tc.rows,
 				}})
 			}()
@@ -86,23 +86,132 @@ func TestRun_rightContainers(t *testing.T) {
 				require.NotEqual(t, check.Failed, r.Status, r)
 			}
 			require.True(t, good)
-			for _, name := range append(tc.passed, "batch of one", "same answer in every batch", "invalid requests", "ids", "batches in flight", "deadline", "large messages", "reconnect") {
+			for _, name := range append(tc.passed, "batch of one", "same answer in every batch", "ids", "batches in flight", "deadline", "large messages", "reconnect") {
 				require.Equal(t, check.Passed, results[name].Status, results[name])
+			}
+			if invalid := results["invalid requests"]; name == "any" {
+				require.Equal(t, check.Skipped, invalid.Status)
+				require.Contains(t, invalid.Message, "a request without the input or of another type may be right")
+			} else {
+				require.Equal(t, check.Passed, invalid.Status, invalid)
 			}
 		})
 	}
 }
 
-// strict answers like Echo, and refuses what breaks the contract, so that only what a test changes is
-// wrong.
-func strict(then containertest.Behavior) containertest.Behavior {
+// strict behaves as told, and refuses what breaks the contract or the signature of float32 or text, so that
+// only what a test changes is wrong.
+func strict(then containertest.Behavior) containertest.Behavior { return strictly(f32, 0, then) }
+
+// strictly is strict for elements of a type, and for at most so many rows; 0: any number.
+func strictly(dt clipperv1.DataType, most int, then containertest.Behavior) containertest.Behavior {
 	return func(c *containertest.Call) {
 		r := c.Request
-		if r.Rows == 0 || len(r.Inputs) != 1 || r.Inputs[0].DataType != f32 || len(r.Inputs[0].Data) != int(r.Rows)*8 {
-			c.Send(&clipperv1.PredictResponse{Id: r.Id, Error: &clipperv1.Error{Code: uint32(codes.InvalidArgument), Message: "invalid"}})
+		good := r.Rows > 0 && len(r.Inputs) == 1 && r.Inputs[0].DataType == dt && (most == 0 || int(r.Rows) <= most)
+		if good {
+			elements := 0
+			for i := range int(r.Rows) {
+				shape := r.Inputs[0].Shape
+				if len(r.Inputs[0].RowShapes) > 0 {
+					shape = r.Inputs[0].RowShapes[i].Dims
+				}
+				n := 1
+				for _, d := range shape {
+					n *= int(d)
+				}
+				elements += n
+			}
+			good = elements == len(r.Inputs[0].Data)/4+len(r.Inputs[0].Strings)
+		}
+		if !good {
+			refuse(c, "invalid")
 			return
 		}
 		then(c)
+	}
+}
+
+func refuse(c *containertest.Call, message string) {
+	containertest.FailBatch(codes.InvalidArgument, message)(c)
+}
+
+// once calls first with the first batch, and behaves then.
+func once(first func(*containertest.Call), then containertest.Behavior) containertest.Behavior {
+	var do sync.Once
+	return func(c *containertest.Call) {
+		do.Do(func() { first(c) })
+		then(c)
+	}
+}
+
+// mixed gives each of two batches of a stream that are under way at once the answer of the other.
+func mixed() containertest.Behavior {
+	var mu sync.Mutex
+	var held *containertest.Call
+	return func(c *containertest.Call) {
+		mu.Lock()
+		if other := held; other != nil && other.Context() == c.Context() && other.Request.Rows == c.Request.Rows {
+			held = nil
+			mu.Unlock()
+			c.Send(&clipperv1.PredictResponse{Id: c.Request.Id, Outputs: other.Request.Inputs})
+			c.Send(&clipperv1.PredictResponse{Id: other.Request.Id, Outputs: c.Request.Inputs})
+			return
+		}
+		held = c
+		mu.Unlock()
+		select { // Until another is under way with it.
+		case <-time.After(20 * time.Millisecond):
+		case <-c.Context().Done():
+		}
+		mu.Lock()
+		alone := held == c
+		if alone {
+			held = nil
+		}
+		mu.Unlock()
+		if alone {
+			containertest.Echo(c)
+		}
+	}
+}
+
+// hangsWhenCancelled computes one batch after the other, each in proportion to its rows, and answers none
+// any more when the caller of one has gone meanwhile.
+func hangsWhenCancelled() containertest.Behavior {
+	turn := make(chan struct{}, 1)
+	return func(c *containertest.Call) {
+		select {
+		case turn <- struct{}{}:
+		case <-c.Context().Done():
+			return
+		}
+		select {
+		case <-c.Context().Done():
+			return // The turn is never given back.
+		case <-time.After(time.Duration(c.Request.Rows) * time.Millisecond):
+		}
+		<-turn
+		containertest.Echo(c)
+	}
+}
+
+// oneStream ends every stream beside the one that it began with, while that is open.
+func oneStream() containertest.Behavior {
+	var mu sync.Mutex
+	owner := context.Context(nil)
+	return func(c *containertest.Call) {
+		mu.Lock()
+		defer mu.Unlock()
+		if owner != nil && owner != c.Context() {
+			select {
+			case <-owner.Done():
+			case <-time.After(100 * time.Millisecond): // A stream that has ended is known to have, by then.
+				c.Break(codes.Unavailable, "one caller at a time")
+				return
+			}
+		}
+		owner = c.Context()
+		containertest.Echo(c)
 	}
 }
 
@@ -121,8 +230,14 @@ func TestRun_wrongContainers(t *testing.T) {
 		pair := []*clipperv1.TensorSpec{{DataType: f32, Shape: []int64{2}}}
 		return &clipperv1.DescribeResponse{Signature: &clipperv1.Signature{Inputs: pair, Outputs: pair}}
 	}
-	var mu sync.Mutex
-	first := map[string]bool{}
+	vectors := func(d *clipperv1.DescribeResponse) { d.Signature.Inputs[0].Shape[0] = -1 }
+	text := func(d *clipperv1.DescribeResponse) {
+		d.Signature.Inputs[0].DataType, d.Signature.Inputs[0].Shape = clipperv1.DataType_DATA_TYPE_STRING, nil
+	}
+	strictText := func(then containertest.Behavior) containertest.Behavior {
+		return strictly(clipperv1.DataType_DATA_TYPE_STRING, 0, then)
+	}
+	var running *containertest.Container
 	for name, tc := range map[string]struct {
 		behavior containertest.Behavior
 		describe func(*clipperv1.DescribeResponse)
@@ -185,17 +300,52 @@ func TestRun_wrongContainers(t *testing.T) {
 			}
 		}), nil, "deadline", check.Failed, "largest timeout_micros"},
 		"limit that is not kept": {strict(containertest.Echo), func(d *clipperv1.DescribeResponse) { d.MaxBatchRows = 4 }, "large batches", check.Failed, "although max_batch_rows is 4"},
-		"mixes batches up": {strict(func(c *containertest.Call) { // The second of two that follow each other has the first one's answer.
-			mu.Lock()
-			mixed := c.Request.Id == 1 && c.Request.Rows == 1 && first["seen 0"]
-			first["seen 0"] = c.Request.Id == 0
-			mu.Unlock()
-			resp := proto.CloneOf(containertest.EchoOf(c.Request))
-			if mixed && c.Request.TimeoutMicros == 0 && c.Number > 12 {
-				binary.LittleEndian.PutUint32(resp.Outputs[0].Data, math.Float32bits(42))
+		"mixes batches up":       {strict(mixed()), nil, "batches in flight", check.Failed, "the answer of another one"},
+		"rows of one shape": {strict(func(c *containertest.Call) {
+			if len(c.Request.Inputs[0].RowShapes) > 0 {
+				refuse(c, "shapes differ")
+				return
 			}
-			c.Send(resp)
-		}), nil, "batches in flight", check.Failed, "the answer of another one"},
+			containertest.Echo(c)
+		}), vectors, "rows of different shapes", check.Failed, "answered alone, but not in one batch"},
+		"rows cut wrongly": {changed(func(q *clipperv1.PredictRequest, r *clipperv1.PredictResponse) {
+			slices.Reverse(r.Outputs[0].RowShapes)
+		}), vectors, "rows of different shapes", check.Failed, "cut the elements by row_shapes"},
+		"text ends the stream": {strictText(func(c *containertest.Call) {
+			if slices.Contains(c.Request.Inputs[0].Strings, "") {
+				c.Break(codes.Internal, "no words")
+				return
+			}
+			containertest.Echo(c)
+		}), text, "unusual text", check.Failed, "ended the stream with Internal (no words)"},
+		"text fails the batch": {strictText(func(c *containertest.Call) {
+			if slices.ContainsFunc(c.Request.Inputs[0].Strings, func(s string) bool { return len(s) > 1000 }) {
+				refuse(c, "too long")
+				return
+			}
+			containertest.Echo(c)
+		}), text, "unusual text", check.Warned, `failed the whole batch ("too long")`},
+		"gRPC's own limit": {strict(func(c *containertest.Call) {
+			if proto.Size(c.Request) > 4<<20 {
+				c.Break(codes.ResourceExhausted, "larger than max")
+				return
+			}
+			containertest.Echo(c)
+		}), nil, "large messages", check.Failed, "raise what the server receives"},
+		"dies of a large message": {strict(func(c *containertest.Call) {
+			if proto.Size(c.Request) > 1<<20 {
+				containertest.Die(c)
+				return
+			}
+			containertest.Echo(c)
+		}), func(d *clipperv1.DescribeResponse) { d.MaxMessageBytes = 1 << 20 }, "large messages", check.Failed, "after a message above max_message_bytes"},
+		"no health while busy":   {strict(once(func(*containertest.Call) { running.SetHanging(true) }, containertest.Echo)), nil, "health while busy", check.Failed, "Answer health checks on a thread of their own"},
+		"not serving while busy": {strict(once(func(*containertest.Call) { running.SetServing(false) }, containertest.Echo)), nil, "health while busy", check.Failed, "a container that can predict is SERVING"},
+		"hangs when cancelled": {
+			strictly(f32, 40, hangsWhenCancelled()), func(d *clipperv1.DescribeResponse) { d.MaxBatchRows = 40 },
+			"cancellation", check.Failed, "after streams that the caller cancelled: no answer",
+		},
+		"one stream": {strict(oneStream()), nil, "reconnect", check.Failed, "with two streams open"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := right()
@@ -204,7 +354,8 @@ func TestRun_wrongContainers(t *testing.T) {
 			}
 			c := containertest.Start(t, tc.behavior)
 			c.SetDescription(d)
-			good, results := checked(t, c.Address(), check.Options{Timeout: 500 * time.Millisecond})
+			running = c
+			good, results := checked(t, c.Address(), check.Options{Timeout: 2 * time.Second})
 			r := results[tc.check]
 			require.Equal(t, tc.status, r.Status, "%+v", results)
 			require.Contains(t, r.Message, tc.message)

@@ -79,6 +79,11 @@ func run(ctx context.Context, args []string, stderr io.Writer, load Loader) int 
 
 // mayPass reports whether the cause of a failure may be gone the next time.
 func mayPass(err error) bool {
+	// Every syscall.Errno, also that of a missing file, has the methods of a net.Error.
 	network := net.Error(nil)
-	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) || errors.Is(err, syscall.ENOMEM)
+	lost := errors.As(err, &network)
+	if _, number := network.(syscall.Errno); number {
+		lost = false
+	}
+	return lost || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, syscall.ENOMEM)
 }

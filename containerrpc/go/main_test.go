@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -47,7 +48,8 @@ func TestRun_exitCodes(t *testing.T) {
 		code int
 		last string
 	}{
-		"missing":   {t.Context(), nil, &os.PathError{Op: "open", Path: "/none/m.bin", Err: os.ErrNotExist}, 78, "cannot load the model /none/m.bin"},
+		"missing":   {t.Context(), nil, &os.PathError{Op: "open", Path: "/none/m.bin", Err: syscall.ENOENT}, 78, "cannot load the model /none/m.bin"},
+		"refused":   {t.Context(), nil, &net.OpError{Op: "dial", Err: &os.SyscallError{Syscall: "connect", Err: syscall.ECONNREFUSED}}, 1, "cannot load"},
 		"timeout":   {t.Context(), nil, context.DeadlineExceeded, 1, "cannot load"},
 		"stopped":   {ended, nil, nil, 0, ""},
 		"flag":      {t.Context(), []string{"--nonsense"}, nil, 2, "nonsense"},

@@ -5,13 +5,90 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/clipper-serving/clipper/containerrpc/check"
+	"github.com/clipper-serving/clipper/containerrpc/scaffold"
 )
 
 type containerCommands struct {
+	New   containerNew   `cmd:"" help:"Write a new container: a program that works, its image, documentation and test."`
 	Check containerCheck `cmd:"" help:"Check that a running container keeps the contract, and say what is wrong."`
+}
+
+type containerNew struct {
+	Name      string `arg:"" help:"The container's name: lower-case letters, digits and dashes."`
+	Lang      string `required:"" enum:"python,cpp,go" placeholder:"LANGUAGE" help:"What it is written in: ${enum}."`
+	Directory string `placeholder:"DIR" help:"The folder to write, which is empty or not there. Default: NAME, in this directory."`
+	Clipper   string `placeholder:"DIR" help:"The checkout of Clipper's source that it is built with. Default: the one that this directory or this program is in."`
+}
+
+func (containerNew) Help() string {
+	return `The container serves a linear model, which you replace by yours. Its README.md says how it is built, tested and
+served.
+
+Examples:
+
+    clipper container new --lang python churn
+    clipper container new --lang go churn --directory models/churn --clipper ~/src/clipper`
+}
+
+func (k *containerNew) Run(c *client) error {
+	if err := scaffold.CheckName(k.Name); err != nil {
+		return usagef("%v", err)
+	}
+	if k.Directory == "" {
+		k.Directory = k.Name
+	}
+	source, err := k.source()
+	if err != nil {
+		return err
+	}
+	names, err := scaffold.Write(k.Directory, scaffold.Container{Name: k.Name, Language: k.Lang, Source: source})
+	if errors.Is(err, scaffold.ErrExists) {
+		return fmt.Errorf("%w: name another folder with --directory", err)
+	} else if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, err := fmt.Fprintln(c.Stdout, filepath.Join(k.Directory, name)); err != nil {
+			return err
+		}
+	}
+	_, err = fmt.Fprintf(c.Stderr, "%s says how to build, test and serve it.\n", filepath.Join(k.Directory, "README.md"))
+	return err
+}
+
+// source returns the checkout of Clipper: the one that is named, or else the first that is found; "" if none is.
+func (k *containerNew) source() (string, error) {
+	if k.Clipper != "" {
+		source, err := absolute(k.Clipper)
+		if err == nil && !scaffold.IsSource(source) {
+			err = usagef("--clipper %s is no checkout of Clipper's source: there is no go.mod of its module in it", k.Clipper)
+		}
+		return source, err
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	for _, folder := range []string{here, filepath.Dir(program)} {
+		for ; ; folder = filepath.Dir(folder) {
+			if scaffold.IsSource(folder) {
+				return folder, nil
+			}
+			if folder == filepath.Dir(folder) {
+				break
+			}
+		}
+	}
+	return "", nil
 }
 
 type containerCheck struct {
