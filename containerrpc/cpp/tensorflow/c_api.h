@@ -46,6 +46,8 @@ constexpr int TF_INVALID_ARGUMENT = 3, TF_RESOURCE_EXHAUSTED = 8;
   F(TF_Graph*, TF_NewGraph, ())                                                                                                             \
   F(void, TF_DeleteGraph, (TF_Graph*))                                                                                                      \
   F(TF_Operation*, TF_GraphOperationByName, (TF_Graph*, const char* name))                                                                  \
+  F(TF_Operation*, TF_GraphNextOperation, (TF_Graph*, std::size_t* position))                                                               \
+  F(const char*, TF_OperationOpType, (TF_Operation*))                                                                                       \
   F(TF_SessionOptions*, TF_NewSessionOptions, ())                                                                                           \
   F(void, TF_DeleteSessionOptions, (TF_SessionOptions*))                                                                                    \
   F(TF_Session*, TF_LoadSessionFromSavedModel,                                                                                              \

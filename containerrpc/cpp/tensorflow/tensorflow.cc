@@ -127,6 +127,16 @@ void AddOutput(std::shared_ptr<TF_Tensor> tensor, const std::string& name, Resul
   result.AddBytes(std::move(values), shape, name);
 }
 
+// Without its variables TensorFlow loads a model all the same, and then each batch fails.
+void CheckVariables(TF_Graph* graph, const std::string& path) {
+  if (std::filesystem::exists(path + "/variables/variables.index")) return;
+  std::size_t position = 0;
+  while (TF_Operation* operation = Api().TF_GraphNextOperation(graph, &position)) {
+    const std::string_view kind = Api().TF_OperationOpType(operation);
+    if (kind == "VarHandleOp" || kind == "VariableV2") throw ModelError("it has variables, and no file variables/variables.index");
+  }
+}
+
 // What a row of a tensor of the signature looks like.
 Spec RowOf(const std::string& name, const TensorInfo& info) {
   const DataType type = FromTensorFlow(info.type);
@@ -172,6 +182,7 @@ SavedModel::SavedModel(const std::string& path, const std::string& signature) : 
   session_->session.reset(
       api.TF_LoadSessionFromSavedModel(options.get(), nullptr, path.c_str(), &tag, 1, session_->graph.get(), meta_graph.get(), status.get()));
   Check(status.get());
+  CheckVariables(session_->graph.get(), path);
 
   const std::map<std::string, Signature> signatures = ReadSignatures({static_cast<const char*>(meta_graph->data), meta_graph->length});
   const auto found = signatures.find(signature);
