@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 from pathlib import Path
@@ -50,6 +51,10 @@ class Model(tf.Module):
     def join(self, x):
         return {"joined": tf.strings.join([x[:, 0], x[:, 1]], "|"), "same": x}
 
+    @tf.function(input_signature=[tensor("string", None, 2)])
+    def raw(self, x_bytes):
+        return {"y_bytes": x_bytes, "base64": tf.io.encode_base64(x_bytes), "y": x_bytes}
+
     @tf.function(input_signature=[tensor("string", None)])
     def parse(self, x):
         return {"number": tf.strings.to_number(x)}
@@ -86,7 +91,7 @@ class Model(tf.Module):
         return {"total": tf.reduce_sum(x)[None][:1], "y": x}
 
 
-NAMES = ["classify", "echo", "join", "parse", "previous", "one", "scalar", "eight", "complex", "any_rank", "no_rows"]
+NAMES = ["classify", "echo", "join", "raw", "parse", "previous", "one", "scalar", "eight", "complex", "any_rank", "no_rows"]
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +178,19 @@ def test_text_and_byte_strings(tmp_path, saved):
     function = tf.saved_model.load(str(saved)).signatures["join"]
     with serve(tmp_path, saved, "join").wait_until_serving() as container:
         check(container, function, x=[["good", "film"], ["", "zażółć"], ["long" * 100, "\0"]])
-        got = predict(container, x=[[b"\xff\0", b""], [b"a" * 1000, b"\xfe"]])
-        assert got == {"joined": [b"\xff\0|", b"a" * 1000 + b"|\xfe"], "same": [[b"\xff\0", b""], [b"a" * 1000, b"\xfe"]]}
-        (numbers,), _ = tensors.encode(RANDOM.random((2, 2)), 2)
-        assert "text or byte strings" in container.predict(numbers, rows=2).error.message
+        for rows in (RANDOM.random((2, 2)), [[b"byte", b"strings"]] * 2):
+            (bad,), _ = tensors.encode(rows, 2)
+            assert "the model takes string" in container.predict(bad, rows=2).error.message
+    (tmp_path / "raw").mkdir()
+    with serve(tmp_path / "raw", saved, "raw").wait_until_serving() as container:
+        rows = [[b"bytes\0", b""], [b"a" * 1000, b"end"]]
+        assert predict(container, x_bytes=rows) == {
+            "y_bytes": rows,
+            "y": [[value.decode() for value in row] for row in rows],
+            "base64": [[base64.urlsafe_b64encode(value).decode().rstrip("=") for value in row] for row in rows],
+        }
+        (bad,), _ = tensors.encode([[b"\xff", b"\xfe"]], 1)
+        assert "not UTF-8" in container.predict(bad, rows=1).error.message
 
 
 def test_a_batch_that_raises(tmp_path, saved):

@@ -9,6 +9,7 @@
 #include <map>
 #include <new>
 #include <stdexcept>
+#include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -28,8 +29,10 @@ namespace {
 // TF_DataType by DataType; kAny and kBytes stand for nothing.
 constexpr std::array<int, 15> kTypes = {0, 10, 4, 17, 22, 23, 6, 5, 3, 9, 19, 14, 1, 2, TF_STRING};
 
-// The type in Clipper; kAny when there is none.
-DataType FromTensorFlow(int type) {
+// The type in Clipper; kAny when there is none. Text and byte strings are one type in TensorFlow, of which the name says what it is.
+DataType FromTensorFlow(int type, const std::string& name) {
+  const std::string_view end = "_bytes";
+  if (type == TF_STRING && name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0) return DataType::kBytes;
   const auto found = std::find(kTypes.begin() + 1, kTypes.end(), type);
   return found == kTypes.end() ? DataType::kAny : static_cast<DataType>(found - kTypes.begin());
 }
@@ -83,9 +86,6 @@ Owned<TF_Tensor> NewTensor(const Tensor& input, int type) {
   const Span<const std::int64_t> dims = input.dims();
   const int num_dims = static_cast<int>(dims.size());
   if (type == TF_STRING) {
-    if (input.type() != DataType::kString && input.type() != DataType::kBytes) {
-      throw InputError("an input has elements of type " + std::string(Name(input.type())) + "; the model takes text or byte strings");
-    }
     const Span<const std::string_view> values = input.data<std::string_view>();
     auto* strings = new TF_TString[values.size()];
     for (std::size_t i = 0; i < values.size(); i++) {
@@ -114,8 +114,8 @@ void AddOutput(std::shared_ptr<TF_Tensor> tensor, const std::string& name, Resul
   Shape dims;
   for (int i = 0; i < api.TF_NumDims(tensor.get()); i++) dims.push_back(api.TF_Dim(tensor.get(), i));
   const void* data = api.TF_TensorData(tensor.get());
-  const int type = api.TF_TensorType(tensor.get());
-  if (type != TF_STRING) return result.Add(FromTensorFlow(type), dims, data, std::move(tensor), name);
+  const DataType type = FromTensorFlow(api.TF_TensorType(tensor.get()), name);
+  if (type != DataType::kString && type != DataType::kBytes) return result.Add(type, dims, data, std::move(tensor), name);
   std::vector<std::string> values;
   for (std::int64_t i = 0; i < api.TF_TensorElementCount(tensor.get()); i++) {
     const TF_TString* string = static_cast<const TF_TString*>(data) + i;
@@ -123,8 +123,8 @@ void AddOutput(std::shared_ptr<TF_Tensor> tensor, const std::string& name, Resul
   }
   if (dims.empty()) throw BadOutput("the output '" + name + "' is a scalar");
   const Shape shape(dims.begin() + 1, dims.end());
-  if (std::all_of(values.begin(), values.end(), IsUtf8)) return result.Add(std::move(values), shape, name);
-  result.AddBytes(std::move(values), shape, name);
+  if (type == DataType::kBytes) return result.AddBytes(std::move(values), shape, name);
+  result.Add(std::move(values), shape, name);
 }
 
 // Without its variables TensorFlow loads a model all the same, and then each batch fails.
@@ -139,15 +139,14 @@ void CheckVariables(TF_Graph* graph, const std::string& path) {
 
 // What a row of a tensor of the signature looks like.
 Spec RowOf(const std::string& name, const TensorInfo& info) {
-  const DataType type = FromTensorFlow(info.type);
+  const DataType type = FromTensorFlow(info.type, name);
   if (info.tensor.empty()) throw ModelError("'" + name + "' of the signature is a sparse or ragged tensor; a container has dense ones");
   if (type == DataType::kAny) throw ModelError("'" + name + "' of the signature is of TensorFlow's type " + std::to_string(info.type) + ", which a container has not");
-  const DataType accepted = type == DataType::kString ? DataType::kAny : type;
-  if (info.unknown_rank) return {accepted, {}, name, true};
+  if (info.unknown_rank) return {type, {}, name, true};
   if (info.shape.empty() || (info.shape[0] != -1 && info.shape[0] != 1)) {
     throw ModelError("'" + name + "' of the signature has no first dimension that is the batch, free (None) or 1");
   }
-  return {accepted, {info.shape.begin() + 1, info.shape.end()}, name};
+  return {type, {info.shape.begin() + 1, info.shape.end()}, name};
 }
 
 }  // namespace

@@ -24,8 +24,8 @@ class SavedModel {
   SavedModel(const std::string& path, const std::string& signature);
   ~SavedModel();
 
-  // The signature without the batch dimension, sorted by name. Text and byte strings, which are one type in
-  // TensorFlow, are kAny.
+  // The signature without the batch dimension, sorted by name. TensorFlow has one type for text and byte strings:
+  // those whose name ends with "_bytes" are byte strings, as in TensorFlow Serving, and the others are text.
   const std::vector<Spec>& inputs() const { return inputs_; }
   const std::vector<Spec>& outputs() const { return outputs_; }
   // 1 when an input's batch dimension is fixed to that; 0: no limit.
@@ -34,8 +34,8 @@ class SavedModel {
   std::string version() const;
 
   // Adds the outputs for a batch to the result. The batch has the inputs in the order of inputs(), as it has
-  // when the model declares them. Numbers are taken from where they were received, unless another owns that memory,
-  // and are sent from where TensorFlow has put them. Several threads may call it at once. Throws InputError for what TensorFlow
+  // when the model declares them. Numbers of large batches are taken from where they were received, and sent from
+  // where TensorFlow has put them. Several threads may call it at once. Throws InputError for what TensorFlow
   // calls an invalid argument, std::runtime_error for its other errors.
   void Run(const Batch& batch, Result& result) const;
 
