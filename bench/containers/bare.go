@@ -31,7 +31,9 @@ type bare struct {
 	Shape       []int64
 	// Strings are the rows when they are texts.
 	Strings []string
-	data    []byte
+	// Env is what the container needs in its environment.
+	Env  []string
+	data []byte
 }
 
 // startBare runs a script of models and waits until the model is made.

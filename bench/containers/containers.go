@@ -59,7 +59,16 @@ var entries = []entry{
 	{"caffe in C++", "caffe-cpp", "model_caffe.py", []int{1, 8, 64, 512}, "caffe/lenet_deploy.prototxt"},
 	{"spark", "spark", "model_spark.py", []int{1, 64, 512}, ""},
 	{"closure", "closure", "model_closure.py", []int{1, 8, 64, 512}, ""},
+	{"sklearn, kernel SVM", "sklearn", "model_sklearn_svm.py", []int{1, 8, 64, 512}},
+	{"sklearn, forest", "sklearn", "model_sklearn_forest.py", []int{1, 8, 64, 512, 4096}},
+	{"xgboost", "xgboost", "model_xgboost.py", []int{1, 8, 64, 512, 4096}},
+	{"lightgbm", "lightgbm", "model_lightgbm.py", []int{1, 8, 64, 512, 4096}},
+	{"onnx", "onnx", "model_onnx.py", []int{1, 8, 64, 512}},
+	{"tensorflow in C++", "tensorflow-cpp", "model_tensorflow_cpp.py", []int{1, 8, 64, 512}},
 }
+
+// closer is the overhead in % that the containers of some adapters may have instead of maxOverhead.
+var closer = map[string]float64{"tensorflow-cpp": 3}
 
 // noop is a container that computes nothing, and what it must reach.
 type noop struct {
@@ -92,8 +101,8 @@ type bench struct {
 	result       *experiment.Result
 }
 
-// threads keeps OpenMP and BLAS to one core: the other is for the runtime and for who asks.
-var threads = []string{"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "PYTHONUNBUFFERED=1"}
+// threads keeps OpenMP, BLAS and TensorFlow to one core: the other is for the runtime and for who asks.
+var threads = []string{"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "TF_NUM_INTRAOP_THREADS=1", "TF_NUM_INTEROP_THREADS=1", "PYTHONUNBUFFERED=1"}
 
 func run(ctx context.Context, binaries system.Binaries, log io.Writer) (*experiment.Result, error) {
 	root, err := system.Root(ctx)
@@ -113,7 +122,7 @@ func run(ctx context.Context, binaries system.Binaries, log io.Writer) (*experim
 		b.only = strings.Split(only, ";")
 	}
 	b.result = &experiment.Result{
-		Load: fmt.Sprintf("the same batch again and again, %d rounds of %v each: the framework's own call in a process of its own, then the container with two batches under way, then with one; medians. OpenMP and BLAS have one thread; ONNX Runtime has as many as it takes",
+		Load: fmt.Sprintf("the same batch again and again, %d rounds of %v each: the framework's own call in a process of its own, then the container with two batches under way, then with one; medians. OpenMP, BLAS and TensorFlow have one thread; ONNX Runtime has as many as it takes",
 			b.rounds, b.window),
 		Columns: []string{"container", "rows", "bare ms", "bare rows/s", "rows/s", "overhead %", "p50 ms", "p99 ms", "note"},
 	}
@@ -185,7 +194,7 @@ func (b *bench) adapter(ctx context.Context, folder string, e entry) error {
 		}
 		program = []string{built}
 	}
-	s, err := start(ctx, folder, append(slices.Clone(threads), "CLIPPER_MODEL_PATH="+bare.Path), program...)
+	s, err := start(ctx, folder, append(append(slices.Clone(threads), bare.Env...), "CLIPPER_MODEL_PATH="+bare.Path), program...)
 	if err != nil {
 		return err
 	}
@@ -232,7 +241,11 @@ func (b *bench) adapter(ctx context.Context, folder string, e entry) error {
 		}
 	}
 	if reached {
-		b.result.Bars = append(b.result.Bars, experiment.AtMost(e.name+": overhead, batches of 64 and more that take 1 ms", worst, "%", maxOverhead))
+		limit, known := closer[e.adapter]
+		if !known {
+			limit = maxOverhead
+		}
+		b.result.Bars = append(b.result.Bars, experiment.AtMost(e.name+": overhead, batches of 64 and more that take 1 ms", worst, "%", limit))
 	}
 	return nil
 }

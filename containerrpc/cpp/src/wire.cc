@@ -313,6 +313,9 @@ std::optional<Request> Decoder::Decode(const grpc::ByteBuffer& bytes, const Opti
       tensor.data_ = copy.get();
       request.copied.push_back(std::move(copy));
     }
+    for (const std::shared_ptr<void>& copy : request.copied) {
+      if (copy.get() == tensor.data_) tensor.owner_ = copy;
+    }
     return tensor;
   };
 

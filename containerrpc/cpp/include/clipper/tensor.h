@@ -112,7 +112,7 @@ struct Spec {
 };
 
 // The same input of all rows of a batch. It is read-only and a view of what was received: neither it
-// nor what it returns may be kept after Predict has returned.
+// nor what it returns may be kept after Predict has returned, unless its owner() is kept too.
 class Tensor {
  public:
   // Empty when the caller gave it none.
@@ -155,6 +155,9 @@ class Tensor {
   // nullptr for text and byte strings.
   const void* raw() const { return data_; }
   std::size_t raw_bytes() const { return size_ * SizeOf(type_); }
+  // Keeps the elements beyond Predict, for a framework that may hold on to them; they are aligned to 64 bytes
+  // then. nullptr when they are in memory of the transport, as those of a small batch are.
+  const std::shared_ptr<const void>& owner() const { return owner_; }
 
  private:
   friend class internal::Decoder;
@@ -167,6 +170,7 @@ class Tensor {
   std::vector<Shape> row_shapes_;
   std::vector<std::size_t> ends_;  // of a ragged tensor: where each row begins, and the end
   const void* data_ = nullptr;
+  std::shared_ptr<const void> owner_;
   std::size_t size_ = 0;
   std::vector<std::string_view> strings_;
 };
