@@ -18,6 +18,14 @@ class FormatError(ValueError):
     """The bytes are not what HTK writes; the message says what was expected."""
 
 
+def split_kind(kind: str) -> tuple[str, set[str]]:
+    """Returns the base and the qualifiers of a parameter kind such as MFCC_0_D_A; raises FormatError."""
+    base, *qualifiers = kind.upper().split("_")
+    if base not in BASES or not set(qualifiers) <= QUALIFIERS.keys() or len(set(qualifiers)) < len(qualifiers):
+        raise FormatError(f"{kind} is no parameter kind of HTK")
+    return base, set(qualifiers)
+
+
 @dataclass(frozen=True)
 class Parameters:
     """The vectors of one utterance.
