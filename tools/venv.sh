@@ -25,7 +25,8 @@ lock() {
   if command -v flock >/dev/null; then flock 9; fi
 }
 
-key=$({ "$python" -c 'import sys; print(sys.version, sys.base_prefix)'; echo "$root $uv"; cat "$@"; } | sha256sum | cut -c1-12)
+packages=("$root/gen/python/src" "$root/containerrpc/python/src" "$root/containerrpc/htk/src")
+key=$({ "$python" -c 'import sys; print(sys.version, sys.base_prefix)'; echo "${packages[*]} $uv"; cat "$@"; } | sha256sum | cut -c1-12)
 venv=$root/.cache/venv-$name-$key
 installer=$root/.cache/${uv/==/-}
 if [ ! -e "$venv/.complete" ]; then
@@ -42,7 +43,7 @@ if [ ! -e "$venv/.complete" ]; then
     "$python" -m venv "$venv" >&2
     UV_CACHE_DIR=${UV_CACHE_DIR:-$root/.cache/uv} "$installer/bin/uv" pip install --quiet --python "$venv/bin/python" "${@/#/--requirement=}" >&2
     site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    printf '%s\n' "$root/gen/python/src" "$root/containerrpc/python/src" >"$site/clipper.pth"
+    printf '%s\n' "${packages[@]}" >"$site/clipper.pth"
     touch "$venv/.complete"
   fi
 fi

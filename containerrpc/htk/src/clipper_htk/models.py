@@ -7,12 +7,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper_htk.parameters import BASES, FormatError, split_kind
+from clipper_htk.parameters import BASES, FormatError, same_kind, split_kind
 from clipper_htk.text import fail, lines, unquote, words
 
 Floats = NDArray[np.float64]
@@ -280,7 +280,7 @@ class _Mmf:
                     split_kind(keyword)
                 except FormatError as e:
                     raise self.error(str(e)) from None
-                if models.kind and set(models.kind.split("_")) != set(keyword.split("_")):
+                if models.kind and not same_kind(models.kind, keyword):
                     raise self.error(f"the parameter kind {keyword} after {models.kind}")
                 models.kind = models.kind or keyword
             elif keyword in ("BEGINHMM", "NUMSTATES", "STATE"):
@@ -471,10 +471,3 @@ _DEFINED = {
     "~w": _Mmf.stream_weights,
     "~d": _Mmf.duration,
 }
-
-
-def check_kind(models: HmmSet, kind: str) -> Optional[str]:
-    """Returns why vectors of the kind do not suit the models, or None."""
-    if not models.kind or set(kind.split("_")) - {"C", "K"} == set(models.kind.split("_")) - {"C", "K"}:
-        return None
-    return f"the parameters are {kind}, the models are for {models.kind}"

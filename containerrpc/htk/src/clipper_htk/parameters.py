@@ -26,6 +26,12 @@ def split_kind(kind: str) -> tuple[str, set[str]]:
     return base, set(qualifiers)
 
 
+def same_kind(one: str, other: str) -> bool:
+    """Says whether two kinds are the same whatever the order of their qualifiers; compression and checksum do not count."""
+    (base, qualifiers), (other_base, other_qualifiers) = split_kind(one), split_kind(other)
+    return base == other_base and not (qualifiers ^ other_qualifiers) - {"C", "K"}
+
+
 @dataclass(frozen=True)
 class Parameters:
     """The vectors of one utterance.
@@ -69,3 +75,11 @@ def parse_parameters(data: bytes) -> Parameters:
         raise FormatError("a scale of the compression is zero, or a scale or offset is not finite")
     packed = np.frombuffer(data, ">i2", (samples - 4) * columns, HEADER.size + 8 * columns).reshape(-1, columns)
     return Parameters((packed.astype(np.float32) + offset) / scale, period, kind)
+
+
+def format_parameters(parameters: Parameters) -> bytes:
+    """Writes a parameter file of floats, without compression or checksum."""
+    base, qualifiers = split_kind(parameters.kind)
+    code = BASES.index(base) | sum(QUALIFIERS[q] for q in qualifiers - {"C", "K"})
+    count, size = parameters.frames.shape
+    return HEADER.pack(count, parameters.period, 4 * size, code) + parameters.frames.astype(">f4").tobytes()
