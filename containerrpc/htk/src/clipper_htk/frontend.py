@@ -131,10 +131,10 @@ class FrontEnd:
             spectrum **= 2
         bank = spectrum @ _filters(channels, length, period, settings["LOFREQ"], settings["HIFREQ"])
         if self._base == "MELSPEC":
-            return bank
+            return np.asarray(bank)
         bank = np.log(np.maximum(bank, 1.0))
         if self._base == "FBANK":
-            return bank
+            return np.asarray(bank)
         count, lifter = settings["NUMCEPS"], settings["CEPLIFTER"]
         order = np.arange(1, count + 1)
         cosines = np.cos(np.pi / channels * np.outer(np.arange(channels) + 0.5, order))
@@ -143,7 +143,7 @@ class FrontEnd:
             cepstra *= 1 + lifter / 2 * np.sin(np.pi * order / lifter)
         if "0" in self._qualifiers:
             cepstra = np.column_stack([cepstra, np.sqrt(2 / channels) * bank.sum(axis=1)])
-        return cepstra
+        return np.asarray(cepstra)
 
     def complete(self, parameters: Parameters) -> Parameters:
         """Adds what the kind has and the parameters lack: _Z, _D, _A, _T, and leaves out what _N does.

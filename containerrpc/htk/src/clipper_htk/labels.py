@@ -54,7 +54,7 @@ def parse_mlf(text: str, name: str = "MLF") -> dict[str, list[Label]]:
         elif fields == ["///"]:
             skipping = True
         elif not skipping:
-            times = []
+            times: list[int] = []
             while fields and len(times) < 2 and fields[0].lstrip("-").isdecimal():
                 times.append(int(fields.pop(0)))
             if not fields:

@@ -154,7 +154,7 @@ class _Densities:
             distances[:, self._diagonal] = np.concatenate([centred**2, centred], axis=1) @ self._factors + self._squares
         if self._full:
             distances[:, self._full] = ((x @ self._roots - self._shifts).reshape(len(x), len(self._full), -1) ** 2).sum(axis=2)
-        return -0.5 * (distances + self._constants)
+        return np.asarray(-0.5 * (distances + self._constants))
 
 
 class _Mmf:
@@ -414,10 +414,10 @@ class _Mmf:
         upper = np.zeros((size, size))
         upper[np.triu_indices(size)] = found[1:]
         if token == "<LLTCOVAR>":
-            root = upper.T
+            root: Floats = upper.T
         else:
             try:
-                root = np.linalg.cholesky(upper + np.triu(upper, 1).T)
+                root = np.linalg.cholesky(upper + np.triu(upper, 1).T).astype(np.float64)
             except np.linalg.LinAlgError:
                 raise self.error("the inverse covariance is not positive definite") from None
         if np.abs(np.diagonal(root)).min() == 0:

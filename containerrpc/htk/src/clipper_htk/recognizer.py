@@ -13,7 +13,7 @@ from typing import Any, Optional, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper_htk.decoder import RecognitionError, Segment, decode
+from clipper_htk.decoder import RecognitionError, decode
 from clipper_htk.frontend import FrontEnd, read_config
 from clipper_htk.labels import Label, parse_mlf
 from clipper_htk.models import HmmSet, OutputProbabilities
@@ -22,36 +22,32 @@ from clipper_htk.parameters import FormatError, Parameters, format_parameters, s
 from clipper_htk.text import read_text
 
 ARGUMENTS = "hvite.args"
+VALUED = ("-C", "-H", "-w", "-p", "-s", "-r", "-t")
 Utterance = Union[bytes, "NDArray[Any]"]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was recognised in one utterance of n words and m models.
+    """What was recognised in one utterance, n words, or models if hvite.args has -m.
 
-    ``labels`` and ``models`` are arrays of strings [n] and [m], ``boundaries`` and
-    ``model_boundaries`` int64 [n, 2] and [m, 2] in units of 100 ns, ``scores`` and ``model_scores``
-    float32 [n] and [m], log likelihoods. ``total`` is the log likelihood of the whole path.
+    ``labels`` is an array of strings [n], ``boundaries`` int64 [n, 2] in units of 100 ns, ``scores``
+    float32 [n], what the path gains in each: output probabilities, transitions, grammar and penalty.
+    ``total`` is the log likelihood of the whole path.
     """
 
     labels: NDArray[np.str_]
     boundaries: NDArray[np.int64]
     scores: NDArray[np.float32]
-    models: NDArray[np.str_]
-    model_boundaries: NDArray[np.int64]
-    model_scores: NDArray[np.float32]
     total: float
 
 
-def _result(words: list[Label], models: list[Label], total: float) -> Result:
-    columns: list[Any] = []
-    for labels in (words, models):
-        columns += [
-            np.array([label.text for label in labels], np.str_),
-            np.array([(label.start, label.end) for label in labels], np.int64).reshape(-1, 2),
-            np.array([label.score for label in labels], np.float32),
-        ]
-    return Result(*columns, total)
+def _result(labels: list[Label], total: float) -> Result:
+    return Result(
+        np.array([label.text for label in labels], np.str_),
+        np.array([(label.start, label.end) for label in labels], np.int64).reshape(-1, 2),
+        np.array([label.score for label in labels], np.float32),
+        total,
+    )
 
 
 class Recognizer:
@@ -63,7 +59,7 @@ class Recognizer:
         -C config -H hmmdefs -w network -p -20.0 -s 5.0 dictionary hmmlist
 
     The options understood are -C (configuration of the front end), -H (model definitions; may be
-    repeated), -w, -p, -s, -r (pronunciation scale) and -t (beam). With ``hvite``, HTK's own program of
+    repeated), -w, -p, -s, -r (pronunciation scale), -t (beam) and -m (models, not words). With ``hvite``, HTK's own program of
     that name is called for each utterance instead, with all arguments as they are.
 
     Raises FormatError or OSError for a folder that is not such a recogniser. May be used by several
@@ -92,6 +88,7 @@ class Recognizer:
         pronunciations = parse_dictionary(read_text(self._folder / dictionary), dictionary)
         scales = [_number(options, name, default) for name, default in (("-p", 0.0), ("-s", 1.0), ("-r", 1.0))]
         self.network = expand(lattice, pronunciations, self.models.models, *scales)
+        self._by_model = "-m" in options
         self._beam = _number(options, "-t", 0.0)
         self._probabilities = OutputProbabilities(self.models, self.network.states)
 
@@ -115,8 +112,8 @@ class Recognizer:
         if self._hvite:
             return self._ask_hvite(parameters)
         path = decode(self.network, self._probabilities(parameters.frames), self._beam)
-        words, models = ([_label(s, parameters.period) for s in segments] for segments in (path.words, path.models))
-        return _result(words, models, path.score)
+        segments, period = path.models if self._by_model else path.words, parameters.period
+        return _result([Label(s.label, s.start * period, s.end * period, s.score) for s in segments], path.score)
 
     def _parameters(self, utterance: Utterance) -> Parameters:
         models = self.models
@@ -151,26 +148,23 @@ class Recognizer:
                 said = done.stdout.decode(errors="replace").strip().splitlines()
                 raise RecognitionError(f"HVite ended with {done.returncode}: {said[-1] if said else 'it said nothing'}")
             labels = [label for part in parse_mlf(read_text(output), "HVite's answer").values() for label in part]
-        return _result(labels, [], sum(label.score for label in labels))
-
-
-def _label(segment: Segment, period: int) -> Label:
-    return Label(segment.label, segment.start * period, segment.end * period, segment.score)
+        return _result(labels, sum(label.score for label in labels))
 
 
 def _options(arguments: list[str], strict: bool) -> tuple[dict[str, list[str]], list[str]]:
     """Splits HVite's arguments into options with their values, and the rest."""
     options: dict[str, list[str]] = {}
     rest = list(arguments)
-    known = ("-C", "-H", "-w", "-p", "-s", "-r", "-t")
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
-        if option not in known and strict:
-            raise FormatError(f"{ARGUMENTS}: the option {option} is not supported; supported are {', '.join(known)}")
-        if option in known:
+        if option in VALUED:
             if not rest:
                 raise FormatError(f"{ARGUMENTS}: the option {option} needs a value")
             options.setdefault(option, []).append(rest.pop(0))
+        elif option == "-m":
+            options[option] = []
+        elif strict:
+            raise FormatError(f"{ARGUMENTS}: the option {option} is not supported; supported are -m, {', '.join(VALUED)}")
         else:  # HTK's own program knows what it means; here only where it ends matters
             while len(rest) > 2 and not rest[0].startswith("-"):
                 rest.pop(0)
