@@ -162,6 +162,7 @@ class _Mmf:
 
     def __init__(self, models: HmmSet, text: str, name: str) -> None:
         self.models, self.text, self.name, self.position = models, text, name, 0
+        self.mark = 0  # where the last token that was looked at begins: the place of an error
 
     def read(self) -> None:
         while (token := self.take()) != "":
@@ -184,15 +185,18 @@ class _Mmf:
     # Tokens.
 
     def error(self, message: str) -> FormatError:
-        return fail(self.name, self.text.count("\n", 0, self.position) + 1, message)
+        return fail(self.name, self.text.count("\n", 0, self.mark) + 1, message)
 
     def peek(self) -> str:
         """Returns the next token without taking it; "" at the end. Keywords are in capitals."""
         match = _TOKEN.match(self.text, self.position)
         if match is None:
-            if self.text[self.position :].strip():
-                raise self.error(f"neither a keyword nor a name nor a number: {self.text[self.position :].strip()[:20]!r}")
+            rest = self.text[self.position :].lstrip()
+            self.mark = len(self.text) - len(rest)
+            if rest:
+                raise self.error(f"neither a keyword nor a name nor a number: {rest[:20]!r}")
             return ""
+        self.mark = match.start(1)
         return match[1].upper() if match[1][0] == "<" else match[1]
 
     def take(self) -> str:
