@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,21 +83,22 @@ class _Tokens:
         self.scores[targets], self.paths[targets] = scores, paths
 
 
-def decode(network: Network, probabilities: NDArray[Any], beam: float = 0.0) -> Path:
+def decode(network: Network, probabilities: Iterable[NDArray[np.float64]], beam: float = 0.0) -> Path:
     """Finds the most likely path through all frames.
 
-    probabilities are log output probabilities [frames, len(network.states)]; beam is in units of log
+    probabilities has the log output probabilities [len(network.states)] of each frame; beam is in units of log
     likelihood, 0 is none. Raises RecognitionError when no path is as long as the utterance. May be
     called by several threads at once.
     """
     tokens = _Tokens(network)
-    for frame, row in enumerate(np.asarray(probabilities, np.float64), 1):
+    frame = 0
+    for frame, row in enumerate(probabilities, 1):
         tokens.emit(row, beam)
         tokens.junctions(frame)
     score = float(tokens.scores[network.end])
     if not score > -np.inf:
         raise RecognitionError(
-            f"no path of the network is {len(probabilities)} frames long" + (f" within a beam of {beam:g}: make it wider" if beam else "; the utterance is too short, or fits no path")
+            f"no path of the network is {frame} frames long" + (f" within a beam of {beam:g}: make it wider" if beam else "; the utterance is too short, or fits no path")
         )
     firsts = np.cumsum([0] + [len(note[0]) for note in tokens.notes])
     words: list[Segment] = []

@@ -26,6 +26,8 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 # These say what is true anyway, or how files are written.
 WITHOUT_EFFECT = {"SOURCEKIND", "TARGETFORMAT", "SAVECOMPRESSED", "SAVEWITHCRC", "NATURALREADORDER", "NATURALWRITEORDER"}
+MAXIMUM_FRAMES = 1_000_000  # almost three hours at 10 ms: a header that lies about the rate must not take all memory
+BLOCK = 1024  # windows that are analysed at once
 _LINE = re.compile(r"\s*(?:\w+\s*:\s*)?(\w+)\s*=\s*(\"[^\"]*\"|'[^']*'|[^\s#]+)\s*(?:#.*)?$")
 
 
@@ -100,18 +102,11 @@ class FrontEnd:
             raise FormatError(f"a window of {size} samples every {step}: WINDOWSIZE, TARGETRATE and SOURCERATE do not fit")
         if len(samples) < size:
             raise FormatError(f"{len(samples)} samples; one window has {size}")
-        frames = np.lib.stride_tricks.sliding_window_view(samples, size)[::step].astype(np.float64)
-        if settings["ZMEANSOURCE"]:
-            frames -= frames.mean(axis=1, keepdims=True)
-        energy = (frames**2).sum(axis=1)
-        emphasis = settings["PREEMCOEF"]
-        frames[:, 1:] -= emphasis * frames[:, :-1]
-        frames[:, 0] *= 1 - emphasis
-        if settings["USEHAMMING"]:
-            frames *= np.hamming(size)
-        if not settings["RAWENERGY"]:
-            energy = (frames**2).sum(axis=1)
-        statics = self._statics(frames, period)
+        windows = np.lib.stride_tricks.sliding_window_view(samples, size)[::step]
+        if len(windows) > MAXIMUM_FRAMES:
+            raise FormatError(f"{len(windows)} frames; an utterance has at most {MAXIMUM_FRAMES}")
+        parts = [self._windows(windows[start : start + BLOCK].astype(np.float64), period) for start in range(0, len(windows), BLOCK)]
+        statics, energy = (np.concatenate(part) for part in zip(*parts))
         if "E" in self._qualifiers:
             # The least that HTK takes the logarithm of.
             log_energy = np.log(np.maximum(energy, 2.45e-308))
@@ -121,6 +116,21 @@ class FrontEnd:
             statics = np.column_stack([statics, log_energy])
         kind = "_".join([self._base, *sorted(self._qualifiers & {"E", "0"})])
         return self.complete(Parameters(statics.astype(np.float32), self.period, kind))
+
+    def _windows(self, frames: Floats, period: float) -> tuple[Floats, Floats]:
+        """Returns what each window gives by itself, and its energy. Changes frames."""
+        settings = self._set
+        if settings["ZMEANSOURCE"]:
+            frames -= frames.mean(axis=1, keepdims=True)
+        energy = (frames**2).sum(axis=1)
+        emphasis = settings["PREEMCOEF"]
+        frames[:, 1:] -= emphasis * frames[:, :-1]
+        frames[:, 0] *= 1 - emphasis
+        if settings["USEHAMMING"]:
+            frames *= np.hamming(frames.shape[1])
+        if not settings["RAWENERGY"]:
+            energy = (frames**2).sum(axis=1)
+        return self._statics(frames, period), energy
 
     def _statics(self, frames: Floats, period: float) -> Floats:
         settings = self._set

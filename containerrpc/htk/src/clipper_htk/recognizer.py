@@ -6,6 +6,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -22,6 +23,7 @@ from clipper_htk.parameters import FormatError, Parameters, format_parameters, s
 from clipper_htk.text import read_text
 
 ARGUMENTS = "hvite.args"
+BLOCK = 1024  # frames whose output probabilities are in memory at once
 VALUED = ("-C", "-H", "-w", "-p", "-s", "-r", "-t")
 Utterance = Union[bytes, "NDArray[Any]"]
 
@@ -111,9 +113,14 @@ class Recognizer:
             raise RecognitionError("a value of the utterance is not finite")
         if self._hvite:
             return self._ask_hvite(parameters)
-        path = decode(self.network, self._probabilities(parameters.frames), self._beam)
+        path = decode(self.network, self._rows(parameters.frames), self._beam)
         segments, period = path.models if self._by_model else path.words, parameters.period
         return _result([Label(s.label, s.start * period, s.end * period, s.score) for s in segments], path.score)
+
+    def _rows(self, frames: NDArray[np.float32]) -> Iterator[NDArray[np.float64]]:
+        """Yields the output probabilities of each frame; those of a block are one matrix product."""
+        for start in range(0, len(frames), BLOCK):
+            yield from self._probabilities(frames[start : start + BLOCK])
 
     def _parameters(self, utterance: Utterance) -> Parameters:
         models = self.models
