@@ -52,9 +52,11 @@ class _Tokens:
     def best(self, arcs: Arcs) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Returns for each target the score and the path of the best arc, the first of equal ones."""
         candidates = self.scores[arcs.sources] + arcs.weights
+        if len(arcs.sources) == len(arcs.targets):  # one arc for each
+            return candidates, self.paths[arcs.sources]
         scores = np.maximum.reduceat(candidates, arcs.starts)
-        winners = np.flatnonzero(candidates == scores[arcs.owners])[::-1]
-        paths = np.full(len(scores), -1, np.int64)
+        winners = (candidates == scores[arcs.owners]).nonzero()[0][::-1]
+        paths = np.empty(len(scores), np.int64)
         paths[arcs.owners[winners]] = self.paths[arcs.sources[winners]]  # the last of equal targets stays
         return scores, paths
 
@@ -77,7 +79,7 @@ class _Tokens:
         scores, paths = self.best(self.network.emitting)
         self.scores.fill(-np.inf)
         targets = self.network.emitting.targets
-        scores = scores + probabilities[targets]
+        scores = scores + probabilities[self.network.outputs[targets]]
         if beam:
             scores[scores < scores.max() - beam] = -np.inf
         self.scores[targets], self.paths[targets] = scores, paths

@@ -238,12 +238,14 @@ class Record:
 class Network:
     """The network of states that a lattice expands to.
 
-    Places 0 to len(states) - 1 are emitting states, the others junctions, which take no time: start
-    and end of the network, entries and exits of models, ends of words. ``emitting`` are the arcs that
+    Places 0 to len(outputs) - 1 are emitting, place p with the output probability of
+    states[outputs[p]]; the others are junctions, which take no time: start and end of the network,
+    entries and exits of models, ends of words. ``emitting`` are the arcs that
     a frame takes; ``levels`` those between places of the same time, in the order of evaluation.
     """
 
     states: list[State]
+    outputs: NDArray[np.intp]
     places: int
     start: int
     end: int
@@ -318,8 +320,11 @@ def expand(
 
     numbered = [(number(a), number(b), w) for a, b, w in arcs]
     emitting = _arcs([a for a in numbered if a[1] < size])
+    distinct = {id(state): state for state in states}
+    order = {key: i for i, key in enumerate(distinct)}
     return Network(
-        states,
+        list(distinct.values()),
+        np.array([order[id(state)] for state in states], np.intp),
         size + count,
         number(entries[lattice.start]),
         number(exits[lattice.end]),
