@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serves a PyTorch model that torch.jit.save or torch.export.save wrote, on the first GPU that PyTorch sees or else on the CPU."""
 
-import zipfile
-
 from clipper_container import ModelError, serve, spec
 
 
@@ -10,11 +8,11 @@ class PyTorch:
     expects = "a file of torch.jit.save or torch.export.save, not of torch.save, and a version of PyTorch that can read it"
 
     def __init__(self, path):
-        import torch
+        import torch.export.passes
 
         self.torch, self.device = torch, "cuda" if torch.cuda.is_available() else "cpu"
         # The content tells the format, not the name: this member is TorchScript's.
-        if any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
+        if "constants.pkl" in torch._C.PyTorchFileReader(path).get_all_records():
             model, self.layout = torch.jit.load(path, map_location=self.device).eval(), None
             self.inputs = [spec(shape=None, name=a.name) for a in model.forward.schema.arguments[1:] if not a.has_default_value()]
         else:
@@ -28,6 +26,8 @@ class PyTorch:
 
     def predict(self, rows):
         tensors = [self.torch.tensor(rows[i.name] if len(self.inputs) > 1 else rows, device=self.device) for i in self.inputs]
+        # TorchScript does not say its types. JSON's numbers are float64 then, and PyTorch's own float32.
+        tensors = [t.float() if t.dtype == self.torch.float64 and not self.layout else t for t in tensors]
         args, kwargs = self.torch.utils._pytree.tree_unflatten(tensors, self.layout) if self.layout else (tensors, {})
         answer = self.torch.utils._pytree.tree_map(lambda t: t.cpu(), self.call(*args, **kwargs))
         return {f"output_{i}": t for i, t in enumerate(answer)} if isinstance(answer, (tuple, list)) else answer
