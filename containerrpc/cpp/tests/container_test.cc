@@ -467,7 +467,8 @@ TEST_F(ProcessTest, SeveralInputsOfTypesThatCxxHasNoNameFor) {
     ASSERT_EQ(response.outputs_size(), 3) << response.DebugString();
     for (const BatchTensor& output : response.outputs()) {
       for (const BatchTensor& input : request.inputs()) {
-        if (input.name() == output.name()) EXPECT_EQ(output.SerializeAsString(), input.SerializeAsString());
+        if (input.name() != output.name()) continue;
+        EXPECT_EQ(output.SerializeAsString(), input.SerializeAsString());
       }
     }
   }

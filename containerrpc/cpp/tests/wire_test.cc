@@ -49,7 +49,7 @@ class WireTest : public testing::Test {
       }
     }
     if (tensor.data_type() == v1::DATA_TYPE_STRING) {
-      for (; size > 0; size--) tensor.add_strings(Below(2) == 0 ? "" : "größer");
+      for (; size > 0; size--) tensor.add_strings(Below(2) == 0 ? "" : "longer");
     } else if (tensor.data_type() == v1::DATA_TYPE_BYTES) {
       for (; size > 0; size--) tensor.add_byte_strings(Random(Below(20)));
     } else {
