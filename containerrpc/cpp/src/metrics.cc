@@ -3,6 +3,8 @@
 
 #include <stdexcept>
 
+#include "log.h"
+
 namespace clipper::internal {
 namespace {
 
@@ -30,12 +32,16 @@ Metrics::Metrics()
 
 void Metrics::Serve(const std::string& address) {
   if (address.empty()) return;
+  const std::size_t colon = address.rfind(':');
+  if (colon == std::string::npos) throw std::runtime_error("cannot serve metrics on " + address + ": it is host:port");
+  const std::string host = colon == 0 ? "127.0.0.1" : address.substr(0, colon);
   try {
-    exposer_ = std::make_unique<prometheus::Exposer>(address, 1);
+    exposer_ = std::make_unique<prometheus::Exposer>(host + address.substr(colon), 1);
   } catch (const std::exception&) {
     throw std::runtime_error("cannot serve metrics on " + address + ": the address is in use, or is none of this machine");
   }
   exposer_->RegisterCollectable(registry_);
+  Log(Level::kInfo, "serving metrics", {{"address", host + ":" + std::to_string(exposer_->GetListeningPorts().front())}});
 }
 
 void Metrics::Predicted(std::size_t rows, std::size_t failed_rows, std::chrono::nanoseconds took) {

@@ -6,8 +6,8 @@
 #include <cctype>
 #include <chrono>
 #include <stdexcept>
+#include <utility>
 
-#include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <unistd.h>
@@ -65,12 +65,14 @@ void Registration::Leave() {
   {
     std::lock_guard lock(mu_);
     if (std::exchange(leaving_, true)) return;
+    if (renewing_ != nullptr) renewing_->TryCancel();
   }
   changed_.notify_all();
   if (thread_.joinable()) thread_.join();
   if (!registered_) return;
   request_.mutable_lease()->set_seconds(0);
-  if (const grpc::Status status = Register(); !status.ok()) {
+  grpc::ClientContext context;
+  if (const grpc::Status status = Register(context); !status.ok()) {
     Log(Level::kWarning, "the registration is left to expire", {{"error", status.error_message()}});
   }
 }
@@ -80,7 +82,18 @@ void Registration::Renew(const std::function<void(std::string)>& refused) {
   for (;;) {
     milliseconds wait{kLeaseSeconds * 1000 / 3};
     registered_ = true;
-    const grpc::Status status = Register();
+    grpc::ClientContext context;
+    {
+      std::lock_guard lock(mu_);
+      if (leaving_) return;
+      renewing_ = &context;
+    }
+    const grpc::Status status = Register(context);
+    {
+      std::lock_guard lock(mu_);
+      renewing_ = nullptr;
+      if (leaving_) return;
+    }
     if (status.error_code() == grpc::INVALID_ARGUMENT) {
       registered_ = false;
       refused("register at Clipper: " + status.error_message());
@@ -100,8 +113,7 @@ void Registration::Renew(const std::function<void(std::string)>& refused) {
   }
 }
 
-grpc::Status Registration::Register() {
-  grpc::ClientContext context;
+grpc::Status Registration::Register(grpc::ClientContext& context) {
   context.set_deadline(std::chrono::system_clock::now() + kCall);
   v1::RegisterReplicaResponse response;
   return service_->RegisterReplica(&context, request_, &response);

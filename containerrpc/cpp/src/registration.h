@@ -10,6 +10,7 @@
 #include <string>
 #include <thread>
 
+#include <grpcpp/client_context.h>
 #include <grpcpp/support/status.h>
 
 #include "clipper/v1/model_service.grpc.pb.h"
@@ -38,7 +39,7 @@ class Registration {
 
  private:
   void Renew(const std::function<void(std::string)>& refused);
-  grpc::Status Register();
+  grpc::Status Register(grpc::ClientContext& context);
 
   v1::RegisterReplicaRequest request_;
   std::unique_ptr<v1::ModelService::Stub> service_;
@@ -47,6 +48,7 @@ class Registration {
   std::mutex mu_;
   std::condition_variable changed_;
   bool leaving_ = false;
+  grpc::ClientContext* renewing_ = nullptr;  // the call that Leave need not wait for
 };
 
 }  // namespace clipper::internal

@@ -28,7 +28,7 @@ const std::array kSettings = {
             [](Settings& s, const std::string& v) { s.register_address = v; }},
     Setting{"--advertise-address", "CLIPPER_ADVERTISE_ADDRESS", "", "where Clipper reaches this container, if not at --address",
             [](Settings& s, const std::string& v) { s.advertise_address = v; }},
-    Setting{"--metrics-address", "CLIPPER_METRICS_ADDRESS", "", "host:port to serve metrics to Prometheus on",
+    Setting{"--metrics-address", "CLIPPER_METRICS_ADDRESS", "", "host:port to serve metrics to Prometheus on; :port is on loopback",
             [](Settings& s, const std::string& v) { s.metrics_address = v; }},
     Setting{"--max-message-bytes", "CLIPPER_MAX_MESSAGE_BYTES", "67108864", "largest request message",
             [](Settings& s, const std::string& v) {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstring>
 #include <new>
+#include <set>
 #include <utility>
 
 #include "clipper/v1/model_container_service.pb.h"
@@ -23,6 +24,9 @@ constexpr std::uint64_t Key(std::uint32_t field, std::uint32_t wire_type) { retu
 
 // Below this many bytes a copy costs less than a slice of its own.
 constexpr std::size_t kSmall = 1024;
+
+// Rows without elements take no room in a message, but their answers do. Nobody means more of them than this.
+constexpr std::uint32_t kMaxEmptyRows = 1 << 20;
 
 struct Malformed {};
 
@@ -95,7 +99,7 @@ class Reader {
   }
 
   void Skip(std::uint64_t key) {
-    if (key >> 3 == 0) throw Malformed();
+    if (key >> 3 == 0 || key > UINT32_MAX) throw Malformed();
     switch (key & 7) {
       case kVarint: Varint(); return;
       case kFixed64: Drop(8); return;
@@ -181,8 +185,9 @@ Received ReadTensor(Reader& reader) {
   return tensor;
 }
 
-std::size_t Product(const Shape& shape, const std::string& field) {
-  std::int64_t product = 1;
+// The number of elements of rows of a shape.
+std::size_t Product(const Shape& shape, const std::string& field, std::uint32_t rows = 1) {
+  std::int64_t product = rows;
   for (std::int64_t dim : shape) {
     if (dim < 0) throw Invalid("a dimension is negative", field);
     if (__builtin_mul_overflow(product, dim, &product) || product > INT32_MAX) throw Invalid("the shape has more elements than a message", field);
@@ -285,7 +290,7 @@ std::optional<Request> Decoder::Decode(const grpc::ByteBuffer& bytes, const Opti
       tensor.size_ = tensor.ends_.back();
     } else {
       tensor.dims_.insert(tensor.dims_.end(), from.shape.begin(), from.shape.end());
-      tensor.size_ = request.rows * Product(from.shape, field + ".shape");
+      tensor.size_ = Product(from.shape, field + ".shape", request.rows);
     }
     tensor.row_shapes_ = std::move(from.row_shapes);
 
@@ -327,14 +332,18 @@ std::optional<Request> Decoder::Decode(const grpc::ByteBuffer& bytes, const Opti
     }
     if (received.empty()) throw Invalid("the batch has no input tensor", "inputs");
     std::vector<Tensor> tensors;
+    std::set<std::string_view> names;
     for (std::size_t i = 0; i < received.size(); i++) {
       const std::string field = "inputs[" + std::to_string(i) + "]";
       Tensor tensor = make(received[i], field);
-      const auto same = [&](const Tensor& other) { return other.name() == tensor.name(); };
-      if (received.size() > 1 && (tensor.name().empty() || std::any_of(tensors.begin(), tensors.end(), same))) {
+      if (received.size() > 1 && (tensor.name().empty() || !names.insert(tensor.name()).second)) {
         throw Invalid("the name '" + std::string(tensor.name()) + "' is empty or repeated; of several inputs each has its own", field + ".name");
       }
       tensors.push_back(std::move(tensor));
+    }
+    if (request.rows > kMaxEmptyRows && std::all_of(tensors.begin(), tensors.end(), [](const Tensor& t) { return t.size() == 0 && !t.ragged(); })) {
+      throw BatchError(grpc::RESOURCE_EXHAUSTED, v1::ERROR_REASON_TOO_LARGE,
+                       "the batch has " + std::to_string(request.rows) + " rows without elements; the container takes " + std::to_string(kMaxEmptyRows), "rows");
     }
     if (!options.inputs.empty() && tensors.size() != options.inputs.size()) {
       throw Invalid("the batch has " + std::to_string(tensors.size()) + " inputs; the model takes " + std::to_string(options.inputs.size()), "inputs");

@@ -14,12 +14,16 @@
 #include <sstream>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -84,19 +88,25 @@ class ProcessTest : public testing::Test {
       kill(pid_, SIGKILL);
       waitpid(pid_, nullptr, 0);
     }
+    if (input_ != -1) close(input_);
     if (HasFailure()) std::cerr << ReadLog();
     std::filesystem::remove_all(folder_);
   }
 
-  std::string Address() const { return "unix:" + (folder_ / "s").string(); }
+  // Where the container listens.
+  std::string Address() const { return address_.empty() ? "unix:" + (folder_ / "s").string() : address_; }
 
   void Start(const std::string& word, std::vector<std::string> arguments = {}) {
     if (!word.empty()) std::ofstream(folder_ / "model") << word;
     arguments.insert(arguments.begin(), {Program(), "--address", Address(), "--model-path", (folder_ / "model").string()});
     setenv("TEST_FOLDER", folder_.c_str(), 1);
+    int input[2];
+    ASSERT_EQ(pipe2(input, O_CLOEXEC), 0);
     pid_ = fork();
     if (pid_ == 0) {
+      dup2(input[0], STDIN_FILENO);
       const int log = open((folder_ / "log").c_str(), O_CREAT | O_WRONLY | O_APPEND, 0600);
+      dup2(log, STDOUT_FILENO);
       dup2(log, STDERR_FILENO);
       std::vector<char*> argv;
       for (std::string& argument : arguments) argv.push_back(argument.data());
@@ -104,6 +114,13 @@ class ProcessTest : public testing::Test {
       execv(Program(), argv.data());
       _exit(127);
     }
+    close(input[0]);
+    if (input_ != -1) close(input_);
+    input_ = input[1];
+    Connect();
+  }
+
+  void Connect() {
     grpc::ChannelArguments channel;
     channel.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     channel.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
@@ -185,6 +202,38 @@ class ProcessTest : public testing::Test {
     return text.str();
   }
 
+  // The value of a key in the line of the log that has the words.
+  std::string Logged(const std::string& words, const std::string& key) {
+    for (int i = 0; i < 6000; i++) {
+      std::istringstream lines(ReadLog());
+      for (std::string line; std::getline(lines, line);) {
+        const std::size_t at = line.find(" " + key + "=");
+        if (line.find(words) != std::string::npos && at != std::string::npos) return line.substr(at + key.size() + 2);
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    ADD_FAILURE() << "no '" << words << "' in the log";
+    return {};
+  }
+
+  // What Prometheus is told.
+  std::string Scrape() {
+    const std::string address = Logged("serving metrics", "address");
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    to.sin_port = htons(static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
+    const int connection = socket(AF_INET, SOCK_STREAM, 0);
+    std::string text = "GET /metrics HTTP/1.0\r\n\r\n";
+    EXPECT_EQ(connect(connection, reinterpret_cast<const sockaddr*>(&to), sizeof to), 0);
+    EXPECT_EQ(send(connection, text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
+    text.clear();
+    char part[4096];
+    for (ssize_t size = 0; (size = recv(connection, part, sizeof part, 0)) > 0;) text.append(part, static_cast<std::size_t>(size));
+    close(connection);
+    return text;
+  }
+
   std::string LastLine() {
     std::istringstream lines(ReadLog());
     std::string line, last;
@@ -193,6 +242,8 @@ class ProcessTest : public testing::Test {
   }
 
   std::filesystem::path folder_;
+  std::string address_;
+  int input_ = -1;  // the other end of the container's standard input
   pid_t pid_ = 0;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<clipper::v1::ModelContainerService::Stub> stub_;
@@ -387,6 +438,170 @@ TEST_F(ProcessTest, MessagesAreLimited) {
   EXPECT_EQ(Predict(TextBatch(2, {"fine"})).outputs(0).strings(0), "fine");
 }
 
+TEST_F(ProcessTest, SeveralInputsOfTypesThatCxxHasNoNameFor) {
+  StartAndWait("echo");
+  PredictRequest request;
+  request.set_id(1);
+  request.set_rows(2);
+  BatchTensor* blob = request.add_inputs();
+  blob->set_name("blob");
+  blob->set_data_type(clipper::v1::DATA_TYPE_BYTES);
+  blob->add_byte_strings(std::string("\x00\xff", 2));
+  blob->add_byte_strings("");
+  BatchTensor* flags = request.add_inputs();
+  flags->set_name("flags");
+  flags->set_data_type(clipper::v1::DATA_TYPE_BOOL);
+  flags->add_shape(2);
+  flags->set_data(std::string("\x01\x00\x00\x01", 4));
+  BatchTensor* halves = request.add_inputs();
+  halves->set_name("halves");
+  halves->set_data_type(clipper::v1::DATA_TYPE_FLOAT16);
+  halves->add_shape(3);
+  halves->set_data("abcdefghijkl");
+  for (const bool ragged : {false, true}) {
+    if (ragged) {
+      halves->clear_shape();
+      for (const int length : {2, 4}) halves->add_row_shapes()->add_dims(length);
+    }
+    const PredictResponse response = Predict(request);
+    ASSERT_EQ(response.outputs_size(), 3) << response.DebugString();
+    for (const BatchTensor& output : response.outputs()) {
+      for (const BatchTensor& input : request.inputs()) {
+        if (input.name() != output.name()) continue;
+        EXPECT_EQ(output.SerializeAsString(), input.SerializeAsString());
+      }
+    }
+  }
+  flags->mutable_data()->at(1) = 2;
+  EXPECT_EQ(Predict(request).error().field(), "inputs[1].data");
+  flags->mutable_data()->at(1) = 0;
+  flags->set_name("halves");
+  EXPECT_EQ(Predict(request).error().field(), "inputs[2].name");
+  flags->set_name("flag");
+  EXPECT_EQ(Predict(request).error().message(), "the batch has no input 'flags'");
+  request.mutable_inputs()->RemoveLast();
+  EXPECT_EQ(Predict(request).error().field(), "inputs");
+}
+
+TEST_F(ProcessTest, WhoWatchesTheHealthSeesItChange) {
+  Start("slow");
+  grpc::ClientContext context;
+  context.set_wait_for_ready(true);
+  grpc::GenericStub stub(channel_);
+  grpc::CompletionQueue queue;
+  const auto next = [&queue] {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue.Next(&tag, &ok) && ok;
+  };
+  auto call = stub.PrepareCall(&context, "/grpc.health.v1.Health/Watch", &queue);
+  call->StartCall(nullptr);
+  ASSERT_TRUE(next());
+  const grpc::Slice nothing("");
+  call->WriteLast(grpc::ByteBuffer(&nothing, 1), {}, nullptr);
+  ASSERT_TRUE(next());
+  const auto expect = [&](int status) {
+    grpc::ByteBuffer message;
+    call->Read(&message, nullptr);
+    ASSERT_TRUE(next());
+    grpc::Slice bytes;
+    ASSERT_TRUE(message.DumpToSingleSlice(&bytes).ok());
+    ASSERT_EQ(bytes.size(), 2u);
+    EXPECT_EQ(bytes.begin()[1], status);
+  };
+  expect(2);
+  Touch("load");
+  expect(1);
+  kill(pid_, SIGTERM);
+  expect(2);
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  EXPECT_TRUE(next());
+  EXPECT_FALSE(status.ok());
+  EXPECT_EQ(Wait(), 0);
+}
+
+TEST_F(ProcessTest, ACallerThatSendsTooMuchWaitsAndTheMetricsTell) {
+  StartAndWait("model", {"--metrics-address", ":0"});
+  EXPECT_NE(Scrape().find("clipper_container_ready 1\n"), std::string::npos);
+  grpc::ClientContext context;
+  auto stream = stub_->Predict(&context);
+  ASSERT_TRUE(stream->Write(TextBatch(1, {"wait", "fail"})));
+  WaitForFile("waiting");
+  for (std::uint64_t id = 2; id <= 5; id++) ASSERT_TRUE(stream->Write(TextBatch(id, {"raise"})));
+  for (int i = 0; i < 6000 && Scrape().find("clipper_container_in_flight 2\n") == std::string::npos; i++) {
+  }
+  PredictResponse response;
+  EXPECT_EQ(Predict(Batch(6, 0, Text({}))).error().field(), "rows");
+  EXPECT_NE(Scrape().find("clipper_container_in_flight 2\n"), std::string::npos);  // and never 5
+  kill(pid_, SIGTERM);
+  for (int i = 0; i < 6000 && Scrape().find("clipper_container_ready 0\n") == std::string::npos; i++) {
+  }
+  Touch("go");
+  // What was taken is answered; the rest is for another replica.
+  for (std::uint64_t id = 1; id <= 2; id++) {
+    ASSERT_TRUE(stream->Read(&response));
+    EXPECT_EQ(response.id(), id);
+  }
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_TRUE(stream->Finish().ok());
+  EXPECT_EQ(Wait(), 0);
+}
+
+TEST_F(ProcessTest, MetricsCountWhatWasAnswered) {
+  StartAndWait("model", {"--metrics-address", "127.0.0.1:0"});
+  Predict(TextBatch(1, {"a", "fail", "fail"}));
+  Predict(TextBatch(2, {"raise", "b"}));
+  Predict(Batch(3, 0, Text({})));
+  const std::string text = Scrape();
+  for (const char* line : {"batches_total{result=\"ok\"} 1", "batches_total{result=\"error\"} 1", "batches_total{result=\"refused\"} 1", "rows_total 3",
+                           "row_errors_total 2", "predict_seconds_count 2", "batch_rows_sum 5", "in_flight 0", "ready 1"}) {
+    EXPECT_NE(text.find("\nclipper_container_" + std::string(line) + "\n"), std::string::npos) << line << "\n" << text;
+  }
+}
+
+TEST_F(ProcessTest, ServesOnAFreePort) {
+  address_ = "127.0.0.1:0";
+  Start("model");
+  address_ = Logged("listening", "address");
+  ASSERT_NE(address_, "127.0.0.1:0");
+  Connect();
+  for (int i = 0; i < 6000 && Health() != 1; i++) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_EQ(Predict(TextBatch(1, {"fine"})).outputs(0).strings(0), "fine");
+  const pid_t first = pid_;
+  Start("model");
+  EXPECT_EQ(Wait(), 1);
+  EXPECT_NE(LastLine().find("cannot serve on " + address_), std::string::npos);
+  pid_ = first;
+}
+
+TEST_F(ProcessTest, EndsWithItsParent) {
+  StartAndWait("model", {"--exit-with-parent"});
+  close(std::exchange(input_, -1));
+  EXPECT_EQ(Wait(), 0);
+  EXPECT_NE(ReadLog().find("the parent process is gone"), std::string::npos);
+}
+
+TEST_F(ProcessTest, EndsWithItsParentThoughTheModelHangs) {
+  StartAndWait("model", {"--exit-with-parent"});
+  grpc::ClientContext context;
+  auto stream = stub_->Predict(&context);
+  ASSERT_TRUE(stream->Write(TextBatch(1, {"wait"})));
+  WaitForFile("waiting");
+  close(std::exchange(input_, -1));
+  EXPECT_EQ(Wait(), 1);
+}
+
+TEST_F(ProcessTest, HelpNamesEverySetting) {
+  Start("model", {"--help"});
+  EXPECT_EQ(Wait(), 0);
+  const std::string help = ReadLog();
+  for (const char* words : {"--address ADDRESS", "CLIPPER_CONTAINER_ADDRESS; default: 127.0.0.1:7000", "--model-path", "--register-address",
+                            "--advertise-address", "--metrics-address", "--max-message-bytes", "--log-level", "--exit-with-parent"}) {
+    EXPECT_NE(help.find(words), std::string::npos) << words;
+  }
+}
+
 // Plays Clipper's administration: refuses what it is told to, in order, and keeps what came.
 class Admin final : public clipper::v1::ModelService::Service {
  public:
@@ -400,6 +615,18 @@ class Admin final : public clipper::v1::ModelService::Service {
 
   std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
 
+  // From now on a call is not answered before its caller gives up.
+  void Hang() {
+    std::lock_guard lock(mu_);
+    hang_ = true;
+  }
+
+  // Whether the call that hangs was given up before its time was over.
+  bool GivenUp() {
+    std::unique_lock lock(mu_);
+    return came_.wait_for(lock, std::chrono::seconds(30), [this] { return given_up_; });
+  }
+
   clipper::v1::RegisterReplicaRequest Next() {
     std::unique_lock lock(mu_);
     if (!came_.wait_for(lock, std::chrono::seconds(30), [this] { return !requests_.empty(); })) return {};
@@ -409,11 +636,19 @@ class Admin final : public clipper::v1::ModelService::Service {
   }
 
  private:
-  grpc::Status RegisterReplica(grpc::ServerContext*, const clipper::v1::RegisterReplicaRequest* request,
+  grpc::Status RegisterReplica(grpc::ServerContext* context, const clipper::v1::RegisterReplicaRequest* request,
                                clipper::v1::RegisterReplicaResponse*) override {
-    std::lock_guard lock(mu_);
+    std::unique_lock lock(mu_);
     requests_.push_back(*request);
     came_.notify_all();
+    if (hang_ && request->lease().seconds() > 0) {
+      lock.unlock();
+      while (!context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      lock.lock();
+      given_up_ = std::chrono::system_clock::now() < context->deadline();
+      came_.notify_all();
+      return grpc::Status::CANCELLED;
+    }
     if (refusals_.empty()) return grpc::Status::OK;
     grpc::Status refusal = refusals_.front();
     refusals_.pop_front();
@@ -422,6 +657,7 @@ class Admin final : public clipper::v1::ModelService::Service {
 
   int port_ = 0;
   std::mutex mu_;
+  bool hang_ = false, given_up_ = false;
   std::condition_variable came_;
   std::deque<clipper::v1::RegisterReplicaRequest> requests_;
   std::deque<grpc::Status> refusals_;
@@ -443,6 +679,19 @@ TEST_F(ProcessTest, RegistersTriesAgainAndLeaves) {
   EXPECT_TRUE(left.has_lease());
   EXPECT_EQ(left.lease().seconds(), 0);
   EXPECT_NE(ReadLog().find("the store is away"), std::string::npos);
+}
+
+TEST_F(ProcessTest, StopsAndLeavesWhileARegistrationHangs) {
+  Admin admin;
+  admin.Hang();
+  Start("model", {"--model-name", "m", "--model-version", "3", "--register-address", admin.address()});
+  EXPECT_EQ(admin.Next().lease().seconds(), 15);
+  kill(pid_, SIGTERM);
+  EXPECT_EQ(Wait(), 0);
+  EXPECT_TRUE(admin.GivenUp());
+  const auto left = admin.Next();
+  EXPECT_TRUE(left.has_lease());
+  EXPECT_EQ(left.lease().seconds(), 0);
 }
 
 TEST_F(ProcessTest, AReplicaThatIsRefusedEnds) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The container that container_test runs: what it does, the first row of a batch of text says. A batch of
-// numbers gets the sum of each row.
+// numbers gets the sum of each row. An echo answers with its inputs.
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -32,12 +33,37 @@ class Scripted : public clipper::Model {
     if (word == "memory") throw std::bad_alloc();
     if (word == "slow") WaitFor("load");
     if (word == "parallel") parallel = 2;
-    if (word == "numbers") inputs = {{clipper::DataType::kFloat32, {3}}};
+    if (word == "numbers") {
+      inputs = {{clipper::DataType::kFloat32, {3}}};
+      outputs = {{clipper::DataType::kFloat32}};
+    }
+    if (word == "echo") {
+      inputs = {{clipper::DataType::kBool, {2}, "flags"}, {clipper::DataType::kFloat16, {-1}, "halves"}, {clipper::DataType::kBytes, {}, "blob"}};
+      outputs = inputs;
+      echo_ = true;
+    }
     if (word.empty() || word == "spoiled") throw clipper::ModelError("the file says '" + word + "'");
     max_batch_rows = 1000;
   }
 
   void Predict(const clipper::Batch& batch, clipper::Result& result) override {
+    if (echo_) {
+      const auto flags = batch.input("flags").data<bool>();
+      std::copy(flags.begin(), flags.end(), result.Allocate<bool>({2}, "flags").begin());
+      const clipper::Tensor& halves = batch.input("halves");
+      if (halves.ragged()) {
+        const auto values = halves.data<clipper::Float16>();
+        std::vector<clipper::Shape> shapes;
+        for (std::size_t i = 0; i < batch.rows(); i++) shapes.push_back({static_cast<std::int64_t>(halves.row_size(i))});
+        result.AddRagged(std::vector<clipper::Float16>(values.begin(), values.end()), shapes, "halves");
+      } else {
+        result.Add(halves.type(), halves.dims(), halves.raw(), nullptr, "halves");
+      }
+      std::vector<std::string> blobs;
+      for (std::string_view blob : batch.input("blob").data<std::string_view>()) blobs.emplace_back(blob);
+      result.AddBytes(std::move(blobs), {}, "blob");
+      return;
+    }
     const clipper::Tensor& input = batch.input();
     if (input.type() != clipper::DataType::kString) {
       clipper::Span<float> sums = result.Allocate<float>();
@@ -68,6 +94,9 @@ class Scripted : public clipper::Model {
     }
     result.Add(std::move(rows));
   }
+
+ private:
+  bool echo_ = false;
 };
 
 }  // namespace
