@@ -40,8 +40,9 @@ echo "python: a new container"
 rm -rf .cache/new-python
 "$CLIPPER_BINARY" container new --lang python new --directory .cache/new-python >/dev/null
 (cd .cache/new-python && "$client" -m pytest -q -p no:cacheprovider)
+
 echo "python: HTK's formats"
-python=$(tools/venv.sh htk containerrpc/adapters/htk/requirements.txt $runtime/requirements.txt $runtime/requirements-test.txt)
+python=$(tools/venv.sh htk $runtime/requirements.txt $runtime/requirements-test.txt containerrpc/adapters/htk/requirements.txt)
 (cd containerrpc/htk && "$python" -m mypy && "$python" -m pytest -q "$@")
 
 echo "python: example of a policy"

@@ -25,8 +25,7 @@ lock() {
   if command -v flock >/dev/null; then flock 9; fi
 }
 
-packages=("$root/gen/python/src" "$root/containerrpc/python/src" "$root/sdk/python/src")
-packages=("$root/gen/python/src" "$root/containerrpc/python/src" "$root/containerrpc/htk/src")
+packages=("$root/gen/python/src" "$root/containerrpc/python/src" "$root/containerrpc/htk/src" "$root/sdk/python/src")
 key=$({ "$python" -c 'import sys; print(sys.version, sys.base_prefix)'; echo "${packages[*]} $uv"; cat "$@"; } | sha256sum | cut -c1-12)
 venv=$root/.cache/venv-$name-$key
 installer=$root/.cache/${uv/==/-}

@@ -59,12 +59,7 @@ var entries = []entry{
 	{"caffe in C++", "caffe-cpp", "model_caffe.py", []int{1, 8, 64, 512}, "caffe/lenet_deploy.prototxt"},
 	{"spark", "spark", "model_spark.py", []int{1, 64, 512}, ""},
 	{"closure", "closure", "model_closure.py", []int{1, 8, 64, 512}, ""},
-	{"sklearn, kernel SVM", "sklearn", "model_sklearn_svm.py", []int{1, 8, 64, 512}},
-	{"sklearn, forest", "sklearn", "model_sklearn_forest.py", []int{1, 8, 64, 512, 4096}},
-	{"xgboost", "xgboost", "model_xgboost.py", []int{1, 8, 64, 512, 4096}},
-	{"lightgbm", "lightgbm", "model_lightgbm.py", []int{1, 8, 64, 512, 4096}},
-	{"onnx", "onnx", "model_onnx.py", []int{1, 8, 64, 512}},
-	{"tensorflow in C++", "tensorflow-cpp", "model_tensorflow_cpp.py", []int{1, 8, 64, 512}},
+	{"tensorflow in C++", "tensorflow-cpp", "model_tensorflow_cpp.py", []int{1, 8, 64, 512}, ""},
 }
 
 // closer is the overhead in % that the containers of some adapters may have instead of maxOverhead.
