@@ -38,6 +38,7 @@ func (c *checker) describe(ctx context.Context) (string, error) {
 	d, err := c.client.Describe(ctx, &clipperv1.DescribeRequest{})
 	if err != nil {
 		return "", fmt.Errorf("Describe failed with %s (%s): answer it as soon as the model is loaded", status.Code(err), text(err))
+		return "", fmt.Errorf("the call Describe failed with %s (%s): answer it as soon as the model is loaded", status.Code(err), text(err))
 	}
 	c.description = d
 	for kind, specs := range map[string][]*clipperv1.TensorSpec{"input": d.GetSignature().GetInputs(), "output": d.GetSignature().GetOutputs()} {
