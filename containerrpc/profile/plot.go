@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"html"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -83,12 +84,12 @@ func (p *Profile) Text(width, height int) string {
 		fmt.Fprintf(&b, "%*s |%s\n", margin, labels[i], strings.TrimRight(string(row), " "))
 	}
 	below := []byte(strings.Repeat(" ", columns))
-	next := 0
-	for _, q := range p.good() {
+	free := columns + 1
+	for _, q := range slices.Backward(p.good()) { // The largest size has its label in any case.
 		label := strconv.Itoa(q.Rows)
-		if c := min(column(float64(q.Rows)), columns-len(label)); c >= next {
+		if c := min(column(float64(q.Rows)), columns-len(label)); c+len(label) < free {
 			copy(below[c:], label)
-			next = c + len(label) + 2
+			free = c
 		}
 	}
 	fmt.Fprintf(&b, "%*s +%s\n%*s  %s\n", margin, "", strings.Repeat("-", columns), margin, "", bytes.TrimRight(below, " "))
