@@ -12,12 +12,9 @@ name=$1
 shift
 folder=$root/containerrpc/adapters/$name
 [ -e "$folder/CMakeLists.txt" ] || { echo "$folder has no CMakeLists.txt: it is no adapter in C++" >&2; exit 2; }
-command -v cmake >/dev/null || { echo "missing: cmake (Debian package cmake)" >&2; exit 1; }
 
-runtime=$root/.cache/cpp-release
-prefix=$root/.cache/cpp-runtime
+prefix=$("$root/tools/cpp-runtime.sh")
 build=$root/.cache/cpp-adapter-$name
-mkdir -p "$root/.cache"
 # Two that ask at once must not build the same one.
 exec 9>"$root/.cache/cpp-adapter.lock"
 if command -v flock >/dev/null; then flock 9; fi
@@ -32,9 +29,6 @@ quietly() {
   "$@" >"$root/.cache/cpp-adapter.log" 2>&1 || { cat "$root/.cache/cpp-adapter.log" >&2; exit 1; }
 }
 jobs=${CLIPPER_JOBS:-$(nproc)}
-quietly cmake -S "$root/containerrpc/cpp" -B "$runtime" -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF
-quietly cmake --build "$runtime" --parallel "$jobs"
-quietly cmake --install "$runtime" --prefix "$prefix"
 quietly cmake -S "$folder" -B "$build" -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH="$prefix" "$@"
 quietly cmake --build "$build" --parallel "$jobs"
 echo "$build/adapter"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Generates C++ from the protos, builds it and runs its tests.
+# Builds the C++ runtime with sanitizers and tests it, and tests the package that it installs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,18 +22,31 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 mkdir -p .cache
-build=.cache/cpp
-# Without optimisation: the tests take milliseconds, and the generated code takes long to compile.
-cmake -S containerrpc/cpp -B "$build" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-g1 >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
-cmake --build "$build" --parallel "${CLIPPER_JOBS:-$(nproc)}" >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
-ctest --test-dir "$build" --output-on-failure --no-tests=error "$@"
+log=.cache/cpp.log
+quietly() {
+  "$@" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+}
+# build FOLDER SANITIZERS TARGET: without optimisation, since the generated code takes long to compile.
+build() {
+  quietly cmake -S containerrpc/cpp -B "$1" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-g1 -fsanitize=$2 -fno-sanitize-recover=all"
+  quietly cmake --build "$1" --target "$3" --parallel "${CLIPPER_JOBS:-$(nproc)}"
+}
 
-# What is installed is found and works from outside.
+echo "sanitizers: address, undefined"
+build .cache/cpp-address address,undefined all
+ctest --test-dir .cache/cpp-address --output-on-failure --no-tests=error "$@"
+
+echo "sanitizer: thread"
+build .cache/cpp-thread thread scripted
+CLIPPER_SCRIPTED=$PWD/.cache/cpp-thread/scripted TSAN_OPTIONS="suppressions=$PWD/containerrpc/cpp/tests/tsan.supp" \
+  ctest --test-dir .cache/cpp-address --output-on-failure --no-tests=error -R '^ProcessTest' "$@"
+
 echo "package: find_package(ClipperContainer)"
-prefix=$PWD/.cache/cpp-prefix
-{ rm -rf "$prefix" .cache/cpp-consumer && cmake --install "$build" --prefix "$prefix" &&
-  cmake -S containerrpc/cpp/tests/consumer -B .cache/cpp-consumer -DCMAKE_PREFIX_PATH="$prefix" &&
-  cmake --build .cache/cpp-consumer && .cache/cpp-consumer/consumer --help; } >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
+prefix=$(tools/cpp-runtime.sh)
+rm -rf .cache/cpp-consumer
+quietly cmake -S containerrpc/cpp/tests/consumer -B .cache/cpp-consumer -DCMAKE_PREFIX_PATH="$prefix"
+quietly cmake --build .cache/cpp-consumer
+quietly .cache/cpp-consumer/consumer --help
 
 echo "a new container in C++"
 new=.cache/new-cpp
@@ -54,3 +67,22 @@ for sanitizer in address,undefined thread; do
   CLIPPER_SCRIPTED=$PWD/$sanitized/scripted TSAN_OPTIONS="suppressions=$PWD/containerrpc/cpp/tests/tsan.supp halt_on_error=1" \
     ctest --test-dir "$build" --output-on-failure --no-tests=error -R '^ProcessTest' "$@"
 done
+# check PROGRAM [ARGUMENT...]: the container keeps the contract to its end.
+CGO_ENABLED=0 go build -o bin/clipper ./cmd/clipper
+check() {
+  echo "clipper container check: $(basename "$1")"
+  local folder code=0
+  folder=$(mktemp -d)
+  "$@" --address "unix:$folder/s" >"$folder/log" 2>&1 &
+  local pid=$!
+  bin/clipper container check "unix:$folder/s" --drain-pid "$pid" >"$folder/report" 2>&1 || code=1
+  # The check has told it to stop; a container that was not reached gets told here.
+  [ "$code" = 0 ] || kill "$pid" 2>/dev/null || true
+  wait "$pid" || { echo "exit code $? after SIGTERM" >>"$folder/report"; code=1; }
+  [ "$code" = 0 ] || cat "$folder/report" "$folder/log" >&2
+  rm -rf "$folder"
+  return "$code"
+}
+check .cache/cpp-release/clipper-noop
+echo numbers >.cache/cpp-numbers
+check .cache/cpp-address/scripted --model-path .cache/cpp-numbers

@@ -24,8 +24,8 @@ using Clock = std::chrono::steady_clock;
 constexpr double kSlowSeconds = 200e-6;
 // How long a prediction that was expected to be quick may go on before that thread comes.
 constexpr std::chrono::milliseconds kTick{10};
-// Time to tell those who watch the health that it is over; they would hold the server up for ever.
-constexpr std::chrono::milliseconds kFarewell{100};
+// How long calls that do not end by themselves may hold the end of the server up.
+constexpr std::chrono::milliseconds kFarewell{1000};
 // Of flow control: a whole batch of the usual size fits, and comes in one piece.
 constexpr int kWindowBytes = 16 << 20;
 constexpr int kFrameBytes = (16 << 20) - 1;
@@ -366,8 +366,16 @@ class WatchCall final : public Call {
       Finish(gone_ ? grpc::Status::CANCELLED : grpc::Status(grpc::INVALID_ARGUMENT, "the request is no grpc.health.v1.HealthCheckRequest"));
       return;
     }
+    // Read first: what is sent after it was set is the last word.
+    const bool last = server_.stopping_;
     const int status = server_.Health(*service_);
-    if (status == sent_) return;
+    if (status == sent_) {
+      if (last) {
+        finishing_ = true;
+        Finish({grpc::UNAVAILABLE, "the container is about to stop"});
+      }
+      return;
+    }
     sent_ = status;
     writing_ = true;
     message_ = HealthMessage(status);

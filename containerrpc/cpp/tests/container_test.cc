@@ -517,7 +517,7 @@ TEST_F(ProcessTest, WhoWatchesTheHealthSeesItChange) {
   grpc::Status status;
   call->Finish(&status, nullptr);
   EXPECT_TRUE(next());
-  EXPECT_FALSE(status.ok());
+  EXPECT_EQ(status.error_code(), grpc::UNAVAILABLE);
   EXPECT_EQ(Wait(), 0);
 }
 
