@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"text/template"
 )
@@ -59,8 +60,8 @@ func IsSource(folder string) bool {
 	return err == nil && strings.HasPrefix(string(text), "module github.com/clipper-serving/clipper\n")
 }
 
-// Write writes a container into a folder, which must be empty or not be there, and returns the paths of the
-// files in it. The error is ErrExists when there is something in the folder.
+// Write writes a container into a folder, which must be empty or not be there, and returns the names of the
+// files in it, in order. The error is ErrExists when there is something in the folder.
 func Write(folder string, c Container) ([]string, error) {
 	if err := CheckName(c.Name); err != nil {
 		return nil, err
@@ -78,8 +79,10 @@ func Write(folder string, c Container) ([]string, error) {
 	if err := os.MkdirAll(folder, 0o777); err != nil {
 		return nil, err
 	}
+	templates := t.Templates() // In any order.
+	slices.SortFunc(templates, func(a, b *template.Template) int { return strings.Compare(a.Name(), b.Name()) })
 	var written []string
-	for _, file := range t.Templates() {
+	for _, file := range templates {
 		var text strings.Builder
 		if err := file.Execute(&text, c); err != nil {
 			return written, err
