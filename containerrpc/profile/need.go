@@ -72,10 +72,10 @@ func (p *Profile) Need(slo time.Duration, rate, burstiness float64) Need {
 	return need
 }
 
-// late simulates replicas under a load and returns the share of the queries that are late. Queries come in
-// groups at random, of sizes whose mean is the burstiness. A replica that is free takes what waits, up to
-// what the oldest query has time for, as the slo policy does, or else up to the planned size. The time of a
-// batch is lognormal with the median and the 99th percentile that were measured.
+// late simulates replicas under a load and returns the share of the queries that are late. Replicas begin by
+// turns. Queries come in groups at random, of sizes whose mean is the burstiness. A replica that is free takes
+// what waits, up to what the oldest query has time for, as the slo policy does, or else up to the planned
+// size. The time of a batch is lognormal with the median and the 99th percentile that were measured.
 func (p *Profile) late(slo time.Duration, rate, burstiness float64, replicas int) float64 {
 	points, plan, budget := p.good(), p.batch(slo, replicas).Rows, micros(slo)
 	queries := max(fewestQueries, cycles*replicas*plan)
@@ -89,7 +89,7 @@ func (p *Profile) late(slo time.Duration, rate, burstiness float64, replicas int
 		}
 		came = append(came, slices.Repeat([]float64{now}, min(group, queries-len(came)))...)
 	}
-	free := make([]float64, replicas) // A heap of when each is. They begin as they are to go on: by turns.
+	free := make([]float64, replicas) // A heap of when each is.
 	for i := range free {
 		free[i] = at(points, plan, median) * float64(i) / float64(replicas)
 	}
