@@ -17,9 +17,9 @@ const (
 	certainty = 2.326
 	// lateShare is the share of queries that may be late.
 	lateShare = 0.01
-	// fewestQueries and mostQueries bound a simulation, which otherwise has cycles times as many queries as
-	// all replicas take at once.
-	fewestQueries, mostQueries, cycles = 100_000, 500_000, 50
+	// cycles is how often in a simulation each replica has a batch at least; fewestQueries and mostPlaces
+	// bound it: more queries than these under way at once are too many for chance to matter much.
+	cycles, fewestQueries, mostPlaces = 50, 100_000, 10_000
 )
 
 // Need is what a load needs.
@@ -54,7 +54,7 @@ func (p *Profile) Need(slo time.Duration, rate, burstiness float64) Need {
 		}
 		m := rate * float64(b.Rows) / b.RowsPerSecond
 		return float64(k)*float64(b.Rows) >= m+certainty*math.Sqrt(burstiness*m) &&
-			(burstiness == 0 || p.late(slo, rate, burstiness, k) <= lateShare)
+			(burstiness == 0 || k*b.Rows > mostPlaces || p.late(slo, rate, burstiness, k) <= lateShare)
 	}
 	high := 1
 	for ; !enough(high); high = min(2*high, MostReplicas) {
@@ -72,13 +72,13 @@ func (p *Profile) Need(slo time.Duration, rate, burstiness float64) Need {
 	return need
 }
 
-// late simulates replicas under a load and returns the share of the queries that are late. Queries come in
-// groups at random, of sizes whose mean is the burstiness. A replica that is free takes what waits, up to
-// what the oldest query has time for, as the slo policy does, or else up to the planned size. The time of a
-// batch is lognormal with the median and the 99th percentile that were measured.
+// late simulates replicas under a load and returns the share of the queries that are late. Replicas begin by
+// turns. Queries come in groups at random, of sizes whose mean is the burstiness. A replica that is free takes
+// what waits, up to what the oldest query has time for, as the slo policy does, or else up to the planned
+// size. The time of a batch is lognormal with the median and the 99th percentile that were measured.
 func (p *Profile) late(slo time.Duration, rate, burstiness float64, replicas int) float64 {
 	points, plan, budget := p.good(), p.batch(slo, replicas).Rows, micros(slo)
-	queries := min(max(fewestQueries, cycles*replicas*plan), mostQueries)
+	queries := max(fewestQueries, cycles*replicas*plan)
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // A simulation.
 	came := make([]float64, 0, queries)
 	for now := 0.0; len(came) < queries; {
@@ -89,7 +89,10 @@ func (p *Profile) late(slo time.Duration, rate, burstiness float64, replicas int
 		}
 		came = append(came, slices.Repeat([]float64{now}, min(group, queries-len(came)))...)
 	}
-	free := make([]float64, replicas) // A heap of when each is; all are at 0.
+	free := make([]float64, replicas) // A heap of when each is.
+	for i := range free {
+		free[i] = at(points, plan, median) * float64(i) / float64(replicas)
+	}
 	count := 0
 	for head := 0; head < len(came); {
 		start := max(free[0], came[head])

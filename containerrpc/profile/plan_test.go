@@ -114,6 +114,26 @@ func TestNeed(t *testing.T) {
 	require.GreaterOrEqual(t, missed, 10)
 }
 
+// TestNeed_large: the more bursty and the more queries, the more replicas, also where nothing is simulated.
+func TestNeed_large(t *testing.T) {
+	p := exactly(6000, 4930, 64)
+	for i := range p.Points {
+		p.Points[i].Tail = 1.1
+	}
+	last := 0
+	for _, rate := range []float64{1000, 10_000, 100_000, 1_000_000} {
+		most := last
+		for _, burstiness := range []float64{0, 1, 4, 100} {
+			need := p.Need(100*time.Millisecond, rate, burstiness)
+			require.GreaterOrEqual(t, need.Replicas, most, "%g a second, burstiness %g", rate, burstiness)
+			require.LessOrEqual(t, need.Busy, 1.0)
+			most = need.Replicas
+		}
+		last = p.Need(100*time.Millisecond, rate, 0).Replicas
+	}
+	require.Zero(t, p.Need(100*time.Millisecond, 1e9, 1).Replicas)
+}
+
 func TestNeed_impossible(t *testing.T) {
 	require.Zero(t, exactly(2000, 20, 64).Need(2*time.Millisecond, 10, 1).Replicas)
 	n := exactly(2000, 20, 64).Need(2100*time.Microsecond, 10, 1) // The wait must be short.
