@@ -120,8 +120,7 @@ def test_a_bad_utterance_is_an_error_of_its_row(tmp_path, model):
         assert [list(outputs["labels"][i]) for i in (0, 5)] == [["LOW", "HIGH"], ["HIGH"]]
         outputs, failed = predict(container, [b"no file of HTK", b""])
         assert sorted(failed) == [0, 1]
-        (tensor,), _ = tensors.encode(["text", "text"], 2)
-        assert container.predict(tensor, rows=2).HasField("error")
+        assert predict(container, ["text"])[1] == {0: "an utterance is an array of numbers, or the bytes of a file"}
         assert not predict(container, [UTTERANCE])[1]
 
 

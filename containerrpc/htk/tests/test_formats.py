@@ -249,3 +249,9 @@ def test_model_labels(tmp_path):
     assert result.scores.sum() == pytest.approx(result.total)
     with pytest.raises(RecognitionError, match="1 frames long"):
         recognizer.recognize(np.zeros((1, 1)))
+
+
+def test_a_program_that_is_missing(tmp_path):
+    (tmp_path / "hvite.args").write_text("-H hmmdefs -w net dict hmmlist")
+    with pytest.raises(FormatError, match="no program HViteX"):
+        Recognizer(tmp_path, "HViteX")
