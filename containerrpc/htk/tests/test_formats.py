@@ -171,7 +171,7 @@ I=5
 I=6 L=digit
 I=7
 J=0 S=5 E=6 W="AND THEN" l=0.5
-J=1 S=6 E=7
+J=1 START=6 END=7 language=1
 J=2 S=7 E=5
 """
     lattice = parse_lattice(text)
