@@ -143,7 +143,12 @@ def _real(name: str, number: int, text: str) -> float:
 
 
 def _build(
-    name: str, number: int, header: dict[str, str], nodes: dict[int, dict[str, str]], links: list[tuple[int, dict[str, str]]], defined: dict[str, Lattice]
+    name: str,
+    number: int,
+    header: dict[str, str],
+    nodes: dict[int, dict[str, str]],
+    links: list[tuple[int, dict[str, str]]],
+    defined: dict[str, Lattice],
 ) -> Lattice:
     if not nodes:
         raise fail(name, number, "a lattice without nodes: expected lines such as I=0 W=word")

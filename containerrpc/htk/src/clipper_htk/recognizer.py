@@ -143,9 +143,13 @@ class Recognizer:
             statics = "_".join([base, *sorted(qualifiers & {"E", "0"})])
             parameters = self.front_end.complete(Parameters(frames, self.front_end.period, statics))
         else:
-            raise FormatError(f"an utterance of {utterance.ndim} dimensions; expected samples, [frames, {models.size}], or the bytes of a file")
+            raise FormatError(
+                f"an utterance of {utterance.ndim} dimensions; expected samples, [frames, {models.size}], or the bytes of a file"
+            )
         if parameters.frames.shape[1] != models.size or not same_kind(parameters.kind, models.kind):
-            raise FormatError(f"{parameters.frames.shape[1]} columns of the kind {parameters.kind}; the models take {models.size} of {models.kind}")
+            raise FormatError(
+                f"{parameters.frames.shape[1]} columns of the kind {parameters.kind}; the models take {models.size} of {models.kind}"
+            )
         return parameters
 
     def _ask_hvite(self, parameters: Parameters) -> Result:
@@ -157,7 +161,9 @@ class Recognizer:
             # The utterance is of the models' kind: the configuration, which is for audio, is left out.
             kept = [a for i, a in enumerate(arguments) if a != "-C" and (i == 0 or arguments[i - 1] != "-C")]
             command = [os.path.abspath(self._hvite), *kept, "-i", str(output), dictionary, hmm_list, str(source)]
-            done = subprocess.run(command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+            done = subprocess.run(
+                command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            )
             if done.returncode or not output.exists():
                 said = done.stdout.decode(errors="replace").strip().splitlines()
                 raise RecognitionError(f"HVite ended with {done.returncode}: {said[-1] if said else 'it said nothing'}")
