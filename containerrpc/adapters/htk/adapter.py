@@ -11,7 +11,12 @@ from clipper_container import RowError, serve, spec
 
 class Htk:
     expects = "a folder with hvite.args, the arguments of HVite, and the files of HTK that these name"
-    outputs = [spec(str, [-1], "labels"), spec("int64", [-1, 2], "boundaries"), spec("float32", [-1], "scores"), spec("float64", name="total")]
+    outputs = [
+        spec(str, [-1], "labels"),
+        spec("int64", [-1, 2], "boundaries"),
+        spec("float32", [-1], "scores"),
+        spec("float64", name="total"),
+    ]
 
     def __init__(self, path):
         from clipper_htk import Recognizer

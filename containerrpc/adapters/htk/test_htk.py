@@ -120,8 +120,7 @@ def test_a_bad_utterance_is_an_error_of_its_row(tmp_path, model):
         assert [list(outputs["labels"][i]) for i in (0, 5)] == [["LOW", "HIGH"], ["HIGH"]]
         outputs, failed = predict(container, [b"no file of HTK", b""])
         assert sorted(failed) == [0, 1]
-        (tensor,), _ = tensors.encode(["text", "text"], 2)
-        assert container.predict(tensor, rows=2).HasField("error")
+        assert predict(container, ["text"])[1] == {0: "an utterance is an array of numbers, or the bytes of a file"}
         assert not predict(container, [UTTERANCE])[1]
 
 
@@ -130,7 +129,7 @@ def test_conformance(tmp_path, model):
         container.conforms(UTTERANCE.tolist(), UTTERANCE[:3].tolist())
 
 
-HVITE = '''#!{python}
+HVITE = """#!{python}
 # Stands in for HTK's HVite: checks its arguments, and answers with their number of frames.
 import struct, sys
 *options, dictionary, hmm_list, utterance = sys.argv[1:]
@@ -142,7 +141,7 @@ assert (period, width, kind) == (100000, 8, 9)
 if frames == 3:
     sys.exit("ERROR [+8522] no token survived")
 open(options[-1], "w").write('#!MLF!#\\n"utterance.rec"\\n0 200000 LOW -3.5\\n200000 %d HIGH -7.25\\n.\\n' % (frames * period))
-'''
+"""
 
 
 def test_hvite(tmp_path, model):

@@ -147,7 +147,9 @@ def test_output_probabilities():
 
     shared = gaussian(2, False)
     states = [
-        State([Stream(np.log([0.3, 0.7]), [shared, gaussian(2, True)]), Stream(np.zeros(1), [gaussian(3, i == 1)])], np.array([1.0, 0.5 + i]))
+        State(
+            [Stream(np.log([0.3, 0.7]), [shared, gaussian(2, True)]), Stream(np.zeros(1), [gaussian(3, i == 1)])], np.array([1.0, 0.5 + i])
+        )
         for i in range(3)
     ]
     states.append(State([states[0].streams[0], states[1].streams[1]], np.ones(2)))

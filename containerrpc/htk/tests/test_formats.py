@@ -116,7 +116,13 @@ def test_anything_is_read_or_refused():
     random = np.random.default_rng(4)
     network = 'VERSION=1.0\nN=2 L=1\nI=0 W="a b"\nI=1\nJ=0 S=0 E=1 l=-1\n.\nSUBLAT=x\nbase=0\nI=2 L=x'
     mlf = '#!MLF!#\n"a.rec"\n0 10 b -2.5 c\n.\n///\n'
-    pieces = [p for text in (MMF, network, mlf, "W [w x] 0.5 a b\n", "A: B = T # c") for p in text.replace("\n", " \n ").split(" ")] + ["1e999", "-1", "\\", '"', "\\777"]
+    pieces = [p for text in (MMF, network, mlf, "W [w x] 0.5 a b\n", "A: B = T # c") for p in text.replace("\n", " \n ").split(" ")] + [
+        "1e999",
+        "-1",
+        "\\",
+        '"',
+        "\\777",
+    ]
     readers = [read, parse_dictionary, parse_lattice, parse_mlf, read_config, lambda t: HmmSet().name_models(t)]
     read_ones = 0
     for _ in range(1500):
@@ -131,8 +137,11 @@ def test_anything_is_read_or_refused():
 
 
 def test_dictionary():
-    found = parse_dictionary("ONE w ah n\nONE [eins] 0.25 ai n s\n\nSIL [] sil\n\"a b\" x\n\\\"q\\\" [two words] y\n\\302\\265 m\nNOTHING\n")
-    assert [(p.models, p.symbol, p.log_probability) for p in found["ONE"]] == [(("w", "ah", "n"), "ONE", 0), (("ai", "n", "s"), "eins", math.log(0.25))]
+    found = parse_dictionary('ONE w ah n\nONE [eins] 0.25 ai n s\n\nSIL [] sil\n"a b" x\n\\"q\\" [two words] y\n\\302\\265 m\nNOTHING\n')
+    assert [(p.models, p.symbol, p.log_probability) for p in found["ONE"]] == [
+        (("w", "ah", "n"), "ONE", 0),
+        (("ai", "n", "s"), "eins", math.log(0.25)),
+    ]
     assert found["SIL"][0].symbol == ""
     assert found["a b"][0].models == ("x",)
     assert found['"q"'][0].symbol == "two words"
@@ -142,7 +151,12 @@ def test_dictionary():
 
 @pytest.mark.parametrize(
     ("text", "error"),
-    [("A a\nB 1.5 b\n", "dict:2: the probability 1.5"), ("A [x a\n", "dict:1: the output symbol"), ('A a\n"B b\n', "dict:2: a quoted name"), ("\n", "dict: no word")],
+    [
+        ("A a\nB 1.5 b\n", "dict:2: the probability 1.5"),
+        ("A [x a\n", "dict:1: the output symbol"),
+        ('A a\n"B b\n', "dict:2: a quoted name"),
+        ("\n", "dict: no word"),
+    ],
 )
 def test_wrong_dictionaries(text, error):
     with pytest.raises(FormatError, match=error):
@@ -171,7 +185,7 @@ I=5
 I=6 L=digit
 I=7
 J=0 S=5 E=6 W="AND THEN" l=0.5
-J=1 S=6 E=7
+J=1 START=6 END=7 language=1
 J=2 S=7 E=5
 """
     lattice = parse_lattice(text)
@@ -249,3 +263,9 @@ def test_model_labels(tmp_path):
     assert result.scores.sum() == pytest.approx(result.total)
     with pytest.raises(RecognitionError, match="1 frames long"):
         recognizer.recognize(np.zeros((1, 1)))
+
+
+def test_a_program_that_is_missing(tmp_path):
+    (tmp_path / "hvite.args").write_text("-H hmmdefs -w net dict hmmlist")
+    with pytest.raises(FormatError, match="no program HViteX"):
+        Recognizer(tmp_path, "HViteX")

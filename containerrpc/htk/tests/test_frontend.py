@@ -18,7 +18,10 @@ AUDIO = (np.random.default_rng(5).normal(size=1000) * 1000).astype(np.int16)
 
 def wav(samples, channels=1, bits=16, rate=8000, extra=b""):
     form = struct.pack("<HHIIHH", 1, channels, rate, rate * channels * bits // 8, channels * bits // 8, bits)
-    chunks = b"".join(name + struct.pack("<I", len(body)) + body for name, body in ((b"fmt ", form), *([(b"LIST", extra)] if extra else []), (b"data", samples.tobytes())))
+    chunks = b"".join(
+        name + struct.pack("<I", len(body)) + body
+        for name, body in ((b"fmt ", form), *([(b"LIST", extra)] if extra else []), (b"data", samples.tobytes()))
+    )
     return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
 
 
@@ -54,7 +57,14 @@ def test_filter_bank(settings):
     got = FrontEnd({**RATE, "NUMCHANS": "12", **settings}, "FBANK").analyse(AUDIO)
     assert got.frames.shape == ((1000 - 200) // 80 + 1, 12)
     want = [
-        filter_bank(AUDIO[t : t + 200].astype(float), 12, "USEPOWER" in settings, 200 if "LOFREQ" in settings else None, 3500 if "HIFREQ" in settings else None, float(settings.get("PREEMCOEF", 0.97)))
+        filter_bank(
+            AUDIO[t : t + 200].astype(float),
+            12,
+            "USEPOWER" in settings,
+            200 if "LOFREQ" in settings else None,
+            3500 if "HIFREQ" in settings else None,
+            float(settings.get("PREEMCOEF", 0.97)),
+        )
         for t in range(0, 801, 80)
     ]
     np.testing.assert_allclose(got.frames, want, rtol=1e-5)
@@ -84,7 +94,9 @@ def test_energy():
     assert normalised.min() == pytest.approx(1 - 0.1 * 3 * math.log(10))
     centred = FrontEnd({**RATE, "ENORMALISE": "F", "ZMEANSOURCE": "T"}, "MFCC_E").analyse(AUDIO + 500).frames[:, -1]
     np.testing.assert_allclose(centred, np.log([((w - w.mean()) ** 2).sum() for w in windows]), rtol=1e-6)
-    cooked = FrontEnd({**RATE, "ENORMALISE": "F", "RAWENERGY": "F", "PREEMCOEF": "0", "USEHAMMING": "F"}, "MFCC_E").analyse(AUDIO).frames[:, -1]
+    cooked = (
+        FrontEnd({**RATE, "ENORMALISE": "F", "RAWENERGY": "F", "PREEMCOEF": "0", "USEHAMMING": "F"}, "MFCC_E").analyse(AUDIO).frames[:, -1]
+    )
     np.testing.assert_allclose(cooked, energy, rtol=1e-6)
 
 
@@ -126,9 +138,13 @@ def test_ways_that_audio_comes():
         np.testing.assert_array_equal(front_end.read(file).frames, want.frames)
     raw = {**RATE, "SOURCEFORMAT": "NOHEAD"}
     np.testing.assert_array_equal(FrontEnd(raw, "MFCC_0_D").read(AUDIO.astype("<i2").tobytes()).frames, want.frames)
-    np.testing.assert_array_equal(FrontEnd({**raw, "BYTEORDER": "NONVAX"}, "MFCC_0_D").read(AUDIO.astype(">i2").tobytes()).frames, want.frames)
+    np.testing.assert_array_equal(
+        FrontEnd({**raw, "BYTEORDER": "NONVAX"}, "MFCC_0_D").read(AUDIO.astype(">i2").tobytes()).frames, want.frames
+    )
     eight = (AUDIO // 256 + 128).astype(np.uint8)
-    np.testing.assert_array_equal(front_end.read(wav(eight, bits=8)).frames, FrontEnd(RATE, "MFCC_0_D").analyse(AUDIO // 256 * 256.0).frames)
+    np.testing.assert_array_equal(
+        front_end.read(wav(eight, bits=8)).frames, FrontEnd(RATE, "MFCC_0_D").analyse(AUDIO // 256 * 256.0).frames
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from clipper_htk import FormatError, parse_parameters
 from clipper_htk.parameters import HEADER
 
-DATA = Path(os.environ.get("CLIPPER_DATA", Path(__file__).parents[3] / "../shared/data")) / "htk"
 FRAMES = np.random.default_rng(1).normal(size=(7, 3)).astype(np.float32)
 
 
@@ -54,16 +50,3 @@ def test_any_bytes_are_read_or_refused():
             parse_parameters(random.bytes(int(random.integers(0, 64))))
         except FormatError:
             pass
-
-
-def test_files_of_htk():
-    if not DATA.exists():
-        pytest.skip(f"no data in {DATA}: set CLIPPER_DATA")
-    files = sorted((DATA / "mfcc").glob("*.mfc"))
-    assert len(files) == 10
-    for file in files:
-        read = parse_parameters(file.read_bytes())
-        assert np.isfinite(read.frames).all()
-        assert len(read.frames) > 0
-        assert read.kind.startswith("MFCC")
-        print(file.name, read.kind, read.frames.shape, read.period)

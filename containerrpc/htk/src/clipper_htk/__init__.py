@@ -9,4 +9,15 @@ from clipper_htk.labels import Label, format_mlf, parse_mlf
 from clipper_htk.parameters import FormatError, Parameters, format_parameters, parse_parameters
 from clipper_htk.recognizer import Recognizer, Result
 
-__all__ = ["FormatError", "Label", "Parameters", "RecognitionError", "Recognizer", "Result", "format_mlf", "format_parameters", "parse_mlf", "parse_parameters"]
+__all__ = [
+    "FormatError",
+    "Label",
+    "Parameters",
+    "RecognitionError",
+    "Recognizer",
+    "Result",
+    "format_mlf",
+    "format_parameters",
+    "parse_mlf",
+    "parse_parameters",
+]

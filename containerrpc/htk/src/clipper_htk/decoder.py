@@ -100,7 +100,8 @@ def decode(network: Network, probabilities: Iterable[NDArray[np.float64]], beam:
     score = float(tokens.scores[network.end])
     if not score > -np.inf:
         raise RecognitionError(
-            f"no path of the network is {frame} frames long" + (f" within a beam of {beam:g}: make it wider" if beam else "; the utterance is too short, or fits no path")
+            f"no path of the network is {frame} frames long"
+            + (f" within a beam of {beam:g}: make it wider" if beam else "; the utterance is too short, or fits no path")
         )
     firsts = np.cumsum([0] + [len(note[0]) for note in tokens.notes])
     words: list[Segment] = []

@@ -163,7 +163,13 @@ class FrontEnd:
         base, have = split_kind(parameters.kind)
         have -= {"C", "K"}
         want = self._qualifiers - {"C", "K"}
-        if base != self._base or not have <= want or (have ^ want) & {"E", "0"} or ("N" in have and have != want) or ("Z" in want - have and "D" in have):
+        if (
+            base != self._base
+            or not have <= want
+            or (have ^ want) & {"E", "0"}
+            or ("N" in have and have != want)
+            or ("Z" in want - have and "D" in have)
+        ):
             raise FormatError(f"the parameters are {parameters.kind}; the models are for {self.kind}, which cannot be derived from them")
         frames = parameters.frames
         if have == want or not len(frames):
@@ -236,7 +242,16 @@ def _value(name: str, text: str) -> Any:
         value = type(default)(text)
     except ValueError:
         raise FormatError(f"{name} = {text}: expected a number") from None
-    least = {"NUMCHANS": 1, "NUMCEPS": 1, "DELTAWINDOW": 1, "ACCWINDOW": 1, "THIRDWINDOW": 1, "TARGETRATE": 1, "LOFREQ": -1, "HIFREQ": -1}.get(name, 0)
+    least = {
+        "NUMCHANS": 1,
+        "NUMCEPS": 1,
+        "DELTAWINDOW": 1,
+        "ACCWINDOW": 1,
+        "THIRDWINDOW": 1,
+        "TARGETRATE": 1,
+        "LOFREQ": -1,
+        "HIFREQ": -1,
+    }.get(name, 0)
     if not least <= value <= 1e9 or (isinstance(value, int) and value > 1000):
         raise FormatError(f"{name} = {text} is out of range")
     return value
@@ -253,7 +268,9 @@ def _wav(data: bytes) -> tuple[NDArray[Any], float]:
         elif name == b"data" and form:
             code, channels, rate, _, _, bits = form
             if code not in (1, 0xFFFE) or channels != 1 or bits not in (8, 16) or rate == 0:
-                raise FormatError(f"a WAV file of format {code} with {channels} channels of {bits} bits at {rate} Hz; expected linear PCM, one channel of 8 or 16 bits")
+                raise FormatError(
+                    f"a WAV file of format {code} with {channels} channels of {bits} bits at {rate} Hz; expected linear PCM, one channel of 8 or 16 bits"
+                )
             if len(body) < size:
                 raise FormatError(f"the WAV file ends after {len(body)} of {size} bytes of samples")
             if bits == 8:

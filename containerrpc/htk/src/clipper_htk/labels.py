@@ -46,7 +46,7 @@ def parse_mlf(text: str, name: str = "MLF") -> dict[str, list[Label]]:
         fields = words(name, number, line)
         if not inside:
             if len(fields) != 1 or fields[0][0] not in "\"'":
-                raise fail(name, number, f'expected the name of a file in quotes, found {line.strip()[:20]!r}')
+                raise fail(name, number, f"expected the name of a file in quotes, found {line.strip()[:20]!r}")
             labels = found[unquote(fields[0])] = []
             inside, skipping = True, False
         elif fields == ["."]:

@@ -239,7 +239,9 @@ class _Mmf:
         """Takes numbers that are preceded by their count."""
         found = self.numbers()
         if len(found) == 0 or len(found) - 1 != found[0]:
-            raise self.error(f"{what} needs its size and as many numbers, found {found[0] if len(found) else 'no size'} and {max(0, len(found) - 1)}")
+            raise self.error(
+                f"{what} needs its size and as many numbers, found {found[0] if len(found) else 'no size'} and {max(0, len(found) - 1)}"
+            )
         return found[1:]
 
     def macro_name(self) -> str:
@@ -414,7 +416,9 @@ class _Mmf:
         found = self.numbers()
         size = int(found[0]) if len(found) else 0
         if size < 1 or len(found) - 1 != size * (size + 1) // 2:
-            raise self.error(f"{token} {size} needs the {max(0, size * (size + 1) // 2)} numbers of a triangle, found {max(0, len(found) - 1)}")
+            raise self.error(
+                f"{token} {size} needs the {max(0, size * (size + 1) // 2)} numbers of a triangle, found {max(0, len(found) - 1)}"
+            )
         upper = np.zeros((size, size))
         upper[np.triu_indices(size)] = found[1:]
         if token == "<LLTCOVAR>":
@@ -437,7 +441,9 @@ class _Mmf:
         matrix = found[1:].reshape(size, size)
         sums = matrix[:-1].sum(axis=1)
         if matrix.min() < 0 or np.abs(sums - 1).max() > 0.01 or matrix[:, 0].any():
-            raise self.error("the transitions of each state but the last must be probabilities that add up to 1, and none leads to the entry")
+            raise self.error(
+                "the transitions of each state but the last must be probabilities that add up to 1, and none leads to the entry"
+            )
         with np.errstate(divide="ignore"):
             return np.log(matrix)
 

@@ -17,6 +17,7 @@ from clipper_htk.text import fail, lines, unquote, words
 
 NULL = "!NULL"
 MAXIMUM_NODES = 1_000_000  # what sub-lattices may grow to, since each level can double them
+_SHORT = {"WORD": "W", "START": "S", "END": "E", "language": "l", "var": "v"}
 _FIELD = re.compile(r"""\s*([^\s=]+)=("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?:\\.|[^\s\\])*)(?=\s|$)""")
 
 
@@ -114,16 +115,12 @@ def _fields(name: str, number: int, line: str) -> dict[str, str]:
     fields: dict[str, str] = {}
     position = 0
     line = line.rstrip()
-    long = {"VERSION": "V", "NODES": "N", "LINKS": "L", "WORD": "W", "START": "S", "END": "E", "language": "l", "acoustic": "a", "var": "v"}
     header = not re.match(r"\s*[IJ]=", line)
     while position < len(line):
         match = _FIELD.match(line, position)
         if match is None:
             raise fail(name, number, f"expected fields such as W=word, found {line[position:].strip()[:20]!r}")
-        key = match[1] if header else long.get(match[1], match[1])
-        if not header and key == "L" and line.lstrip()[0] == "J":
-            key = "l"
-        fields[key] = unquote(match[2])
+        fields[match[1] if header else _SHORT.get(match[1], match[1])] = unquote(match[2])
         position = match.end()
     return fields
 
@@ -146,7 +143,12 @@ def _real(name: str, number: int, text: str) -> float:
 
 
 def _build(
-    name: str, number: int, header: dict[str, str], nodes: dict[int, dict[str, str]], links: list[tuple[int, dict[str, str]]], defined: dict[str, Lattice]
+    name: str,
+    number: int,
+    header: dict[str, str],
+    nodes: dict[int, dict[str, str]],
+    links: list[tuple[int, dict[str, str]]],
+    defined: dict[str, Lattice],
 ) -> Lattice:
     if not nodes:
         raise fail(name, number, "a lattice without nodes: expected lines such as I=0 W=word")

@@ -10,7 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 BASES = ("WAVEFORM", "LPC", "LPREFC", "LPCEPSTRA", "LPDELCEP", "IREFC", "MFCC", "FBANK", "MELSPEC", "USER", "DISCRETE", "PLP")
-QUALIFIERS = {"E": 0o100, "N": 0o200, "D": 0o400, "A": 0o1000, "C": 0o2000, "Z": 0o4000, "K": 0o10000, "0": 0o20000, "V": 0o40000, "T": 0o100000}
+QUALIFIERS = {
+    "E": 0o100,
+    "N": 0o200,
+    "D": 0o400,
+    "A": 0o1000,
+    "C": 0o2000,
+    "Z": 0o4000,
+    "K": 0o10000,
+    "0": 0o20000,
+    "V": 0o40000,
+    "T": 0o100000,
+}
 HEADER = struct.Struct(">iihH")
 
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -62,7 +64,8 @@ class Recognizer:
 
     The options understood are -C (configuration of the front end), -H (model definitions; may be
     repeated), -w, -p, -s, -r (pronunciation scale), -t (beam) and -m (models, not words). With ``hvite``, HTK's own program of
-    that name is called for each utterance instead, with all arguments as they are.
+    that name is called for each utterance instead, with all arguments but -C, since it is given
+    vectors. Its files must be such as are read here all the same.
 
     Raises FormatError or OSError for a folder that is not such a recogniser. May be used by several
     threads at once.
@@ -71,7 +74,9 @@ class Recognizer:
     def __init__(self, folder: Union[str, Path], hvite: Optional[str] = None) -> None:
         self._folder = Path(folder)
         self._arguments = shlex.split(read_text(self._folder / ARGUMENTS), comments=True)
-        self._hvite = hvite
+        self._hvite = shutil.which(hvite) if hvite else None
+        if hvite and not self._hvite:
+            raise FormatError(f"no program {hvite}: expected HTK's HVite")
         options, positional = _options(self._arguments, strict=not hvite)
         configuration: dict[str, str] = {}
         for file in options.get("-C", []):
@@ -126,6 +131,8 @@ class Recognizer:
         models = self.models
         if isinstance(utterance, bytes):
             parameters = self.front_end.read(utterance)
+        elif not isinstance(utterance, np.ndarray) or utterance.dtype.kind not in "iuf":
+            raise FormatError("an utterance is an array of numbers, or the bytes of a file")
         elif utterance.ndim == 1:
             parameters = self.front_end.analyse(utterance)
         elif utterance.ndim == 2:
@@ -136,9 +143,13 @@ class Recognizer:
             statics = "_".join([base, *sorted(qualifiers & {"E", "0"})])
             parameters = self.front_end.complete(Parameters(frames, self.front_end.period, statics))
         else:
-            raise FormatError(f"an utterance of {utterance.ndim} dimensions; expected samples, [frames, {models.size}], or the bytes of a file")
+            raise FormatError(
+                f"an utterance of {utterance.ndim} dimensions; expected samples, [frames, {models.size}], or the bytes of a file"
+            )
         if parameters.frames.shape[1] != models.size or not same_kind(parameters.kind, models.kind):
-            raise FormatError(f"{parameters.frames.shape[1]} columns of the kind {parameters.kind}; the models take {models.size} of {models.kind}")
+            raise FormatError(
+                f"{parameters.frames.shape[1]} columns of the kind {parameters.kind}; the models take {models.size} of {models.kind}"
+            )
         return parameters
 
     def _ask_hvite(self, parameters: Parameters) -> Result:
@@ -149,8 +160,10 @@ class Recognizer:
             *arguments, dictionary, hmm_list = self._arguments
             # The utterance is of the models' kind: the configuration, which is for audio, is left out.
             kept = [a for i, a in enumerate(arguments) if a != "-C" and (i == 0 or arguments[i - 1] != "-C")]
-            command = [self._hvite, *kept, "-i", str(output), dictionary, hmm_list, str(source)]
-            done = subprocess.run(command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+            command = [os.path.abspath(self._hvite), *kept, "-i", str(output), dictionary, hmm_list, str(source)]
+            done = subprocess.run(
+                command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            )
             if done.returncode or not output.exists():
                 said = done.stdout.decode(errors="replace").strip().splitlines()
                 raise RecognitionError(f"HVite ended with {done.returncode}: {said[-1] if said else 'it said nothing'}")
