@@ -10,7 +10,7 @@ def specs(tree, avals, skip):
 
     for path, aval in tree_leaves_with_path(tree.unflatten(avals)):
         if not aval.shape or isinstance(aval.shape[0], int):
-            raise ModelError(f"{aval.str_short()} has no free batch: export with a first dimension of symbolic_shape")
+            raise ModelError(f"{aval.str_short()} has no free batch: export it with jax.export.symbolic_shape")
         yield spec(aval.dtype, [d if isinstance(d, int) else -1 for d in aval.shape[1:]], keystr(path[skip:], simple=True, separator="/"))
 
 
