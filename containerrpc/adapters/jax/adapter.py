@@ -21,10 +21,10 @@ class Jax:
         import jax.export
 
         jax.config.update("jax_enable_x64", True)  # so that 64-bit numbers stay what they are
-        exported = jax.export.deserialize(bytearray(np.fromfile(path, np.uint8)))
-        self.inputs, self.outputs = list(specs(exported.in_tree, exported.in_avals, 1)), list(specs(exported.out_tree, exported.out_avals, 0))
-        self.unflatten, self.call = exported.in_tree.unflatten, jax.jit(lambda tree: jax.tree.leaves(exported.call(*tree[0], **tree[1])))
-        jax.export.export(self.call)(self.unflatten(exported.in_avals))  # fails now when it cannot run on this platform
+        model = jax.export.deserialize(bytearray(np.fromfile(path, np.uint8)))
+        self.inputs, self.outputs = list(specs(model.in_tree, model.in_avals, 1)), list(specs(model.out_tree, model.out_avals, 0))
+        self.unflatten, self.call = model.in_tree.unflatten, jax.jit(lambda tree: jax.tree.leaves(model.call(*tree[0], **tree[1])))
+        jax.export.export(self.call)(self.unflatten(model.in_avals))  # fails now when it cannot run on this platform
         self.properties = {"framework": f"jax {jax.__version__}"}
 
     def predict(self, rows):
