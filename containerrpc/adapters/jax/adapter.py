@@ -10,7 +10,7 @@ def specs(tree, avals, skip):
 
     for path, aval in tree_leaves_with_path(tree.unflatten(avals)):
         if not aval.shape or isinstance(aval.shape[0], int):
-            raise ModelError(f"{aval.str_short()} has no free batch: export with a first dimension of jax.export.symbolic_shape")
+            raise ModelError(f"{aval.str_short()} has no free batch: export it with jax.export.symbolic_shape")
         yield spec(aval.dtype, [d if isinstance(d, int) else -1 for d in aval.shape[1:]], keystr(path[skip:], simple=True, separator="/"))
 
 
@@ -21,10 +21,10 @@ class Jax:
         import jax.export
 
         jax.config.update("jax_enable_x64", True)  # so that 64-bit numbers stay what they are
-        exported = jax.export.deserialize(bytearray(np.fromfile(path, np.uint8)))
-        self.inputs, self.outputs = list(specs(exported.in_tree, exported.in_avals, 1)), list(specs(exported.out_tree, exported.out_avals, 0))
-        self.unflatten, self.call = exported.in_tree.unflatten, jax.jit(lambda tree: jax.tree.leaves(exported.call(*tree[0], **tree[1])))
-        jax.export.export(self.call)(self.unflatten(exported.in_avals))  # fails now when it cannot run on this platform
+        model = jax.export.deserialize(bytearray(np.fromfile(path, np.uint8)))
+        self.inputs, self.outputs = list(specs(model.in_tree, model.in_avals, 1)), list(specs(model.out_tree, model.out_avals, 0))
+        self.unflatten, self.call = model.in_tree.unflatten, jax.jit(lambda tree: jax.tree.leaves(model.call(*tree[0], **tree[1])))
+        jax.export.export(self.call)(self.unflatten(model.in_avals))  # fails now when it cannot run on this platform
         self.properties = {"framework": f"jax {jax.__version__}"}
 
     def predict(self, rows):
