@@ -83,3 +83,28 @@ def test_several_labels(tmp_path, saved):
     with serve(tmp_path, saved, {"HUGGINGFACE_TOP_K": "2"}).wait_until_serving() as container:
         check(container, saved, 2)
         assert [list(output.shape) for output in container.stub.Describe(DescribeRequest()).signature.outputs] == [[2], [2]]
+
+
+def test_folders_that_can_never_be_served(tmp_path, saved):
+    spoiled = {name: tmp_path / name / "model" for name in ("missing", "file", "truncated", "no weights", "another model")}
+    for name, path in spoiled.items():
+        path.parent.mkdir()
+        if name == "file":
+            path.write_text("good, bad")
+        elif name != "missing":
+            shutil.copytree(saved, path)
+    weights = spoiled["truncated"] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    (spoiled["no weights"] / "model.safetensors").unlink()
+    (spoiled["another model"] / "config.json").write_text(json.dumps({"model_type": "of another framework"}))
+    # Two at a time, since most of it is the import of transformers.
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(never, spoiled.values()))
+
+
+def never(path):
+    with serve(path.parent, path) as container:
+        assert container.process.wait(60) == 78, container.log()
+        last = container.log().splitlines()[-1]
+        assert str(path) in last
+        assert "expected a folder of save_pretrained" in last
