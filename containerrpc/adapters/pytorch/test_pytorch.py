@@ -120,7 +120,8 @@ def test_one_input_and_bad_batches(tmp_path, kind):
         assert signature(container) == [("x", *((0, True) if kind == "TorchScript" else (tensor_pb2.DATA_TYPE_FLOAT32, [4])))]
         assert container.stub.Describe(DescribeRequest()).properties["framework"] == f"torch {torch.__version__}"
         wide = "mat2 shapes cannot be multiplied" if kind == "TorchScript" else "x.size()[1] == 4"
-        for rows, complaint in ((ROWS[:2, :3], wide), (ROWS[:2].astype(int), "dtype"), (["two", "words"], "str"), ([[1.0, 2.0], [3.0]], "expected sequence")):
+        wrong = ((ROWS[:2, :3], wide), (ROWS[:2].astype(int), "dtype"), (["two", "words"], "str"), ([[1.0, 2.0], [3.0]], "expected sequence"))
+        for rows, complaint in wrong:
             (tensor,), _ = tensors.encode(rows, 2)
             assert complaint in container.predict(tensor, rows=2).error.message
         assert container.outputs(ROWS[:2]).shape == (2, 3)
