@@ -51,31 +51,22 @@ quietly .cache/cpp-consumer/consumer --help
 echo "a new container in C++"
 new=.cache/new-cpp
 export CLIPPER_BINARY=$PWD/bin/clipper
-{ rm -rf "$new" && CGO_ENABLED=0 go build -o "$CLIPPER_BINARY" ./cmd/clipper &&
-  "$CLIPPER_BINARY" container new --lang cpp new --directory "$new" &&
-  cmake -S "$new" -B "$new/build" -DCMAKE_PREFIX_PATH="$prefix" && cmake --build "$new/build"; } >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
+CGO_ENABLED=0 go build -o "$CLIPPER_BINARY" ./cmd/clipper
+rm -rf "$new"
+quietly "$CLIPPER_BINARY" container new --lang cpp new --directory "$new"
+quietly cmake -S "$new" -B "$new/build" -DCMAKE_PREFIX_PATH="$prefix"
+quietly cmake --build "$new/build"
 python=$(tools/venv.sh runtime containerrpc/python/requirements.txt containerrpc/python/requirements-test.txt)
 (cd "$new" && "$python" -m pytest -q -p no:cacheprovider)
 
-# The same tests against a container with sanitizers. gRPC and protobuf of the system have none.
-for sanitizer in address,undefined thread; do
-  echo "sanitizer: $sanitizer"
-  sanitized=.cache/cpp-${sanitizer%,*}
-  cmake -S containerrpc/cpp -B "$sanitized" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-g1 -fsanitize=$sanitizer -fno-sanitize-recover=all" \
-    >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
-  cmake --build "$sanitized" --target scripted --parallel "${CLIPPER_JOBS:-$(nproc)}" >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
-  CLIPPER_SCRIPTED=$PWD/$sanitized/scripted TSAN_OPTIONS="suppressions=$PWD/containerrpc/cpp/tests/tsan.supp halt_on_error=1" \
-    ctest --test-dir "$build" --output-on-failure --no-tests=error -R '^ProcessTest' "$@"
-done
 # check PROGRAM [ARGUMENT...]: the container keeps the contract to its end.
-CGO_ENABLED=0 go build -o bin/clipper ./cmd/clipper
 check() {
   echo "clipper container check: $(basename "$1")"
   local folder code=0
   folder=$(mktemp -d)
   "$@" --address "unix:$folder/s" >"$folder/log" 2>&1 &
   local pid=$!
-  bin/clipper container check "unix:$folder/s" --drain-pid "$pid" >"$folder/report" 2>&1 || code=1
+  "$CLIPPER_BINARY" container check "unix:$folder/s" --drain-pid "$pid" >"$folder/report" 2>&1 || code=1
   # The check has told it to stop; a container that was not reached gets told here.
   [ "$code" = 0 ] || kill "$pid" 2>/dev/null || true
   wait "$pid" || { echo "exit code $? after SIGTERM" >>"$folder/report"; code=1; }

@@ -11,9 +11,9 @@ python=$(tools/venv.sh runtime $runtime/requirements.txt $runtime/requirements-t
 
 # Prints an interpreter of a version: of the path, or of pyenv. The path's may be one that pyenv has switched off.
 interpreter() {
-  for python in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
-    if "$python" -c 'import venv, ensurepip' 2>/dev/null; then
-      command -v "$python"
+  for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
+    if "$candidate" -c 'import venv, ensurepip' 2>/dev/null; then
+      command -v "$candidate"
       return
     fi
   done
@@ -46,4 +46,4 @@ python=$(tools/venv.sh htk $runtime/requirements.txt $runtime/requirements-test.
 (cd containerrpc/htk && "$python" -m mypy && "$python" -m pytest -q "$@")
 
 echo "python: example of a policy"
-(cd examples/policy && "$python" -m pytest -q -p no:cacheprovider "$@")
+(cd examples/policy && "$client" -m pytest -q -p no:cacheprovider "$@")

@@ -37,7 +37,6 @@ func (c *checker) describe(ctx context.Context) (string, error) {
 	defer cancel()
 	d, err := c.client.Describe(ctx, &clipperv1.DescribeRequest{})
 	if err != nil {
-		return "", fmt.Errorf("Describe failed with %s (%s): answer it as soon as the model is loaded", status.Code(err), text(err))
 		return "", fmt.Errorf("the call Describe failed with %s (%s): answer it as soon as the model is loaded", status.Code(err), text(err))
 	}
 	c.description = d

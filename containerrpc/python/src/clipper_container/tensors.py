@@ -143,6 +143,8 @@ def encode(outputs: Any, rows: int) -> tuple[list[container_pb2.BatchTensor], di
     for values in columns.values():
         if isinstance(values, list):
             failed.update((i, v) for i, v in enumerate(values) if isinstance(v, RowError) and i not in failed)
+    if len(failed) == rows:  # No row says of what type it would have been.
+        return [], failed
     return [_encode(name, values, failed) for name, values in columns.items()], failed
 
 
