@@ -59,6 +59,12 @@ var entries = []entry{
 	{"caffe in C++", "caffe-cpp", "model_caffe.py", []int{1, 8, 64, 512}, "caffe/lenet_deploy.prototxt"},
 	{"spark", "spark", "model_spark.py", []int{1, 64, 512}, ""},
 	{"closure", "closure", "model_closure.py", []int{1, 8, 64, 512}, ""},
+	{"onnx in C++", "onnx-cpp", "model_onnx.py", []int{1, 8, 64, 512}, ""},
+	{"pytorch", "pytorch", "model_pytorch.py", []int{1, 8, 64, 512}, ""},
+	{"jax", "jax", "model_jax.py", []int{1, 8, 64, 512}, ""},
+	{"huggingface", "huggingface", "model_huggingface.py", []int{1, 8, 64}, ""},
+	{"htk", "htk", "model_htk.py", []int{1, 8, 64}, "htk/net.slf"},
+	{"tensorflow", "tensorflow", "model_tensorflow.py", []int{1, 8, 64, 512}, ""},
 	{"tensorflow in C++", "tensorflow-cpp", "model_tensorflow_cpp.py", []int{1, 8, 64, 512}, ""},
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -59,7 +60,13 @@ func (c *checker) describe(ctx context.Context) (string, error) {
 	if err := c.prepare(); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d inputs, %d outputs, %d batches in flight; 0 inputs: any", len(d.GetSignature().GetInputs()), len(d.GetSignature().GetOutputs()), c.flights()), nil
+	declared := func(specs []*clipperv1.TensorSpec) string {
+		if len(specs) == 0 {
+			return "any"
+		}
+		return strconv.Itoa(len(specs))
+	}
+	return fmt.Sprintf("inputs: %s, outputs: %s, batches in flight: %d", declared(d.GetSignature().GetInputs()), declared(d.GetSignature().GetOutputs()), c.flights()), nil
 }
 
 // flights is the number of batches that may be under way.

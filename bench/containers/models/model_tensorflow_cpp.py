@@ -6,28 +6,25 @@ import subprocess
 from pathlib import Path
 
 import bare
-import numpy as np
 import tensorflow as tf
+from network import rows, sizes, weights
 from tensorflow.core.protobuf import saved_model_pb2
-
-random = np.random.default_rng(1)
-sizes = [784, 2048, 2048, 10]
 
 
 class Network(tf.Module):
     def __init__(self):
-        self.layers = [tf.Variable((random.normal(size=(n, m)) / n**0.5).astype(np.float32)) for n, m in zip(sizes, sizes[1:])]
+        self.layers = [tf.Variable(w) for w in weights]
 
     @tf.function(input_signature=[tf.TensorSpec([None, sizes[0]], tf.float32)])
     def __call__(self, x):
-        for weights in self.layers:
-            x = tf.tanh(x @ weights)
+        for w in self.layers:
+            x = tf.tanh(x @ w)
         return x
 
 
 path = bare.folder() / "model"
 tf.saved_model.save(Network(), str(path))
-random.random((512, sizes[0]), np.float32).tofile(bare.folder() / "rows")
+rows.tofile(bare.folder() / "rows")
 (graph,) = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs
 signature = graph.signature_def["serving_default"]
 (taken,), (given,) = signature.inputs.values(), signature.outputs.values()
