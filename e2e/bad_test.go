@@ -758,12 +758,12 @@ func testBadAdministration(t *testing.T, s *system) {
 			reason: clipperv1.ErrorReason_ERROR_REASON_LAUNCH_FAILED, field: "version.container.adapter.framework",
 		},
 		{
-			name: "image without a launcher", code: codes.FailedPrecondition, http: badRequest,
+			name: "image that no engine takes", code: codes.FailedPrecondition, http: badRequest,
 			grpc: deploy(func(v *clipperv1.ModelVersion) {
-				v.Container.Source = &clipperv1.Container_Image{Image: &clipperv1.Image{Reference: "model:1"}}
+				v.Container.Source = &clipperv1.Container_Image{Image: &clipperv1.Image{Reference: "A Model"}}
 			}),
-			rest:   post(models, `{"version": {"model": "new", "version": "1", "container": {"image": {"reference": "model:1"}}}}`),
-			reason: clipperv1.ErrorReason_ERROR_REASON_LAUNCH_FAILED, field: "version.container",
+			rest:   post(models, `{"version": {"model": "new", "version": "1", "container": {"image": {"reference": "A Model"}}}}`),
+			reason: clipperv1.ErrorReason_ERROR_REASON_LAUNCH_FAILED, field: "version.container.image.reference",
 		},
 		{
 			name: "model that is not there", code: codes.NotFound, http: http.StatusNotFound,
