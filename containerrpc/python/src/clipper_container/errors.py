@@ -11,9 +11,13 @@ from clipper_proto.v1 import error_pb2
 # A message travels with each answer and ends in front of people; no framework needs more.
 MAX_MESSAGE = 2000
 
-# Where a framework goes on with the stack of its own language: it says nothing to a caller, and shows him the
-# paths of the machine. The log has it.
-STACK = re.compile(r"\n+(Stack trace:|Traceback \(|JVM stacktrace:|\s*(at |File \"|\[bt\])).*", re.DOTALL)
+# The stack of another language in what a framework says: it says nothing to a caller, and shows him the paths of
+# the machine. The log has it.
+STACK = re.compile(
+    r"^(?:Stack trace:|JVM stacktrace:|Traceback\b.*)$(?:\n(?:[ \t].*)?)*"  # with all that is indented below
+    r"|^[ \t]+(?:at |\.\.\. \d+ more).*$",
+    re.MULTILINE,
+)
 
 
 class RowError(Exception):
@@ -60,7 +64,7 @@ def to_message(error: BaseException) -> error_pb2.Error:
 
 def describe(error: BaseException) -> str:
     """Returns what the error says, with its type where the words alone do not tell."""
-    text = STACK.sub("", str(error))
+    text = re.sub(r"\n{2,}", "\n", STACK.sub("", str(error))).strip()
     if isinstance(error, (RowError, ModelError)) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
