@@ -19,7 +19,7 @@ from clipper_proto.v1 import tensor_pb2
 from clipper_proto.v1.model_container_service_pb2 import DescribeRequest, PredictRequest
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import PATIENCE, ContainerProcess
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -104,7 +104,7 @@ def test_folders_that_can_never_be_served(tmp_path, saved):
 
 def never(path):
     with serve(path.parent, path) as container:
-        assert container.process.wait(60) == 78, container.log()
+        assert container.process.wait(PATIENCE) == 78, container.log()
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert "expected a folder of save_pretrained" in last

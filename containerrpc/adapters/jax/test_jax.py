@@ -14,7 +14,7 @@ from clipper_proto.v1.model_container_service_pb2 import DescribeRequest, Predic
 from jax import ShapeDtypeStruct, export
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import PATIENCE, ContainerProcess
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -163,7 +163,7 @@ def test_functions_that_can_never_be_served(tmp_path, function, shape, platforms
 
 def never(folder, path, complaint):
     with serve(folder, path) as container:
-        assert container.process.wait(60) == 78, container.log()
+        assert container.process.wait(PATIENCE) == 78, container.log()
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert complaint in last

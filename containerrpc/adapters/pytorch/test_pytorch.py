@@ -15,7 +15,7 @@ from clipper_proto.v1.model_container_service_pb2 import DescribeRequest, Predic
 from torch import nn
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import PATIENCE, ContainerProcess
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -190,7 +190,7 @@ def folder(parent, name):
 
 def never(path, expected):
     with serve(path.parent, path) as container:
-        assert container.process.wait(60) == 78, container.log()
+        assert container.process.wait(PATIENCE) == 78, container.log()
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert expected in last

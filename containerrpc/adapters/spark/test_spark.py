@@ -17,7 +17,7 @@ from pyspark.ml.linalg import Vectors
 from pyspark.sql import SparkSession
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import PATIENCE, ContainerProcess
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -113,7 +113,7 @@ def test_models_that_can_never_be_served(tmp_path, vectors, spoil):
     elif spoil == "text":
         path.write_text("weights: 1, 2, 3")
     with serve(tmp_path, path) as container:
-        assert container.process.wait(60) == 78, container.log()
+        assert container.process.wait(PATIENCE) == 78, container.log()
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert "expected a folder that PipelineModel.save" in last

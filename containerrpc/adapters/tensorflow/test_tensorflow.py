@@ -14,7 +14,7 @@ from clipper_proto.v1 import tensor_pb2
 from clipper_proto.v1.model_container_service_pb2 import DescribeRequest, PredictRequest
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import PATIENCE, ContainerProcess
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -216,7 +216,7 @@ def test_signatures_that_can_never_be_served(tmp_path, visits, name, complaint):
 
 def never(folder, path, signature=None, complaint=""):
     with serve(folder, path, signature) as container:
-        assert container.process.wait(60) == 78, container.log()
+        assert container.process.wait(PATIENCE) == 78, container.log()
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert complaint in last

@@ -21,6 +21,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clipper_container import tensors
 
+# Seconds after which what has not happened is taken to hang. A JVM or a large framework takes tens of seconds to start
+# on a machine that is busy.
+PATIENCE = 180
+
 
 class ContainerProcess:
     """A running container, on a unix socket in ``folder``. Use it as a context manager.
@@ -59,7 +63,7 @@ class ContainerProcess:
     def log(self) -> str:
         return self._log.read_text()
 
-    def statuses(self, seconds: float = 60) -> Iterator[Any]:
+    def statuses(self, seconds: float = PATIENCE) -> Iterator[Any]:
         """Yields the health each time that it changes, from now on."""
         for response in self.health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=seconds):
             yield response.status
@@ -73,7 +77,7 @@ class ContainerProcess:
     def predict(self, *inputs: container_pb2.BatchTensor, rows: int, timeout_micros: int = 0) -> container_pb2.PredictResponse:
         """Returns the answer to one batch on a stream of its own."""
         request = container_pb2.PredictRequest(id=7, rows=rows, inputs=inputs, timeout_micros=timeout_micros)
-        (response,) = self.stub.Predict(iter([request]), timeout=60)
+        (response,) = self.stub.Predict(iter([request]), timeout=PATIENCE)
         assert response.id == 7
         return response  # type: ignore[no-any-return]
 
@@ -101,7 +105,7 @@ class Stream:
 
     def __init__(self, container: ContainerProcess) -> None:
         self._requests: queue.SimpleQueue[Optional[container_pb2.PredictRequest]] = queue.SimpleQueue()
-        self.call = container.stub.Predict(iter(self._requests.get, None), timeout=60)
+        self.call = container.stub.Predict(iter(self._requests.get, None), timeout=PATIENCE)
 
     def send(self, request: container_pb2.PredictRequest) -> None:
         self._requests.put(request)
