@@ -53,7 +53,8 @@ def predict(container, rows):
     (tensor,), _ = tensors.encode(rows, len(rows))
     response = container.predict(tensor, rows=len(rows))
     assert not response.HasField("error"), response.error
-    outputs = tensors.decode(PredictRequest(rows=len(rows), inputs=response.outputs))
+    # A batch of which every row failed has no outputs.
+    outputs = tensors.decode(PredictRequest(rows=len(rows), inputs=response.outputs)) if response.outputs else {}
     return outputs, {e.row: e.error.message for e in response.row_errors}
 
 
