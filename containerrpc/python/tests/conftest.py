@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-import clipper_container  # noqa: F401  # before any test imports gRPC, as in a container
+import clipper_container.testing  # noqa: F401  # sets how gRPC forks, before any test imports gRPC

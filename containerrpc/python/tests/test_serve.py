@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+import select
 import signal
 import socket
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -15,13 +18,14 @@ import grpc
 import numpy as np
 import pytest
 from clipper_proto.v1 import error_pb2
-from clipper_proto.v1.model_container_service_pb2 import BatchTensor, DescribeRequest, PredictRequest
+from clipper_proto.v1.model_container_service_pb2 import BatchTensor, DescribeRequest, PredictRequest, PredictResponse
 from grpc_health.v1 import health_pb2
 
 from clipper_container import tensors
 from clipper_container.testing import ContainerProcess, Stream
 
 PROGRAM = Path(__file__).parent / "containers.py"
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for the other process in /proc")
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -255,6 +259,77 @@ def test_a_model_that_ends_the_process(start):
     response = container.predict(column(["exit"]), rows=1)
     assert response.error.message == "SystemExit: 3"
     assert container.process.wait(60) == 1
+
+
+def test_large_batches_and_answers(start):
+    # Several at once, some larger than what the processes share memory for at first.
+    container = start("scripted").wait_until_serving()
+    streams = [Stream(container) for _ in range(4)]
+    texts = [["x" * n, str(n)] for n in (1, 5_000, 70_000, 3_000_000)]
+    for turn in range(5):
+        for i, stream in enumerate(streams):
+            for j in range(2):
+                stream.send(PredictRequest(id=turn * 100 + 10 * i + j, rows=2, inputs=[column(texts[(i + j + turn) % 4])]))
+        for i, stream in enumerate(streams):
+            for j in range(2):
+                answer = stream.receive()
+                assert answer.id == turn * 100 + 10 * i + j
+                assert list(answer.outputs[0].strings) == texts[(i + j + turn) % 4]
+
+
+def test_what_is_no_request_is_refused_and_the_stream_goes_on(start):
+    container = start("scripted").wait_until_serving()
+    call = container.channel.stream_stream("/clipper.v1.ModelContainerService/Predict", None, PredictResponse.FromString)
+    good = PredictRequest(id=2, rows=1, inputs=[column(["fine"])]).SerializeToString()
+    refused, answered = call(iter([b"\xff\xff\xff", good]), timeout=60)
+    assert (refused.error.code, refused.error.message) == (3, "the message is no PredictRequest")
+    assert answered.outputs[0].strings == ["fine"]
+
+
+def server_of(container):
+    """Returns the process of the gRPC server."""
+    with open(f"/proc/{container.process.pid}/task/{container.process.pid}/children") as f:
+        (child,) = f.read().split()
+    return int(child)
+
+
+@linux
+def test_a_server_that_is_killed_ends_the_container(start):
+    container = start("first").wait_until_serving()
+    os.kill(server_of(container), signal.SIGKILL)
+    assert container.process.wait(60) == 1
+    assert container.log().splitlines()[-1] == "RuntimeError: the process of the gRPC server was ended by SIGKILL"
+
+
+@linux
+def test_a_model_that_dies_takes_the_server_with_it(start):
+    container = start("scripted").wait_until_serving()
+    server = os.pidfd_open(server_of(container)) if hasattr(os, "pidfd_open") else None
+    with pytest.raises(grpc.RpcError) as e:
+        container.predict(column(["die"]), rows=1)
+    assert e.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert container.process.wait(60) == 9
+    if server is not None:
+        assert select.select([server], [], [], 60)[0]  # readable when it has ended
+        os.close(server)
+
+
+@linux
+def test_a_signal_to_the_whole_group_drains(start, tmp_path):
+    container = start("scripted", group=True).wait_until_serving()
+    stream = Stream(container)
+    stream.send(PredictRequest(id=1, rows=1, inputs=[column(["wait"])]))
+    wait_for(tmp_path / "waiting")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        os.killpg(container.process.pid, number)
+    (tmp_path / "go").touch()
+    assert stream.receive().id == 1
+    assert container.process.wait(60) == 0
+
+
+def test_the_processes_load_what_they_need(start):
+    container = start("modules").wait_until_serving()
+    assert container.outputs(["grpc", "numpy"]) == ["no", "yes"]
 
 
 def test_wrong_settings(start):

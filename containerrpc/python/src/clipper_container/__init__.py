@@ -9,14 +9,22 @@ A function, or a class that loads a model and has a method ``predict``, is a con
 ``serve`` for what the function is given and what it may return.
 """
 
-import os
+from typing import TYPE_CHECKING, Any
 
-# A model may start programs. gRPC's handlers for forks are for processes that go on using it, and
-# can crash those that do not; they are chosen when gRPC is imported.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-
-from clipper_container.errors import ModelError, RowError  # noqa: E402
-from clipper_container.runtime import serve  # noqa: E402
-from clipper_container.tensors import spec  # noqa: E402
+if TYPE_CHECKING:
+    from clipper_container.errors import ModelError, RowError
+    from clipper_container.runtime import serve
+    from clipper_container.tensors import spec
 
 __all__ = ["ModelError", "RowError", "serve", "spec"]
+
+_MODULES = {"ModelError": "errors", "RowError": "errors", "serve": "runtime", "spec": "tensors"}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: the process of the gRPC server does without numpy.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"clipper_container.{_MODULES[name]}"), name)

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import enum
 import re
 
-import grpc
 from clipper_proto.v1 import error_pb2
 
 # A message travels with each answer and ends in front of people; no framework needs more.
@@ -18,6 +18,16 @@ STACK = re.compile(
     r"|^[ \t]+(?:at |\.\.\. \d+ more).*$",
     re.MULTILINE,
 )
+
+
+class Code(enum.IntEnum):
+    """Codes of google.rpc.Code. Those of the package grpc would load it beside the model, which needs none."""
+
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    RESOURCE_EXHAUSTED = 8
+    INTERNAL = 13
 
 
 class RowError(Exception):
@@ -38,19 +48,19 @@ class ModelError(Exception):
 class BatchError(Exception):
     """A batch failed as a whole for a cause that the runtime knows."""
 
-    def __init__(self, code: grpc.StatusCode, reason: error_pb2.ErrorReason, message: str, field: str = "") -> None:
+    def __init__(self, code: Code, reason: error_pb2.ErrorReason, message: str, field: str = "") -> None:
         super().__init__(message)
         self.code, self.reason, self.field = code, reason, field
 
 
 def invalid(message: str, field: str) -> BatchError:
     """Returns the error of a request that breaks the container protocol."""
-    return BatchError(grpc.StatusCode.INVALID_ARGUMENT, error_pb2.ERROR_REASON_INVALID_FIELD, message, field)
+    return BatchError(Code.INVALID_ARGUMENT, error_pb2.ERROR_REASON_INVALID_FIELD, message, field)
 
 
 def bad_output(message: str) -> BatchError:
     """Returns the error of a model whose output no tensor can hold."""
-    return BatchError(grpc.StatusCode.INTERNAL, error_pb2.ERROR_REASON_MODEL_PROTOCOL, message)
+    return BatchError(Code.INTERNAL, error_pb2.ERROR_REASON_MODEL_PROTOCOL, message)
 
 
 def to_message(error: BaseException) -> error_pb2.Error:
@@ -58,8 +68,8 @@ def to_message(error: BaseException) -> error_pb2.Error:
     if isinstance(error, BatchError):
         code, reason, field, text = error.code, error.reason, error.field, str(error)
     else:
-        code, reason, field, text = grpc.StatusCode.UNKNOWN, error_pb2.ERROR_REASON_MODEL_FAILED, "", describe(error)
-    return error_pb2.Error(code=code.value[0], reason=reason, field=field, message=text[:MAX_MESSAGE])
+        code, reason, field, text = Code.UNKNOWN, error_pb2.ERROR_REASON_MODEL_FAILED, "", describe(error)
+    return error_pb2.Error(code=code, reason=reason, field=field, message=text[:MAX_MESSAGE])
 
 
 def describe(error: BaseException) -> str:

@@ -9,6 +9,8 @@ import re
 import sys
 from datetime import datetime, timezone
 
+from clipper_container.errors import describe
+
 _KNOWN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _PLAIN = re.compile(r"[^\s\"=\\]+")
 
@@ -42,3 +44,10 @@ def configure(level: str) -> None:
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.captureWarnings(True)
+
+
+def last_line(error: BaseException) -> None:
+    """Says on stderr why the process ends. Whoever started it shows the last line, so this one is for people, and
+    nothing follows: not even what a framework has to say about its end."""
+    print(" ".join(describe(error).split()), file=sys.stderr, flush=True)
+    logging.disable()

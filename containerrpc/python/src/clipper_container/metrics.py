@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import logging
 
-from clipper_proto.v1 import error_pb2
-from clipper_proto.v1 import model_container_service_pb2 as container_pb2
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from clipper_container import link
 from clipper_container.errors import describe
 
 log = logging.getLogger("clipper_container")
 
-# What the model answers for; every other error means that the batch was not predicted.
-_OF_THE_MODEL = (error_pb2.ERROR_REASON_MODEL_FAILED, error_pb2.ERROR_REASON_MODEL_PROTOCOL)
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_RESULTS = {link.OK: "ok", link.FAILED: "error", link.REFUSED: "refused"}
 _ROWS = tuple(2**i for i in range(0, 17, 2))
 
 
@@ -25,8 +23,7 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._batches = Counter("clipper_container_batches", "Batches answered.", ["result"], registry=self._registry)
-        for result in ("ok", "error", "refused"):
-            self._batches.labels(result)
+        self._results = {number: self._batches.labels(name) for number, name in _RESULTS.items()}
         self._rows = Counter("clipper_container_rows", "Rows predicted.", registry=self._registry)
         self._row_errors = Counter("clipper_container_row_errors", "Rows that failed one by one.", registry=self._registry)
         self._seconds = Histogram("clipper_container_predict_seconds", "Time that the model took for a batch.", buckets=_SECONDS, registry=self._registry)
@@ -49,19 +46,17 @@ class Metrics:
         """Counts a batch that was received."""
         self._in_flight.inc()
 
-    def answered(self, rows: int, response: container_pb2.PredictResponse) -> None:
-        """Counts the answer to a batch of so many rows that was taken."""
+    def answered(self, answer: link.Message) -> None:
+        """Counts the answer to a batch that was taken."""
         self._in_flight.dec()
-        refused = response.HasField("error") and response.error.reason not in _OF_THE_MODEL
-        result = "refused" if refused else "error" if response.HasField("error") else "ok"
-        self._batches.labels(result).inc()
-        if refused:
+        self._results[answer.result].inc()
+        if answer.result == link.REFUSED:
             return
-        self._batch_rows.observe(rows)
-        self._seconds.observe(response.predict_micros / 1e6)
-        if result == "ok":
-            self._row_errors.inc(len(response.row_errors))
-            self._rows.inc(rows - len(response.row_errors))
+        self._batch_rows.observe(answer.rows)
+        self._seconds.observe(answer.time / 1e6)
+        if answer.result == link.OK:
+            self._row_errors.inc(answer.row_errors)
+            self._rows.inc(answer.rows - answer.row_errors)
 
     def ready(self, ready: bool) -> None:
         """Says whether the container can predict."""

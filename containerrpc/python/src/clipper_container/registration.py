@@ -7,7 +7,6 @@ import asyncio
 import logging
 import re
 import socket
-from dataclasses import dataclass
 from typing import Any, Optional
 
 import grpc
@@ -30,21 +29,14 @@ class RegistrationError(Exception):
     """Clipper does not want this replica: what it was told is wrong."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Where to register, and where others reach the container when that is not where it serves."""
-
-    register_address: str
-    advertise_address: str
-
-
 class Registration:
     """One registration. All methods run on one event loop."""
 
-    def __init__(self, settings: Settings, model: str, version: str, serving: str) -> None:
+    def __init__(self, register_address: str, advertise_address: str, model: str, version: str, serving: str) -> None:
+        """Registers at register_address that the model is served at advertise_address, by default where it serves."""
         if not model or not version:
             raise RegistrationError("to register, a container needs to know what it serves: set CLIPPER_MODEL_NAME and CLIPPER_MODEL_VERSION")
-        address = settings.advertise_address or reached_at(serving)
+        address = advertise_address or reached_at(serving)
         self._request = model_pb2.RegisterReplicaRequest(
             model=model,
             version=version,
@@ -52,7 +44,7 @@ class Registration:
             address=address,
             lease=duration_pb2.Duration(seconds=LEASE_SECONDS),
         )
-        self._channel = grpc.aio.insecure_channel(settings.register_address)
+        self._channel = grpc.aio.insecure_channel(register_address)
         self._service = model_grpc.ModelServiceStub(self._channel)
         self._task: Optional[asyncio.Task[None]] = None
         self._registered = False

@@ -4,28 +4,34 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+import json
 import logging
 import os
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
+from clipper_proto.v1 import model_container_service_pb2 as container_pb2
 from clipper_proto.v1 import tensor_pb2
 
-from clipper_container import logs, registration
-from clipper_container.errors import ModelError, describe
-from clipper_container.model import Container, Options, load
-from clipper_container.server import Server
+from clipper_container import link, logs
+from clipper_container.errors import ModelError
+from clipper_container.link import Link, Message, Slots
+from clipper_container.model import Container, Model, Options, load
+from clipper_container.worker import Workers, parse
 
 log = logging.getLogger("clipper_container")
 
 # EX_CONFIG of sysexits.h: starting again will not help.
 EXIT_NEVER = 78
 EXIT_RETRY = 1
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 # How long a container that has lost its parent may take to end by itself.
 ORPHAN_SECONDS = 5.0
@@ -69,50 +75,109 @@ def serve(
 
 
 def _run(container: Container, options: Options, settings: argparse.Namespace) -> int:
-    async def main() -> None:
-        server = Server(
-            lambda: load(container, settings.model_path, options),
-            settings.model_name,
-            settings.model_version,
-            settings.max_message_bytes,
-            registration.Settings(settings.register_address, settings.advertise_address) if settings.register_address else None,
-            settings.metrics_address,
-        )
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, server.stop)
-        if settings.exit_with_parent:
-            threading.Thread(target=_watch_parent, args=(loop, server), name="parent", daemon=True).start()
-        await server.run(settings.address)
-
-    try:
-        asyncio.run(main())
-    except ModelError as e:
-        log.debug("model not loaded", exc_info=e)
-        return _fail(EXIT_NEVER, e)
-    except SystemExit as e:  # the model's own wish
-        return _fail(EXIT_RETRY, e)
-    except Exception as e:
-        log.debug("container failed", exc_info=e)
-        return _fail(EXIT_RETRY, e)
+    process = _Process(settings)
+    threading.Thread(target=_watch_signals, args=(process, _signals()), name="signals", daemon=True).start()
+    if settings.exit_with_parent:
+        threading.Thread(target=_watch_parent, args=(process,), name="parent", daemon=True).start()
+    Workers(lambda: load(container, settings.model_path, options), process.link, process.ready, process.failed).start()
+    code = process.wait()
+    if isinstance(process.failure, ModelError):
+        log.debug("model not loaded", exc_info=process.failure)
+        return _fail(EXIT_NEVER, process.failure)
+    if process.failure is not None:  # SystemExit is the model's own wish
+        log.debug("container failed", exc_info=process.failure)
+        return _fail(EXIT_RETRY, process.failure)
+    if code < 0:
+        return _fail(EXIT_RETRY, RuntimeError(f"the process of the gRPC server was ended by {signal.Signals(-code).name}"))
+    if code > 0:  # It has said why.
+        logging.disable()
+        return code
     log.info("stopped")
     return 0
 
 
+class _Process:
+    """The process of the gRPC server, as the model's sees it. All methods may be called on any thread."""
+
+    def __init__(self, settings: argparse.Namespace) -> None:
+        self._settings = settings
+        self.failure: Optional[BaseException] = None
+        mine, its = socket.socketpair()
+        requests, answers = link.make_slots(), link.make_slots()
+        self.link = Link(mine, Slots(requests), Slots(answers), parse)
+        names = ("address", "model_name", "model_version", "max_message_bytes", "register_address", "advertise_address", "metrics_address", "log_level")
+        said: dict[str, Any] = {name: getattr(settings, name) for name in names}
+        said.update(connection=its.fileno(), requests=requests, answers=answers)
+        # A signal to the whole group is this process's to handle: the server stops when it is told to.
+        handled = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; from clipper_container.server import main; main()", json.dumps(said)],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(its.fileno(), *requests, *answers),
+        )
+        signal.pthread_sigmask(signal.SIG_SETMASK, handled)
+        its.close()
+
+    def ready(self, model: Model) -> None:
+        """Lets the server serve the model."""
+        description = container_pb2.DescribeResponse(
+            model=self._settings.model_name,
+            version=self._settings.model_version,
+            max_batch_rows=model.options.max_batch_rows,
+            max_message_bytes=self._settings.max_message_bytes,
+            max_in_flight=model.options.max_in_flight,
+            properties=model.properties(),
+        )
+        description.signature.inputs.extend(model.options.inputs)
+        description.signature.outputs.extend(model.options.outputs)
+        self.link.send(Message(link.READY, description.SerializeToString()))
+
+    def failed(self, error: BaseException) -> None:
+        """Stops the server because of an error."""
+        self.failure = error
+        self.stop()
+
+    def stop(self) -> None:
+        """Makes the server drain and end."""
+        try:
+            self.link.send(Message(link.STOP))
+        except OSError as e:
+            log.debug("the server has ended", extra={"error": e})
+
+    def wait(self) -> int:
+        """Waits until the server has ended, and returns its exit code."""
+        return self._process.wait()
+
+
 def _fail(code: int, error: BaseException) -> int:
-    # Whoever started the container shows the last line, so this one is for people, and nothing follows: not even
-    # what a framework has to say about its end.
-    print(" ".join(describe(error).split()), file=sys.stderr, flush=True)
-    logging.disable()
+    logs.last_line(error)
     return code
 
 
-def _watch_parent(loop: asyncio.AbstractEventLoop, server: Server) -> None:
+def _signals() -> int:
+    """Returns a file that the number of each signal is written to. A handler would not do: Python calls it on the main
+    thread, which waits for the server, and the system may give the signal to another one."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing)
+    for number in STOPPING:
+        signal.signal(number, lambda *_: None)
+    return reading
+
+
+def _watch_signals(process: _Process, file: int) -> None:
+    """Stops at the signals that say so."""
+    while (number := os.read(file, 1)) and number[0] not in STOPPING:
+        pass
+    process.stop()
+
+
+def _watch_parent(process: _Process) -> None:
     """Stops when the pipe that the parent holds is closed, even when the model hangs."""
     while os.read(0, 4096):
         pass
     log.warning("the parent process is gone")
-    loop.call_soon_threadsafe(server.stop)
+    process.stop()
     time.sleep(ORPHAN_SECONDS)
     os._exit(EXIT_RETRY)
 

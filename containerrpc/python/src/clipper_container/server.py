@@ -1,29 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gRPC server of one container."""
+"""The gRPC server of one container, in a process of its own.
+
+Clipper speaks with this process, and this process with the model's, which knows nothing of gRPC. In one process they
+would share the interpreter's lock, and each would hold up the other: a model that gives the lock up and takes it again
+for every tree of a forest took twice as long while the next batch came in.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import socket
 import stat
+import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any, Optional
 
-import grpc
-from clipper_proto.v1 import error_pb2
-from clipper_proto.v1 import model_container_service_pb2 as container_pb2
-from clipper_proto.v1 import model_container_service_pb2_grpc as container_grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+# Chosen when gRPC is imported: its handlers for forks are for processes that fork, and this one does not.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-from clipper_container import tensors
-from clipper_container.errors import BatchError, describe, to_message
-from clipper_container.metrics import Metrics
-from clipper_container.model import Model
-from clipper_container.registration import Registration, Settings
-from clipper_container.worker import Batch, Workers
+import grpc  # noqa: E402
+from clipper_proto.v1 import model_container_service_pb2 as container_pb2  # noqa: E402
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # noqa: E402
+
+from clipper_container import link, logs  # noqa: E402
+from clipper_container.errors import describe  # noqa: E402
+from clipper_container.link import Decoder, Message, Slots  # noqa: E402
+from clipper_container.metrics import Metrics  # noqa: E402
+from clipper_container.registration import Registration  # noqa: E402
 
 log = logging.getLogger("clipper_container")
 
@@ -32,77 +40,124 @@ SERVICE = "clipper.v1.ModelContainerService"
 # Time to tell those who watch the health that it is over; they would hold the server up for ever.
 FAREWELL_SECONDS = 0.1
 
+EXIT_RETRY = 1
 
-class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc]
-    """Serves one model. All methods run on one event loop; the model has threads of its own, so
-    that health checks are answered while it works."""
 
-    def __init__(
-        self,
-        load: Callable[[], Model],
-        name: str,
-        version: str,
-        max_message_bytes: int,
-        register: Optional[Settings] = None,
-        metrics_address: str = "",
-    ) -> None:
-        """metrics_address is where Prometheus finds the metrics; without one, none are kept."""
-        self._register = register
-        self._metrics_address = metrics_address
-        self._metrics = Metrics() if metrics_address else None
+@dataclass(frozen=True)
+class Settings:
+    """What the model's process tells the server's, as JSON."""
+
+    connection: int
+    requests: list[int]  # files of Slots
+    answers: list[int]
+    address: str
+    model_name: str
+    model_version: str
+    max_message_bytes: int
+    register_address: str
+    advertise_address: str
+    metrics_address: str  # where Prometheus finds the metrics; without one, none are kept
+    log_level: str
+
+
+def main() -> None:
+    """Runs the process. Its exit code is 0 when the model's process asked it to stop, and else 1, with the reason as
+    the last line on standard error."""
+    settings = Settings(**json.loads(sys.argv[1]))
+    logs.configure(settings.log_level)
+    try:
+        asyncio.run(_serve(settings))
+    except Exception as e:
+        log.debug("server failed", exc_info=e)
+        logs.last_line(e)
+        sys.exit(EXIT_RETRY)
+
+
+async def _serve(settings: Settings) -> None:
+    await Server(settings).run()
+
+
+class _Model(asyncio.Protocol):
+    """The server's end of the link."""
+
+    def __init__(self, settings: Settings, received: Any) -> None:
+        self._slots = Slots(settings.requests)
+        self._decoder = Decoder(Slots(settings.answers), bytes)
+        self._received = received
+        self._transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for message in self._decoder.feed(data):
+            self._received(message)
+
+    def connection_lost(self, error: Optional[Exception]) -> None:
+        # The model's process is gone, and with it whatever was asked. Nobody waits for this one.
+        os._exit(EXIT_RETRY)
+
+    def send(self, message: Message) -> None:
+        self._transport.write(link.encode(message, self._slots))
+
+
+class Server:
+    """Serves one model. All methods run on one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = Metrics() if settings.metrics_address else None
+        self._model = _Model(settings, self._from_model)
+        self._description: Optional[container_pb2.DescribeResponse] = None
         self._registration: Optional[Registration] = None
-        self._name, self._version, self._max_message_bytes = name, version, max_message_bytes
-        self._model: Optional[Model] = None
         self._readers: set[asyncio.Task[None]] = set()
-        self._streams = 0
+        self._answers: dict[int, asyncio.Queue[Optional[bytes]]] = {}  # of each stream, by its number
+        self._streams = 0  # that there have been
         self._idle = asyncio.Event()
         self._idle.set()
         self._stop = asyncio.Event()
         self._failure: Optional[BaseException] = None
         self._health = health.aio.HealthServicer()
-        loop = asyncio.get_running_loop()
-        self._workers = Workers(
-            load,
-            lambda model: _on_loop(loop, self._ready, model),
-            lambda error: _on_loop(loop, self._failed, error),
-        )
 
-    def stop(self) -> None:
-        """Makes ``run`` drain and return."""
-        self._stop.set()
-
-    async def run(self, address: str) -> None:
-        """Serves until ``stop``, and then until what was taken is answered. Raises what the model
-        could not be loaded for, and OSError when the address cannot be served on."""
+    async def run(self) -> None:
+        """Serves until the model's process says STOP, and then until what was taken is answered. Raises OSError when
+        the address cannot be served on, and what ended the registration."""
+        settings = self._settings
         if self._metrics is not None:
-            self._metrics.serve(self._metrics_address)
-        release_socket(address)
+            self._metrics.serve(settings.metrics_address)
+        release_socket(settings.address)
         server = grpc.aio.server(
             options=[
-                ("grpc.max_receive_message_length", self._max_message_bytes),
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 # A second container on the same port is a mistake, not a way to share the work.
                 ("grpc.so_reuseport", 0),
             ]
         )
-        container_grpc.add_ModelContainerServiceServicer_to_server(self, server)
+        # Batches and answers pass through as bytes: only the model's process looks into them.
+        methods = {
+            "Describe": grpc.unary_unary_rpc_method_handler(self._describe, None, container_pb2.DescribeResponse.SerializeToString),
+            "Predict": grpc.stream_stream_rpc_method_handler(self._predict),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         try:
-            port = server.add_insecure_port(address)
+            port = server.add_insecure_port(settings.address)
         except RuntimeError as e:
-            raise OSError(f"cannot serve on {address}: {e}") from e
-        serving = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+            raise OSError(f"cannot serve on {settings.address}: {e}") from e
+        serving = settings.address if settings.address.startswith("unix:") else f"{settings.address.rpartition(':')[0]}:{port}"
         # Before the start: a server that has started and is not stopped can keep the process from ending.
-        if self._register is not None:
-            self._registration = Registration(self._register, self._name, self._version, serving)
+        if settings.register_address:
+            self._registration = Registration(settings.register_address, settings.advertise_address, settings.model_name, settings.model_version, serving)
         await server.start()
         log.info("listening", extra={"address": serving})
-        self._workers.start()
+        with socket.socket(fileno=settings.connection) as connection:
+            await asyncio.get_running_loop().create_connection(lambda: self._model, sock=connection.dup())
         await self._stop.wait()
         if self._registration is not None:
             await self._registration.leave()
-        log.info("draining", extra={"streams": self._streams})
+        log.info("draining", extra={"streams": len(self._answers)})
         if self._metrics is not None:
             self._metrics.ready(False)
         await self._health.enter_graceful_shutdown()
@@ -113,63 +168,56 @@ class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc
         if self._failure is not None:
             raise self._failure
 
-    def _ready(self, model: Model) -> None:
-        self._model = model
+    def _from_model(self, message: Message) -> None:
+        if message.kind == link.STOP:
+            self._stop.set()
+        elif message.kind == link.READY:
+            self._ready(container_pb2.DescribeResponse.FromString(message.payload))
+        else:
+            if self._metrics is not None:
+                self._metrics.answered(message)
+            answers = self._answers.get(message.stream)
+            if answers is not None:  # The caller may be gone.
+                answers.put_nowait(message.payload)
+
+    def _ready(self, description: container_pb2.DescribeResponse) -> None:
+        self._description = description
         asyncio.ensure_future(self._set_health(health_pb2.HealthCheckResponse.SERVING))
         if self._metrics is not None:
             self._metrics.ready(True)
         if self._registration is not None:
             self._registration.keep(self._failed)
-        log.info("serving", extra={"model": self._name, "version": self._version, **model.properties()})
+        log.info("serving", extra={"model": description.model, "version": description.version, **description.properties})
 
     def _failed(self, error: BaseException) -> None:
         self._failure = error
-        self.stop()
+        self._stop.set()
 
     async def _set_health(self, status: Any) -> None:
         for service in ("", SERVICE):
             await self._health.set(service, status)
 
-    async def _loaded(self, context: Any) -> Model:
-        if self._model is None:
+    async def _loaded(self, context: Any) -> container_pb2.DescribeResponse:
+        if self._description is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the model is being loaded")
         if self._stop.is_set():
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the container is about to stop")
-        assert self._model is not None
-        return self._model
+        assert self._description is not None
+        return self._description
 
-    async def Describe(self, request: container_pb2.DescribeRequest, context: Any) -> container_pb2.DescribeResponse:
-        model = await self._loaded(context)
-        options = model.options
-        response = container_pb2.DescribeResponse(
-            model=self._name,
-            version=self._version,
-            max_batch_rows=options.max_batch_rows,
-            max_message_bytes=self._max_message_bytes,
-            max_in_flight=options.max_in_flight,
-            properties=model.properties(),
-        )
-        response.signature.inputs.extend(options.inputs)
-        response.signature.outputs.extend(options.outputs)
-        return response
+    async def _describe(self, request: bytes, context: Any) -> container_pb2.DescribeResponse:
+        return await self._loaded(context)
 
-    async def Predict(self, requests: AsyncIterator[container_pb2.PredictRequest], context: Any) -> AsyncIterator[container_pb2.PredictResponse]:
-        model = await self._loaded(context)
+    async def _predict(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        description = await self._loaded(context)
         self._streams += 1
+        stream = self._streams
+        answers = self._answers[stream] = asyncio.Queue()
         self._idle.clear()
-        context.add_done_callback(self._ended)
-        answers: asyncio.Queue[Optional[container_pb2.PredictResponse]] = asyncio.Queue()
+        context.add_done_callback(lambda _: self._ended(stream))
         # A caller that sends more than it may is not read: what it sends stays with it.
-        slots = asyncio.Semaphore(model.options.max_in_flight)
+        slots = asyncio.Semaphore(description.max_in_flight)
         taken = 0
-        loop = asyncio.get_running_loop()
-
-        metrics = self._metrics
-
-        def done(rows: int, response: container_pb2.PredictResponse) -> None:
-            if metrics is not None:
-                metrics.answered(rows, response)
-            _on_loop(loop, answers.put_nowait, response)
 
         async def read() -> None:
             nonlocal taken
@@ -177,18 +225,14 @@ class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc
                 await slots.acquire()
                 async for request in requests:
                     taken += 1
-                    if metrics is not None:
-                        metrics.taken()
-                    try:
-                        self._workers.submit(self._batch(model, request, done))
-                    except BatchError as e:
-                        log.warning("batch refused", extra={"rows": request.rows, "error": e})
-                        done(request.rows, container_pb2.PredictResponse(id=request.id, error=to_message(e)))
+                    if self._metrics is not None:
+                        self._metrics.taken()
+                    self._model.send(Message(link.BATCH, request, stream, time=time.monotonic_ns()))
                     await slots.acquire()
             finally:
                 answers.put_nowait(None)
 
-        reader = loop.create_task(read())
+        reader = asyncio.get_running_loop().create_task(read())
         self._readers.add(reader)
         reader.add_done_callback(self._readers.discard)
         try:
@@ -204,26 +248,10 @@ class Server(container_grpc.ModelContainerServiceServicer):  # type: ignore[misc
         finally:
             reader.cancel()
 
-    def _batch(self, model: Model, request: container_pb2.PredictRequest, done: Callable[[int, container_pb2.PredictResponse], None]) -> Batch:
-        limit = model.options.max_batch_rows
-        if limit and request.rows > limit:
-            message = f"the batch has {request.rows} rows; the container takes {limit}"
-            raise BatchError(grpc.StatusCode.RESOURCE_EXHAUSTED, error_pb2.ERROR_REASON_TOO_LARGE, message, "rows")
-        deadline = time.monotonic() + request.timeout_micros / 1e6 if request.timeout_micros else None
-        return Batch(request.id, request.rows, tensors.decode(request), deadline, done)
-
-    def _ended(self, _: Any) -> None:
-        self._streams -= 1
-        if self._streams == 0:
+    def _ended(self, stream: int) -> None:
+        del self._answers[stream]
+        if not self._answers:
             self._idle.set()
-
-
-def _on_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object) -> None:
-    """Calls on the event loop from another thread; nothing when the loop has ended already."""
-    try:
-        loop.call_soon_threadsafe(call, *arguments)
-    except RuntimeError:
-        log.debug("an answer came after the end")
 
 
 def release_socket(address: str) -> None:

@@ -13,13 +13,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional, Union
 
-import grpc
-import numpy as np
-from clipper_proto.v1 import model_container_service_pb2 as container_pb2
-from clipper_proto.v1 import model_container_service_pb2_grpc as container_grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+# Chosen when gRPC is imported: its handlers for forks can crash a process that only starts programs, as tests do.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-from clipper_container import tensors
+import grpc  # noqa: E402
+import numpy as np  # noqa: E402
+from clipper_proto.v1 import model_container_service_pb2 as container_pb2  # noqa: E402
+from clipper_proto.v1 import model_container_service_pb2_grpc as container_grpc  # noqa: E402
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
+
+from clipper_container import tensors  # noqa: E402
 
 # Seconds after which what has not happened is taken to hang. A JVM or a large framework takes tens of seconds to start
 # on a machine that is busy.
@@ -33,8 +36,15 @@ class ContainerProcess:
     """
 
     def __init__(
-        self, program: Path, folder: Path, *arguments: str, environment: Optional[Mapping[str, str]] = None, stdin: Optional[int] = subprocess.DEVNULL
+        self,
+        program: Path,
+        folder: Path,
+        *arguments: str,
+        environment: Optional[Mapping[str, str]] = None,
+        stdin: Optional[int] = subprocess.DEVNULL,
+        group: bool = False,
     ) -> None:
+        """group makes it the leader of a process group of its own."""
         self.address = f"unix:{folder / 's'}"
         self._log = folder / "log"
         with self._log.open("wb") as log:
@@ -42,6 +52,7 @@ class ContainerProcess:
                 [*([sys.executable] if program.suffix == ".py" else []), str(program), *arguments],
                 env={**os.environ, "CLIPPER_CONTAINER_ADDRESS": self.address, **(environment or {})},
                 stdin=stdin,
+                start_new_session=group,
                 stdout=log,
                 stderr=log,
             )
