@@ -8,10 +8,11 @@ declare -A package=(
   [git]=git [make]=make [python3]=python3 [redis-server]=redis-server [cmake]=cmake [g++]=g++
   [protoc]=protobuf-compiler [grpc_cpp_plugin]=protobuf-compiler-grpc [chromium]=chromium [gcc]=gcc
   [dockerd]=docker.io [npm]=npm [node]=nodejs [java]=default-jre-headless
+  [ip]=iproute2 [iptables]=iptables
 )
 case "${1:-}" in
   demo) commands=(python3) ;;
-  test) commands=(git gcc g++ cmake python3 node npm redis-server protoc grpc_cpp_plugin chromium java) ;;
+  test) commands=(git gcc g++ cmake python3 node npm redis-server protoc grpc_cpp_plugin chromium java dockerd ip iptables) ;;
   *) echo "usage: tools/setup.sh demo|test" >&2; exit 2 ;;
 esac
 
