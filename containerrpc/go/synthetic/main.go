@@ -2,7 +2,8 @@
 
 // Command synthetic is a model container that takes as long as a model would and computes nothing:
 // a batch of n rows is answered after fixed + per-row·n, with noise and rare stalls. It waits
-// instead of computing, so that many of them run on few cores as they would on many machines. What
+// instead of computing, so that many of them run on few cores as they would on many machines; with --busy it keeps
+// a processor busy instead, and with --hog all of them, and takes all the memory it can get besides. What
 // it answers is 1, or with --errors or --hard a label that is right as often as is wanted; with --failures
 // it answers as many rows with an error.
 //
@@ -10,6 +11,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -17,6 +19,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -57,6 +60,8 @@ func parse(args []string, usage io.Writer) (container.Model, error) {
 		hard     = flags.Float64("hard", 0, "share of the rows that get the same wrong label with every seed, 0 to 1")
 		failures = flags.Float64("failures", 0, "share of the rows that fail, drawn by row and seed, 0 to 1")
 		seed     = flags.Uint64("seed", 1, "seed of noise, stalls, errors and failures")
+		busy     = flags.Bool("busy", false, "keep a processor busy during a batch instead of waiting")
+		hog      = flags.Bool("hog", false, "keep all processors busy and take ever more memory, from the start")
 		parallel = flags.Int("parallel", 1, "batches at the same time; more wait their turn")
 	)
 	if err := flags.Parse(args); err != nil {
@@ -95,8 +100,12 @@ func parse(args []string, usage io.Writer) (container.Model, error) {
 	case *parallel < 1:
 		return nil, fmt.Errorf("--parallel must be at least 1")
 	}
+	if *hog {
+		go takeEverything()
+	}
 	m := &model{
 		inFlight: max(2, *parallel),
+		busy:     *busy,
 		clock: clock{
 			profile: p, Noise: *noise, StallChance: *chance, Stall: *stall, StallEvery: *every,
 			random: rand.New(rand.NewPCG(*seed, 0)), untilStall: -1, //nolint:gosec // A simulation.
@@ -114,6 +123,7 @@ func parse(args []string, usage io.Writer) (container.Model, error) {
 // model answers every row with 1, or with its labels.
 type model struct {
 	inFlight int
+	busy     bool
 	labels   *labels // nil: 1
 
 	mu    sync.Mutex
@@ -156,6 +166,28 @@ func (m *model) Predict(_ context.Context, b *container.Batch) (*container.Resul
 			return nil, err
 		}
 	}
-	pause.Until(begin.Add(d))
+	if end := begin.Add(d); m.busy {
+		for time.Now().Before(end) { // Work of no use is work too.
+		}
+	} else {
+		pause.Until(end)
+	}
 	return r, nil
+}
+
+// takeEverything keeps all processors busy and takes 64 MiB of memory more every second, until the process is killed.
+func takeEverything() {
+	for range runtime.NumCPU() {
+		go func() {
+			for {
+				runtime.Gosched()
+			}
+		}()
+	}
+	var taken [][]byte
+	for {
+		taken = append(taken, bytes.Repeat([]byte{1}, 64<<20))
+		time.Sleep(time.Second)
+		runtime.KeepAlive(taken)
+	}
 }

@@ -82,7 +82,7 @@ func Start(t testing.TB) *Engine {
 	e := &Engine{Host: "unix://" + filepath.Join(dir, "sock"), dir: dir}
 	t.Cleanup(func() {
 		e.Kill()
-		_ = exec.Command("sh", "-c", "umount "+dir+"/data/*/*/merged "+dir+"/data/containers/*/mounts/shm "+dir+"/exec/netns/* 2>/dev/null").Run() //nolint:noctx,gosec // clean up
+		_ = exec.Command("sh", "-c", "umount "+dir+"/data/*/*/merged "+dir+"/data/containers/*/mounts/shm "+dir+"/exec/netns/* "+dir+"/data 2>/dev/null").Run() //nolint:noctx,gosec // clean up
 		_ = os.RemoveAll(dir)
 	})
 	t.Setenv("DOCKER_HOST", e.Host)
