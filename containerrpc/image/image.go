@@ -104,7 +104,7 @@ func New(s Spec) (*Context, error) {
 		return nil, fmt.Errorf("the adapter of %s serves no saved model: leave %s out", s.Framework, s.Path)
 	}
 	if !t.server && s.Path == "" {
-		return nil, fmt.Errorf("the adapter of %s serves a saved model: name its file or folder", s.Framework)
+		return nil, fmt.Errorf("the adapter of %s serves a saved model: name its file or folder (--path)", s.Framework)
 	}
 	if s.Base == "" {
 		s.Base = DefaultBase

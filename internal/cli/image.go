@@ -111,9 +111,11 @@ func (k *imageBuild) build(c *client, files *image.Context, name string) (build.
 	size := max(files.Size(), 1)
 	built, err := build.Build(c.ctx, files.Archive, build.Options{Tag: name, Arguments: k.BuildArg, Network: k.Network}, func(p build.Progress) {
 		if p.Steps == 0 && p.Text == "" {
-			// In tenths, so that a log gets few lines.
-			tenths := min(p.Sent*10/size, 10)
-			progress.show(fmt.Sprintf("%s sending %s: %d %%", bar(tenths), mebibytes(uint64(size)), tenths*10))
+			line := "sending " + mebibytes(uint64(size)) + " to the engine"
+			if c.Animated { // A log gets one line.
+				line = bar(min(p.Sent*10/size, 10)) + " " + line
+			}
+			progress.show(line)
 			return
 		}
 		progress.show(fmt.Sprintf("%s step %d of %d: %s", bar(int64(p.Step*10/max(p.Steps, 1))), p.Step, p.Steps, p.Text))
