@@ -67,7 +67,7 @@ bench: ## Run every experiment of the bench module and print its tables.
 	cd bench && go run . all
 
 image: build ## Build the container image clipper:dev of the services with Docker, from scratch.
-	rm -rf build/image && mkdir -p build/image/data build/image/tmp && cp bin/clipper LICENSE build/image/
+	rm -rf build/image && mkdir -p build/image/folders/data && mkdir -m 1777 build/image/folders/tmp && cp bin/clipper LICENSE build/image/
 	bin/clipper version --sbom >build/image/sbom.cdx.json
 	docker build --tag clipper:dev --build-arg VERSION=$$(git describe --tags --always --dirty) \
 		--build-arg REVISION=$$(git rev-parse HEAD) --file deploy/Dockerfile build/image
