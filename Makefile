@@ -11,7 +11,7 @@ GENERATORS := .cache/.generators
 # Paths that `make gen` writes.
 GENERATED := gen/go/clipper gen/openapi gen/python/src gen/typescript/src internal/gen frontend/gateway
 
-.PHONY: help build demo test test-go test-python test-cpp test-typescript test-adapters check gen lint fmt bench image images clean
+.PHONY: help build demo test test-go test-python test-cpp test-typescript test-adapters test-compose check gen lint fmt bench image images clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -41,6 +41,10 @@ test-cpp: ## Generate C++ from the protos with CMake and test it.
 
 test-adapters: ## Test every adapter against its framework; ADAPTERS="xgboost onnx" tests some.
 	tools/test-adapters.sh $(ADAPTERS)
+
+test-compose: ## Test the suite in containers with Redis (deploy/compose.yaml); not part of `make test`.
+	tools/setup.sh compose
+	tools/test-compose.sh
 
 test-typescript: ## Type-check and test the generated TypeScript.
 	tools/test-typescript.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Brings the suite of deploy/compose.yaml up, with a model that registers itself, asks it, kills containers of it,
-# and brings it down. It needs Docker and Compose, and takes about a minute; `make test` does not run it.
+# and brings it down. It needs Docker and Compose, and takes two to three minutes; `make test` does not run it.
 # Without an engine it starts one, as root. CLIPPER_REDIS_IMAGE names an image of Redis; without it one is made
 # of the redis-server of this machine, so that nothing is pulled.
 set -euo pipefail
@@ -88,7 +88,7 @@ await asked 7
 
 echo "administration is not where queries are"
 [ "$(curl -s -o /dev/null -w '%{http_code}' "http://127.0.0.1:$CLIPPER_HTTP_PORT/v1/models")" = 404 ]
-# Neither is what the other networks have to hide.
+docker run --rm --network "${project}_admin" clipper:dev health frontend-admin:1338 >/dev/null
 if docker run --rm --network "${project}_query" clipper:dev health --timeout 2s frontend:1338 >/dev/null 2>&1; then
   echo "the network of queries reaches the administration" >&2; exit 1
 fi
@@ -107,6 +107,11 @@ for service in abstraction selector frontend redis; do
   await asked "$n"
   await healthy "$service"
 done
+
+echo "everything goes, and what was deployed is there again"
+suite down --timeout 45 >"$work/down.log" 2>&1 || { cat "$work/down.log" >&2; exit 1; }
+suite up --detach --scale model=2 >>"$work/up.log" 2>&1
+await asked 31
 
 echo "bringing it down"
 suite down --volumes --timeout 45 >"$work/down.log" 2>&1 || { cat "$work/down.log" >&2; exit 1; }
