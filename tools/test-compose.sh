@@ -18,6 +18,7 @@ finish() {
   if [ -n "${project:-}" ]; then
     [ "$status" = 0 ] || suite logs --tail 15 >&2 || true
     suite down --volumes --timeout 20 >/dev/null 2>&1 || true
+    docker image rm --force clipper-test-model:dev clipper-test-redis:dev >/dev/null 2>&1 || true
   fi
   if [ -n "${daemon:-}" ]; then kill "$daemon" && wait "$daemon" || true; fi
   rm -rf "$work"

@@ -113,18 +113,6 @@ func (c *Context) Size() (sum int64) {
 	return sum
 }
 
-// Dockerfile returns the text of the Dockerfile.
-func (c *Context) Dockerfile() string {
-	for _, f := range c.files {
-		if f.name == "Dockerfile" {
-			var text bytes.Buffer
-			_ = f.copy(&text) // It is in memory.
-			return text.String()
-		}
-	}
-	return ""
-}
-
 // Archive writes the context as a tar archive. Two archives of the same files are the same to the byte, whoever
 // owns the files and whenever they were written.
 func (c *Context) Archive(w io.Writer) error {

@@ -64,11 +64,12 @@ func (k *imageBuild) Run(c *client) error {
 	} else if err != nil {
 		return err
 	}
-	digest, err := files.Digest()
-	if err != nil {
-		return err
+	report := imageReport{Name: name}
+	if c.JSON { // Nobody else sees it, and a model may be large.
+		if report.Context, err = files.Digest(); err != nil {
+			return err
+		}
 	}
-	report := imageReport{Name: name, Context: digest}
 	if k.Output != "" {
 		report.Folder = k.Output
 		return k.write(c, files, report)
@@ -133,7 +134,7 @@ func (k *imageBuild) build(c *client, files *image.Context, name string) (build.
 func explainStep(k *imageBuild, e *build.Error) string {
 	try := "Look at what is built: clipper image build ... --output DIR"
 	switch {
-	case len(e.Lines) == 0:
+	case strings.HasPrefix(e.Step, "FROM "):
 		try = fmt.Sprintf("The engine needs the image %s: pull it there, or name another one with Python and pip by --base.", k.Base)
 	case strings.HasPrefix(e.Step, "RUN pip install"):
 		try = "--requirements FILE says what else pip shall install, --build-arg PIP_INDEX_URL=URL where from, --network host over which network."
