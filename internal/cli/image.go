@@ -23,7 +23,7 @@ type imageBuild struct {
 	Requirements string            `placeholder:"FILE" help:"What pip installs, instead of what the adapter was tested with: for a model of another version of its framework."`
 	Base         string            `default:"python:3.13-slim" placeholder:"IMAGE" help:"An image with Python and pip, to build on. Default: ${default}."`
 	Env          map[string]string `mapsep:"none" placeholder:"KEY=VALUE" help:"A setting of the adapter; may be repeated."`
-	BuildArg     map[string]string `mapsep:"none" placeholder:"KEY=VALUE" help:"PIP_INDEX_URL, or a proxy for the steps of the build, such as HTTPS_PROXY; may be repeated."`
+	BuildArg     map[string]string `mapsep:"none" placeholder:"KEY=VALUE" help:"PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, or a proxy for the steps of the build, such as HTTPS_PROXY; may be repeated."`
 	Network      string            `placeholder:"NAME" help:"Network of the steps of the build: host, none, or a Docker network. Default: the engine's."`
 	Output       string            `placeholder:"DIR" help:"Write what the image is built from into this folder, which is empty or not there, and do not build."`
 	JSON         bool              `name:"json" help:"Write one JSON document."`
