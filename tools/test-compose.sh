@@ -50,6 +50,10 @@ print(*(s.getsockname()[1] for s in all))'))
 export CLIPPER_HTTP_PORT=${ports[0]} CLIPPER_GRPC_PORT=${ports[1]} CLIPPER_ADMIN_HTTP_PORT=${ports[2]} CLIPPER_ADMIN_GRPC_PORT=${ports[3]}
 export CLIPPER_MODEL_IMAGE=clipper-test-model:dev CLIPPER_MODEL_NAME=echo DOCKER_BUILDKIT=0
 
+for variable in $(grep -o '\${CLIPPER_[A-Z_]*' deploy/compose.yaml | tr -d '${' | sort -u); do
+  grep -q "\`$variable\`" docs/deployment.md || { echo "docs/deployment.md does not tell of $variable" >&2; exit 1; }
+done
+
 echo "building the images"
 make --silent image >"$work/build.log" 2>&1 || { tail -n 20 "$work/build.log" >&2; exit 1; }
 size=$(docker image inspect --format '{{.Size}}' clipper:dev)
