@@ -11,7 +11,7 @@ GENERATORS := .cache/.generators
 # Paths that `make gen` writes.
 GENERATED := gen/go/clipper gen/openapi gen/python/src gen/typescript/src internal/gen frontend/gateway
 
-.PHONY: help build demo test test-go test-python test-cpp test-typescript test-adapters check gen lint fmt bench images clean
+.PHONY: help build demo test test-go test-python test-cpp test-typescript test-adapters test-compose check gen lint fmt bench image images clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -42,6 +42,10 @@ test-cpp: ## Generate C++ from the protos with CMake and test it.
 test-adapters: ## Test every adapter against its framework; ADAPTERS="xgboost onnx" tests some.
 	tools/test-adapters.sh $(ADAPTERS)
 
+test-compose: ## Test the suite in containers with Redis (deploy/compose.yaml); not part of `make test`.
+	tools/setup.sh compose
+	tools/test-compose.sh
+
 test-typescript: ## Type-check and test the generated TypeScript.
 	tools/test-typescript.sh
 
@@ -66,9 +70,13 @@ fmt: $(TOOLS) ## Format Go and protos.
 bench: ## Run every experiment of the bench module and print its tables.
 	cd bench && go run . all
 
-images: build ## Build the container image clipper:dev with Docker, from scratch.
-	rm -rf build/image && mkdir -p build/image/data && cp bin/clipper build/image/
-	docker build --tag clipper:dev --file deploy/Dockerfile build/image
+image: build ## Build the container image clipper:dev of the services with Docker, from scratch.
+	rm -rf build/image && mkdir -p build/image/folders/data && mkdir -m 1777 build/image/folders/tmp && cp bin/clipper LICENSE build/image/
+	bin/clipper version --sbom >build/image/sbom.cdx.json
+	docker build --tag clipper:dev --build-arg VERSION=$$(git describe --tags --always --dirty) \
+		--build-arg REVISION=$$(git rev-parse HEAD) --file deploy/Dockerfile build/image
+
+images: image ## Build the images.
 
 clean: ## Remove what was built, keep what was downloaded.
 	rm -rf bin build

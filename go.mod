@@ -3,6 +3,7 @@ module github.com/clipper-serving/clipper
 go 1.26.0
 
 require (
+	github.com/CycloneDX/cyclonedx-go v0.12.0
 	github.com/alecthomas/kong v1.17.0
 	github.com/clipper-serving/clipper/gen/go v0.0.0
 	github.com/containerd/errdefs v1.0.0

@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Sees to the programs that `make demo` and `make test` need. Debian packages are installed when
+# Sees to the programs that `make demo`, `make test` and `make test-compose` need. Debian packages are installed when
 # this runs as root on Debian; elsewhere it says what is missing and stops.
 set -euo pipefail
 
 declare -A package=(
   [git]=git [make]=make [python3]=python3 [redis-server]=redis-server [cmake]=cmake [g++]=g++
   [protoc]=protobuf-compiler [grpc_cpp_plugin]=protobuf-compiler-grpc [chromium]=chromium [gcc]=gcc
-  [dockerd]=docker.io [npm]=npm [node]=nodejs [java]=default-jre-headless
+  [dockerd]=docker.io [docker-compose]=docker-compose [npm]=npm [node]=nodejs [java]=default-jre-headless
   [ip]=iproute2 [iptables]=iptables
 )
 case "${1:-}" in
   demo) commands=(python3) ;;
   test) commands=(git gcc g++ cmake python3 node npm redis-server protoc grpc_cpp_plugin chromium java dockerd ip iptables) ;;
-  *) echo "usage: tools/setup.sh demo|test" >&2; exit 2 ;;
+  compose) commands=(python3 redis-server dockerd) && { docker compose version >/dev/null 2>&1 || commands+=(docker-compose); } ;;
+  *) echo "usage: tools/setup.sh demo|test|compose" >&2; exit 2 ;;
 esac
 
 missing=()

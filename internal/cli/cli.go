@@ -64,6 +64,8 @@ type root struct {
 	Status     statusCmd         `cmd:"" config:"-" group:"client" help:"Show services, models and applications."`
 	Profile    profileCmd        `cmd:"" config:"-" group:"client" help:"Measure a model's latency by batch size, and say what a load needs."`
 	Container  containerCommands `cmd:"" config:"-" group:"other" help:"Write and check model containers."`
+	Image      imageCommands     `cmd:"" config:"-" group:"other" help:"Make container images of models."`
+	Health     healthCmd         `cmd:"" config:"-" group:"other" help:"Ask whether a service on this machine lives, or is ready."`
 	Version    versionCmd        `cmd:"" config:"-" group:"other" help:"Show the version of this program."`
 	Completion completionCmd     `cmd:"" config:"-" group:"other" help:"Write a completion script for a shell."`
 	Complete   completeCmd       `cmd:"" config:"-" name:"__complete" hidden:"" passthrough:"" help:"List what may come next; completion scripts call it."`

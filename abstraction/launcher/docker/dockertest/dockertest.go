@@ -136,29 +136,48 @@ var building sync.Mutex
 // reference.
 func (e *Engine) Image(t testing.TB, name, pkg string) string {
 	t.Helper()
+	return e.ImageOf(t, name, map[string]string{"program": pkg}, `ENTRYPOINT ["/program"]`)
+}
+
+// ImageOf makes an image of Go programs of this module, packages by their place in it, and /tmp, and returns its
+// reference. The changes are lines of a Dockerfile.
+func (e *Engine) ImageOf(t testing.TB, name string, programs map[string]string, changes ...string) string {
+	t.Helper()
 	building.Lock()
 	defer building.Unlock()
-	path := filepath.Join(t.TempDir(), "program")
-	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags", "-s -w", "-o", path, pkg)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	output, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", output)
-	program, err := os.ReadFile(path) //nolint:gosec // made above
-	require.NoError(t, err)
-
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
 	require.NoError(t, w.WriteHeader(&tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777}))
-	require.NoError(t, w.WriteHeader(&tar.Header{Name: "program", Mode: 0o755, Size: int64(len(program))}))
-	_, err = w.Write(program)
-	require.NoError(t, err)
+	for place, pkg := range programs {
+		path := filepath.Join(t.TempDir(), "program")
+		build := exec.CommandContext(t.Context(), "go", "build", "-ldflags", "-s -w", "-o", path, pkg) //nolint:gosec // The test names it.
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		output, err := build.CombinedOutput()
+		require.NoError(t, err, "%s", output)
+		program, err := os.ReadFile(path) //nolint:gosec // made above
+		require.NoError(t, err)
+		require.NoError(t, w.WriteHeader(&tar.Header{Name: place, Mode: 0o755, Size: int64(len(program))}))
+		_, err = w.Write(program)
+		require.NoError(t, err)
+	}
 	require.NoError(t, w.Close())
 	reference := strings.ToLower(name) + ":test"
 	done, err := e.ImageImport(t.Context(), client.ImageImportSource{Source: &archive, SourceName: "-"}, reference,
-		client.ImageImportOptions{Changes: []string{`ENTRYPOINT ["/program"]`}})
+		client.ImageImportOptions{Changes: changes})
 	require.NoError(t, err)
 	_, err = io.Copy(io.Discard, done)
 	require.NoError(t, err)
 	require.NoError(t, done.Close())
 	return reference
+}
+
+const module = "github.com/clipper-serving/clipper/abstraction/launcher/"
+
+// Base makes an image that others can be built on as on one with Python, without a network: pip takes every
+// requirement for installed except no-such-package, and python is the program of launchertest.
+func (e *Engine) Base(t testing.TB) string {
+	t.Helper()
+	return e.ImageOf(t, "clipper-test-base", map[string]string{
+		"bin/sh": module + "docker/dockertest/sh", "usr/bin/python": module + "launchertest/program",
+	}, "ENV PATH=/usr/bin:/bin")
 }
