@@ -223,7 +223,7 @@ func (r *Repository) scan(ctx context.Context, models Models) ([]*clipperv1.Repo
 		entries []*clipperv1.RepositoryVersion
 		kept    []Version
 	)
-	group, ctx := errgroup.WithContext(ctx)
+	var group errgroup.Group // What fails is in the entries.
 	group.SetLimit(atOnce)
 	for name := range names {
 		m := r.models[name]
@@ -240,7 +240,9 @@ func (r *Repository) scan(ctx context.Context, models Models) ([]*clipperv1.Repo
 			return nil
 		})
 	}
-	_ = group.Wait() // What fails is in the entries.
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
 	if ctx.Err() == nil {
 		if err := r.deps.Source.Keep(kept); err != nil {
 			r.deps.Logger.Warn("files of the model repository cannot be removed", "error", err)

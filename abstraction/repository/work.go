@@ -52,6 +52,7 @@ type work struct {
 	memory *memory
 	have   *clipperv1.Model // nil when none is deployed
 
+	newer   bool // a newer version than those that are still to be looked at is deployed and well
 	entries []*clipperv1.RepositoryVersion
 	kept    []Version // whose files must stay
 }
@@ -78,13 +79,14 @@ type wanted struct {
 	attempt  *attempt
 	state    string // the fingerprint of its files and settings
 	steady   bool   // they were the same at the look before
+	here     bool   // its files are on this machine
 	changed  bool   // it is deployed with others
 	problem  string
 }
 
 // run does the work.
 func (w *work) run(ctx context.Context) {
-	policy, problem := w.policy(ctx)
+	policy, hold, problem := w.policy(ctx)
 	if problem != "" {
 		w.say("", failed, problem)
 		w.remove(ctx, nil)
@@ -112,13 +114,14 @@ func (w *work) run(ctx context.Context) {
 			switch w.ensure(ctx, v) {
 			case serves:
 				left--
+				w.newer = true
 			case broken: // An older one takes its place, but not one after the other.
 				if spare--; spare < 0 {
 					left--
 				}
 			}
 		}
-		if v.Fingerprint != "" && !v.changed {
+		if v.here && !v.changed {
 			w.kept = append(w.kept, v.Version)
 		}
 	}
@@ -127,8 +130,43 @@ func (w *work) run(ctx context.Context) {
 			w.say(name, failed, "versions.only names it, and it is not there")
 		}
 	}
+	if !hold {
+		w.giveWay(ctx)
+	}
 	w.remove(ctx, surplus)
 	w.keepDeployed()
+}
+
+// giveWay makes the newest version that serves current, if the current one is of this repository and
+// cannot serve: the first version of a model is current before it was seen to serve.
+func (w *work) giveWay(ctx context.Context) {
+	current := w.deployed(w.have.GetCurrentVersion())
+	if current == nil || !w.r.owns(current) || outcomeOf(current) != broken {
+		return
+	}
+	next := w.newestReady(current)
+	if next == "" {
+		return
+	}
+	if _, err := w.models.SetCurrentVersion(ctx, &clipperv1.SetCurrentVersionRequest{Model: w.name, Version: next}); err != nil {
+		w.r.deps.Logger.Warn("current version cannot serve and cannot be replaced", "model", w.name, "version", current.GetVersion(), "error", err)
+		return
+	}
+	w.have.CurrentVersion = next
+	w.r.deps.Logger.Warn("current version cannot serve; another one has become current", "model", w.name, "version", current.GetVersion(), "current", next)
+}
+
+// newestReady returns the newest version that serves and is not about to go, other than one; or "".
+func (w *work) newestReady(but *clipperv1.ModelVersion) string {
+	newest := ""
+	for _, v := range w.have.GetVersions() {
+		serves := v.GetState() == clipperv1.ModelState_MODEL_STATE_READY || v.GetState() == clipperv1.ModelState_MODEL_STATE_DEGRADED
+		stays := !w.r.owns(v) || w.folder.versions[v.GetVersion()] != nil
+		if serves && stays && v != but && (newest == "" || compareVersions(v.GetVersion(), newest) > 0) {
+			newest = v.GetVersion()
+		}
+	}
+	return newest
 }
 
 // keepDeployed keeps the files of versions that are deployed, whatever has become of them in the
@@ -142,16 +180,17 @@ func (w *work) keepDeployed() {
 	}
 }
 
-// policy returns the model's version policy, or why nothing can be made of the folder.
-func (w *work) policy(ctx context.Context) (p versionPolicy, problem string) {
+// policy returns the model's version policy and whether new versions are held, or why nothing can be
+// made of the folder.
+func (w *work) policy(ctx context.Context) (p versionPolicy, hold bool, problem string) {
 	if w.folder.problem != "" {
-		return p, w.folder.problem
+		return p, false, w.folder.problem
 	}
 	s, err := w.settings(ctx, w.folder.config)
 	if err != nil {
-		return p, err.Error()
+		return p, false, err.Error()
 	}
-	return s.Versions, ""
+	return s.Versions, s.Hold, ""
 }
 
 // settings reads settings files, each over those before.
@@ -320,6 +359,7 @@ func (w *work) fetch(ctx context.Context, v *wanted) (string, error) {
 		a.fail(w.r.cfg.Poll, message(err))
 		return "", err
 	}
+	v.here = true
 	return dir, nil
 }
 
@@ -331,7 +371,7 @@ func (w *work) deploy(ctx context.Context, v *wanted) error {
 	spec, err := v.settings.version(v.Version, v.content, dir, w.r.deps.DecodeSample)
 	if err == nil {
 		spec.Labels[label] = w.r.owner
-		_, err = w.models.DeployModel(ctx, &clipperv1.DeployModelRequest{Version: spec, KeepCurrent: v.settings.Hold || w.older(v.Version.Version)})
+		_, err = w.models.DeployModel(ctx, &clipperv1.DeployModelRequest{Version: spec, KeepCurrent: v.settings.Hold || w.newer || w.older(v.Version.Version)})
 		if status.Code(err) == codes.AlreadyExists { // Another instance was first; the next look tells.
 			err = nil
 		}
@@ -383,9 +423,11 @@ func (w *work) remove(ctx context.Context, surplus map[string]bool) {
 		}
 	}
 	// The current one last, when it may be alone.
-	isCurrent := func(v *clipperv1.ModelVersion) bool { return v.GetVersion() == w.have.GetCurrentVersion() }
-	if i := slices.IndexFunc(gone, isCurrent); i >= 0 {
-		gone = append(slices.Delete(gone, i, i+1), gone[i])
+	for i, have := range gone {
+		if have.GetVersion() == w.have.GetCurrentVersion() {
+			gone = append(slices.Delete(gone, i, i+1), have)
+			break
+		}
 	}
 	for _, have := range gone {
 		if err := w.undeploy(ctx, have); err != nil {
@@ -405,14 +447,7 @@ func (w *work) entry(version string) *clipperv1.RepositoryVersion {
 // undeploy removes a version. If it is current, the newest other one that serves takes its place.
 func (w *work) undeploy(ctx context.Context, have *clipperv1.ModelVersion) error {
 	if have.GetVersion() == w.have.GetCurrentVersion() {
-		next := ""
-		for _, v := range w.have.GetVersions() {
-			serves := v.GetState() == clipperv1.ModelState_MODEL_STATE_READY || v.GetState() == clipperv1.ModelState_MODEL_STATE_DEGRADED
-			if serves && v != have && w.folderHas(v) && (next == "" || compareVersions(v.GetVersion(), next) > 0) {
-				next = v.GetVersion()
-			}
-		}
-		if next != "" {
+		if next := w.newestReady(have); next != "" {
 			if _, err := w.models.SetCurrentVersion(ctx, &clipperv1.SetCurrentVersionRequest{Model: w.name, Version: next}); err != nil {
 				return fmt.Errorf("%s", message(err))
 			}
@@ -423,9 +458,4 @@ func (w *work) undeploy(ctx context.Context, have *clipperv1.ModelVersion) error
 		return fmt.Errorf("%s", message(err))
 	}
 	return nil
-}
-
-// folderHas reports whether a version is not about to go.
-func (w *work) folderHas(v *clipperv1.ModelVersion) bool {
-	return !w.r.owns(v) || w.folder.versions[v.GetVersion()] != nil
 }
