@@ -360,3 +360,45 @@ func TestViewIsOfTheNewestDocuments(t *testing.T) {
 	require.Nil(t, c.View().Model("zz"))
 	require.Nil(t, c.View().Model("a").Version("v2"))
 }
+
+func TestPruneKeepsAsManyOldVersionsAsTheModelSays(t *testing.T) {
+	c, _ := open(t)
+	names := func() (live []string) {
+		for _, v := range view(t, c).Model("m").Versions {
+			if !v.Deleting {
+				live = append(live, v.Spec.Version)
+			}
+		}
+		return live
+	}
+	prune := func() []string {
+		surplus := view(t, c).Model("m").Surplus()
+		pruned, err := c.Prune(t.Context(), "m")
+		require.NoError(t, err)
+		require.Equal(t, surplus, len(pruned) > 0)
+		return pruned
+	}
+	for _, v := range []string{"v1", "v2", "v3", "v4"} {
+		require.NoError(t, c.Deploy(t.Context(), spec("m", v), true, nil))
+	}
+	require.NoError(t, c.SetCurrent(t.Context(), "m", "v4"))
+	require.Empty(t, prune(), "nothing was said")
+	require.NoError(t, c.Deploy(t.Context(), spec("m", "v5"), false, proto.Uint32(2)))
+	require.Empty(t, prune(), "v5 is not current yet")
+	require.NoError(t, c.Promote(t.Context(), "m", "v5"))
+	require.Equal(t, []string{"v2", "v1"}, prune())
+	require.Equal(t, []string{"v3", "v4", "v5"}, names())
+	require.Empty(t, prune())
+
+	// Going back keeps the way forward, and the setting stays.
+	require.NoError(t, c.SetCurrent(t.Context(), "m", "v3"))
+	require.Empty(t, prune())
+	require.NoError(t, c.Deploy(t.Context(), spec("m", "v6"), false, nil))
+	require.NoError(t, c.Promote(t.Context(), "m", "v6"))
+	require.EqualValues(t, 2, *view(t, c).Model("m").Keep())
+	require.Equal(t, []string{"v3"}, prune())
+	require.NoError(t, c.Deploy(t.Context(), spec("m", "v7"), false, proto.Uint32(0)))
+	require.NoError(t, c.Promote(t.Context(), "m", "v7"))
+	require.Equal(t, []string{"v6", "v5", "v4"}, prune())
+	require.Equal(t, []string{"v7"}, names())
+}

@@ -350,7 +350,7 @@ func TestGoodModelsServeBesideBrokenOnes(t *testing.T) {
 	f.look(2)
 	f.requireDeployed("good/1*")
 	for key, want := range map[[2]string]string{
-		{"typo", ""}:         `typo/clipper.yaml: line 1: field framwork is not a setting of settings`,
+		{"typo", ""}:         `typo/clipper.yaml: line 1: framwork is no setting`,
 		{"syntax", "1"}:      "syntax/1/clipper.yaml: line 1",
 		{"nothing", "1"}:     "it does not say what serves the model: write framework, command, address, image or registered into nothing/clipper.yaml or nothing/1/clipper.yaml",
 		{"several", "1"}:     `which of x, y is the saved model? Say so with file, or "file: ." for the folder itself`,

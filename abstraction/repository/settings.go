@@ -10,6 +10,7 @@ import (
 	"io"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -105,6 +106,9 @@ func (p versionPolicy) count() int {
 	return max(p.Latest, 1)
 }
 
+// unknown is what the library says of a key that is not known.
+var unknown = regexp.MustCompile(`field (\S+) not found in type \S+`)
+
 // parse reads a settings file over what is set already.
 func (s *settings) parse(text []byte) error {
 	d := yaml.NewDecoder(bytes.NewReader(text))
@@ -112,7 +116,7 @@ func (s *settings) parse(text []byte) error {
 	if err := d.Decode(s); err != nil && !errors.Is(err, io.EOF) { // An empty file sets nothing.
 		var types *yaml.TypeError
 		if errors.As(err, &types) { // Its own text begins with the name of the library and has types of Go.
-			return errors.New(strings.ReplaceAll(strings.Join(types.Errors, "; "), "not found in type repository.", "is not a setting of "))
+			return errors.New(unknown.ReplaceAllString(strings.Join(types.Errors, "; "), "$1 is no setting"))
 		}
 		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
 	}
