@@ -140,13 +140,15 @@ func (r *Repository) Run(ctx context.Context, models Models) error {
 	failures := 0
 	for {
 		err := r.Scan(ctx, models)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err == nil {
+		switch {
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // It was to end.
+		case err == nil:
 			failures = 0
-		} else if failures++; failures == 1 {
-			r.deps.Logger.Warn("model repository cannot be looked at, still trying", "location", r.deps.Source.Location(), "error", err)
+		default:
+			if failures++; failures == 1 {
+				r.deps.Logger.Warn("model repository cannot be looked at, still trying", "location", r.deps.Source.Location(), "error", err)
+			}
 		}
 		select {
 		case <-ctx.Done():

@@ -189,7 +189,7 @@ func start(t *testing.T, texts map[string]string) *fixture {
 		admin:    &admin{models: map[string]*clipperv1.Model{}, broken: map[string]bool{}, refuse: map[string]error{}},
 		registry: prometheus.NewRegistry(),
 	}
-	f.files.write(texts)
+	f.write(texts)
 	r, err := New(Config{Poll: time.Second, MaxSize: config.MiB}, Deps{
 		Source: f.files,
 		DecodeSample: func(text []byte, inputs []*clipperv1.TensorSpec) ([]*clipperv1.Tensor, error) {
@@ -473,7 +473,7 @@ func TestWhileTheRepositoryCannotBeSeenNothingChanges(t *testing.T) {
 		require.Equal(t, "the bucket is away", f.Status().GetFailure())
 		require.Equal(t, "DEPLOYED", f.of("m", "1"), "as it was last known")
 		require.InDelta(t, 6, f.lists-before, 1)
-		require.Positive(t, testutil.ToFloat64(f.Repository.looks.WithLabelValues("failed")))
+		require.Positive(t, testutil.ToFloat64(f.looks.WithLabelValues("failed")))
 		cancel()
 		require.NoError(t, <-done)
 	})

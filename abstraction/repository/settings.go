@@ -256,7 +256,7 @@ func specs(field string, described []tensorSettings) ([]*clipperv1.TensorSpec, e
 		if d.Type != "" {
 			var known bool
 			if spec.DataType, known = tensor.ParseType(d.Type); !known {
-				return nil, fmt.Errorf("%s[%d].type: %q is not a type: want float32, int64, string, ...", field, i, d.Type)
+				return nil, fmt.Errorf("%s[%d].type: %q is not a type: want one such as float32, int64 or string", field, i, d.Type)
 			}
 		}
 		if d.Shape != nil {

@@ -64,7 +64,7 @@ func (c *client) repository() (*clipperv1.GetModelRepositoryResponse, error) {
 	return service.GetModelRepository(c.ctx, &clipperv1.GetModelRepositoryRequest{})
 }
 
-// showRepository writes what is wrong with the model repository, or with one model in it. A model that
+// showRepository writes what is wrong with the model repository, or, if a model is named, with that in it. A model that
 // is in order, or no repository, needs no word; nor does a server from before there were repositories.
 func (c *client) showRepository(model string) error {
 	repository, err := c.repository()
@@ -74,7 +74,7 @@ func (c *client) showRepository(model string) error {
 	failed := slices.DeleteFunc(repository.GetVersions(), func(v *clipperv1.RepositoryVersion) bool {
 		return model != "" && v.GetModel() != model || v.GetState() != clipperv1.RepositoryState_REPOSITORY_STATE_FAILED
 	})
-	if repository.GetFailure() != "" {
+	if model == "" && repository.GetFailure() != "" {
 		if _, err := fmt.Fprintf(c.Stdout, "\nThe model repository %s cannot be looked at: %s\n", repository.GetLocation(), repository.GetFailure()); err != nil {
 			return err
 		}

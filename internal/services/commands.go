@@ -169,7 +169,7 @@ func (c *Abstraction) Run(p *Process) error {
 		if err != nil {
 			return err
 		}
-		s, err := c.AbstractionConfig.add(p.ctx, a, &c.StoreConfig, &c.RepositoryConfig, c.Shutdown.Grace, instance)
+		s, err := c.add(p.ctx, a, &c.StoreConfig, &c.RepositoryConfig, c.Shutdown.Grace, instance)
 		if err != nil {
 			return err
 		}
