@@ -150,8 +150,7 @@ func (c *Catalog) Deploy(ctx context.Context, spec *clipperv1.ModelVersion, keep
 	}
 	revision, err := c.docs.Put(ctx, versionKey(spec.Model, spec.Version), value, 0)
 	if errors.Is(err, store.ErrConflict) {
-		return apierror.New(codes.AlreadyExists, clipperv1.ErrorReason_ERROR_REASON_VERSION_EXISTS, "version.version",
-			"model %q has a version %q already; versions are immutable: choose another name", spec.Model, spec.Version)
+		return c.exists(ctx, spec.Model, spec.Version)
 	}
 	if err != nil {
 		return c.failed(err)
@@ -177,6 +176,17 @@ func (c *Catalog) Deploy(ctx context.Context, spec *clipperv1.ModelVersion, keep
 		}
 	}
 	return err
+}
+
+// exists says that a model has a version already, or still.
+func (c *Catalog) exists(ctx context.Context, model, version string) error {
+	what := "model %q has a version %q already; versions are immutable: choose another name"
+	if m, _, err := c.getModel(ctx, model); err == nil {
+		if _, _, err := c.getVersion(ctx, m, model, version); apierror.Reason(err) == clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND {
+			what = "model %q still has a version %q, which is being removed: try again, or choose another name"
+		}
+	}
+	return apierror.New(codes.AlreadyExists, clipperv1.ErrorReason_ERROR_REASON_VERSION_EXISTS, "version.version", what, model, version)
 }
 
 // Update changes how a version runs. change may be called several times.

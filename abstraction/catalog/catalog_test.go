@@ -128,7 +128,9 @@ func TestDelete(t *testing.T) {
 	require.Empty(t, view(t, c).Model("m").Pending(), "a version that goes is not to become current")
 	requireError(t, c.SetCurrent(ctx, "m", "v2"), codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND)
 	requireError(t, c.Update(ctx, "m", "v2", func(*clipperv1.ModelVersion) {}), codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND)
-	requireError(t, c.Deploy(ctx, spec("m", "v2"), false, nil), codes.AlreadyExists, clipperv1.ErrorReason_ERROR_REASON_VERSION_EXISTS)
+	err = c.Deploy(ctx, spec("m", "v2"), false, nil)
+	requireError(t, err, codes.AlreadyExists, clipperv1.ErrorReason_ERROR_REASON_VERSION_EXISTS)
+	require.ErrorContains(t, err, "is being removed: try again")
 
 	// Deployed again before the mark is gone, it is another version.
 	require.NoError(t, c.Remove(ctx, view(t, c).Model("m").Version("v2")))

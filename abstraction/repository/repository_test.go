@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -126,6 +127,9 @@ func (a *admin) DeployModel(_ context.Context, req *clipperv1.DeployModelRequest
 		return nil, err
 	}
 	m := a.models[v.Model]
+	if slices.ContainsFunc(m.GetVersions(), func(have *clipperv1.ModelVersion) bool { return have.Version == v.Version }) {
+		return nil, apierror.New(codes.AlreadyExists, clipperv1.ErrorReason_ERROR_REASON_VERSION_EXISTS, "version.version", "it is there already")
+	}
 	if m == nil {
 		m = &clipperv1.Model{Name: v.Model, CurrentVersion: v.Version}
 		a.models[v.Model] = m
@@ -506,4 +510,48 @@ func TestACurrentVersionThatCannotServeGivesWay(t *testing.T) {
 	f.broken["m/2"] = true
 	f.look(4)
 	f.requireDeployed("m/1*", "m/2")
+}
+
+func TestSeveralInstancesDeployAVersionOnce(t *testing.T) {
+	f := start(t, map[string]string{"m/clipper.yaml": sklearn, "m/1/x": "a", "m/2/x": "a"})
+	second := start(t, f.files.texts)
+	second.admin = f.admin
+	f.look(1)
+	second.look(1)
+	var both sync.WaitGroup
+	for _, r := range []*fixture{f, second} {
+		both.Go(func() { _ = r.Scan(t.Context(), f.admin) })
+	}
+	both.Wait()
+	f.look(1)
+	second.look(1)
+	f.requireDeployed("m/2*")
+	require.Equal(t, "DEPLOYED", f.of("m", "2"))
+	require.Equal(t, "DEPLOYED", second.of("m", "2"))
+}
+
+func FuzzCheckPath(f *testing.F) {
+	for _, seed := range []string{"a/b", "a/../../b", "/a", "a//b", "..", "a/..b", "a\\..\\b"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if CheckPath(name) == "" {
+			require.True(t, filepath.IsLocal(filepath.FromSlash(name)), name)
+			require.Equal(t, filepath.Clean(name), name)
+		}
+	})
+}
+
+func FuzzSettings(f *testing.F) {
+	f.Add([]byte("framework: sklearn\nversions: {latest: 2}\nwarm_up: {samples: [[1, 2]]}"))
+	f.Add([]byte("a: &a [*a]"))
+	f.Fuzz(func(_ *testing.T, text []byte) {
+		s := &settings{}
+		if s.parse(text) == nil {
+			decode := func(text []byte, inputs []*clipperv1.TensorSpec) ([]*clipperv1.Tensor, error) {
+				return naturaljson.Decode(text, inputs, 1000)
+			}
+			_, _ = s.version(Version{Model: "m", Version: "1"}, &content{files: []File{{Path: "m/1/x"}}}, "/m/1", decode)
+		}
+	})
 }

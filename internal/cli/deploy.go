@@ -230,7 +230,7 @@ func (c *client) await(service clipperv1.ModelServiceClient, v *clipperv1.ModelV
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
-		progress.show(fmt.Sprintf("%s:%s %s, %s replicas ready", v.GetModel(), v.GetVersion(), stateOf(v), replicas(v)))
+		progress.show(fmt.Sprintf("%s:%s %s, %s replicas ready%s", v.GetModel(), v.GetVersion(), stateOf(v), replicas(v), doing(v)))
 		switch v.GetState() {
 		case clipperv1.ModelState_MODEL_STATE_READY:
 			if ready(v) >= v.GetReplicas() && v.GetReplicas() > 0 {
@@ -261,6 +261,19 @@ func (c *client) await(service clipperv1.ModelServiceClient, v *clipperv1.ModelV
 		}
 		v = response.GetVersion()
 	}
+}
+
+// doing returns what a replica that starts is doing, if it says so: that it warms up, or why it had to be
+// started again.
+func doing(v *clipperv1.ModelVersion) string {
+	for _, r := range v.GetReplicaStatus() {
+		what, _, _ := strings.Cut(r.GetMessage(), "\n")
+		if what != "" && r.GetState() == clipperv1.ReplicaState_REPLICA_STATE_STARTING {
+			what, _, _ = strings.Cut(what, ". ")
+			return ": " + strings.TrimSuffix(what, ".")
+		}
+	}
+	return ""
 }
 
 // notReady returns why a version is not ready, what its replicas say, and what to try.

@@ -17,11 +17,14 @@ import (
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/clipper-serving/clipper/abstraction/repository"
 	"github.com/clipper-serving/clipper/abstraction/repository/s3"
 	"github.com/clipper-serving/clipper/abstraction/repository/sourcetest"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const bucket = "models"
 
