@@ -395,11 +395,9 @@ func (w *work) older(version string) bool {
 // remove undeploys the versions of this repository that are not there any more, or that the policy
 // leaves out.
 func (w *work) remove(ctx context.Context, surplus map[string]bool) {
-	for name := range maps.Clone(w.memory.versions) {
-		if w.folder.versions[name] == nil && w.deployed(name) == nil {
-			delete(w.memory.versions, name)
-		}
-	}
+	maps.DeleteFunc(w.memory.versions, func(name string, _ *attempt) bool {
+		return w.folder.versions[name] == nil && w.deployed(name) == nil
+	})
 	var gone []*clipperv1.ModelVersion
 	for _, have := range w.have.GetVersions() {
 		name := have.GetVersion()
@@ -417,7 +415,7 @@ func (w *work) remove(ctx context.Context, surplus map[string]bool) {
 			}
 			gone = append(gone, have)
 		case surplus[name] && name == w.have.GetCurrentVersion():
-			w.entry(name).Message += "; it stays while it is the current version"
+			w.add(name, "it stays while it is the current version")
 		case surplus[name]:
 			gone = append(gone, have)
 		}
@@ -431,17 +429,22 @@ func (w *work) remove(ctx context.Context, surplus map[string]bool) {
 	}
 	for _, have := range gone {
 		if err := w.undeploy(ctx, have); err != nil {
-			w.say(have.GetVersion(), deployed, "it is not in the repository any more and cannot be undeployed: "+err.Error())
+			w.add(have.GetVersion(), "it cannot be undeployed: "+err.Error())
 			continue
 		}
 		w.r.deps.Logger.Info("version undeployed, which is not in the model repository any more or not wanted by its policy", "model", w.name, "version", have.GetVersion())
 	}
 }
 
-// entry returns what was said of a version.
-func (w *work) entry(version string) *clipperv1.RepositoryVersion {
-	i := slices.IndexFunc(w.entries, func(e *clipperv1.RepositoryVersion) bool { return e.Version == version })
-	return w.entries[i]
+// add adds to what was said of a version; if nothing was, it is not in the repository any more.
+func (w *work) add(version, message string) {
+	for _, e := range w.entries {
+		if e.Version == version {
+			e.Message += "; " + message
+			return
+		}
+	}
+	w.say(version, deployed, "it is not in the repository any more; "+message)
 }
 
 // undeploy removes a version. If it is current, the newest other one that serves takes its place.

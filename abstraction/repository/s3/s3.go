@@ -46,6 +46,11 @@ const (
 	atOnce = 4
 	// stallTimeout is how long a file may come without a byte.
 	stallTimeout = time.Minute
+	// young is how long files stay that no version needs, and partialYoung those that are not complete.
+	young        = time.Hour
+	partialYoung = 24 * time.Hour
+	// partialPrefix begins the name of a folder that is being filled.
+	partialPrefix = ".partial-"
 	// metadataTimeout is how long the service that gives machines in a cloud their credentials may take.
 	metadataTimeout = 2 * time.Second
 )
@@ -242,7 +247,7 @@ func (s *Source) Fetch(ctx context.Context, v repository.Version) (string, error
 	if err := checkSpace(filepath.Dir(dir), v); err != nil {
 		return "", err
 	}
-	partial, err := os.MkdirTemp(filepath.Dir(dir), ".partial-")
+	partial, err := os.MkdirTemp(filepath.Dir(dir), partialPrefix)
 	if err != nil {
 		return "", fmt.Errorf("the cache cannot be written: %w", err)
 	}
@@ -324,7 +329,8 @@ func unwritten(f repository.File, err error) error {
 	return fmt.Errorf("%s cannot be written to the cache: %w", f.Path, err)
 }
 
-// Keep removes what was fetched for other versions, and what was never complete.
+// Keep removes what was fetched for other versions, and what was never complete, some time after it came:
+// other instances on this machine may have fetched it for versions that this one does not know yet.
 func (s *Source) Keep(versions []repository.Version) error {
 	kept := map[string]keep{}
 	for _, v := range versions {
@@ -336,7 +342,7 @@ func (s *Source) Keep(versions []repository.Version) error {
 			kept[dir] = max(kept[dir], parts)
 		}
 	}
-	return prune(s.cache, kept)
+	return prune(s.cache, kept, 3)
 }
 
 // keep is how much of a folder is kept.
@@ -348,8 +354,9 @@ const (
 	whole
 )
 
-// prune removes what is not kept.
-func prune(dir string, kept map[string]keep) error {
+// prune removes what is not kept and no longer young: folders of files, which are so many levels down, and
+// the empty ones that lead to them.
+func prune(dir string, kept map[string]keep, levels int) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -357,12 +364,17 @@ func prune(dir string, kept map[string]keep) error {
 	var errs []error
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		switch kept[path] {
-		case nothing:
+		info, err := e.Info()
+		switch {
+		case err != nil || kept[path] == whole: // One that went meanwhile is no error.
+		case levels > 1:
+			errs = append(errs, prune(path, kept, levels-1))
+			if kept[path] == nothing {
+				_ = os.Remove(path) // It stays when there is something in it.
+			}
+		case strings.HasPrefix(e.Name(), partialPrefix) && time.Since(info.ModTime()) > partialYoung,
+			!strings.HasPrefix(e.Name(), partialPrefix) && time.Since(info.ModTime()) > young:
 			errs = append(errs, os.RemoveAll(path))
-		case parts:
-			errs = append(errs, prune(path, kept))
-		case whole:
 		}
 	}
 	return errors.Join(append(errs, err)...)

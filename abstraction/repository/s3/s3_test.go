@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
@@ -141,11 +142,28 @@ func TestWhatIsNotKeptIsRemoved(t *testing.T) {
 	require.NoError(t, err)
 	two, err := fetched(t, s, "f2")
 	require.NoError(t, err)
+	partial := filepath.Join(filepath.Dir(one), ".partial-1")
+	require.NoError(t, os.Mkdir(partial, 0o700))
+	require.NoError(t, s.Keep(nil))
+	for _, dir := range []string{one, two, partial} {
+		require.DirExists(t, dir, "it is young: another instance may need it")
+	}
+	age := func(by time.Duration) {
+		at := time.Now().Add(-by)
+		for _, dir := range []string{one, two, partial} {
+			if _, err := os.Stat(dir); err == nil {
+				require.NoError(t, os.Chtimes(dir, at, at))
+			}
+		}
+	}
+	age(2 * time.Hour)
 	require.NoError(t, s.Keep([]repository.Version{{Model: "m", Version: "1", Fingerprint: "f2"}}))
 	require.NoDirExists(t, one)
 	require.DirExists(t, two)
-	require.NoError(t, s.Keep([]repository.Version{{Model: "m", Version: "2"}}))
-	require.NoDirExists(t, filepath.Dir(two))
+	require.DirExists(t, partial)
+	age(25 * time.Hour)
+	require.NoError(t, s.Keep([]repository.Version{{Model: "n", Version: "1"}}))
+	require.NoDirExists(t, filepath.Dir(filepath.Dir(two)), "with the folders that led to it")
 }
 
 func TestAnObjectThatIsNotAsListedIsNotUsed(t *testing.T) {
