@@ -34,6 +34,7 @@ import (
 	"github.com/clipper-serving/clipper/abstraction/launcher"
 	"github.com/clipper-serving/clipper/abstraction/metrics"
 	"github.com/clipper-serving/clipper/abstraction/registry"
+	"github.com/clipper-serving/clipper/abstraction/repository"
 	"github.com/clipper-serving/clipper/abstraction/serving"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/config"
@@ -57,6 +58,8 @@ type Deps struct {
 	// Launchers start replicas; of several that can start one, the first does. The caller
 	// closes them, after the service.
 	Launchers []launcher.Launcher
+	// Repository keeps models deployed that are in a model repository; nil when there is none.
+	Repository *repository.Repository
 	// Instance is this instance among several that share the store; nil when it is the only one.
 	Instance *Instance
 	// Logger gets what operators should know.
@@ -205,6 +208,9 @@ func (s *Service) Run(ctx context.Context) error {
 		return nil
 	})
 	tasks.Go(func() error { return s.run(ctx) })
+	if s.deps.Repository != nil {
+		tasks.Go(func() error { return s.deps.Repository.Run(ctx, modelService{service: s}) })
+	}
 	return tasks.Wait()
 }
 
@@ -369,6 +375,7 @@ func (s *Service) settle(ctx context.Context, view *catalog.View) error {
 				errs = append(errs, s.catalog.Remove(ctx, doc))
 			}
 		}
+		errs = append(errs, s.prune(ctx, m))
 		pending := m.Pending()
 		if pending == "" {
 			continue
@@ -379,6 +386,23 @@ func (s *Service) settle(ctx context.Context, view *catalog.View) error {
 		}
 	}
 	return errors.Join(append(errs, s.catalog.Settle(ctx, view))...)
+}
+
+// prune removes the versions that a model does not keep. Only the home of the current version does so, and
+// only when that one can take every query.
+func (s *Service) prune(ctx context.Context, m *catalog.Model) error {
+	if !m.Surplus() {
+		return nil
+	}
+	current := m.Version(m.Current())
+	if v := s.version(name{m.Name, m.Current()}, current.UID); v == nil || !v.ready() {
+		return nil
+	}
+	pruned, err := s.catalog.Prune(ctx, m.Name)
+	if err == nil && len(pruned) > 0 {
+		s.log.Info("old versions are removed", "model", m.Name, "versions", pruned, "kept", *m.Keep())
+	}
+	return err
 }
 
 // version returns a version that runs or ends here, or nil.

@@ -41,7 +41,10 @@ func (m modelService) DeployModel(ctx context.Context, req *clipperv1.DeployMode
 	if err := m.service.checkContainer(spec.Container); err != nil {
 		return nil, err
 	}
-	if err := m.service.catalog.Deploy(ctx, spec, req.GetKeepCurrent()); err != nil {
+	if err := catalog.CheckKeepVersions("keep_versions", req.KeepVersions); err != nil {
+		return nil, err
+	}
+	if err := m.service.catalog.Deploy(ctx, spec, req.GetKeepCurrent(), req.KeepVersions); err != nil {
 		return nil, err
 	}
 	m.service.log.Info("version deployed", "model", spec.Model, "version", spec.Version)
@@ -231,6 +234,14 @@ func (m modelService) RegisterReplica(ctx context.Context, req *clipperv1.Regist
 	return resp, nil
 }
 
+// GetModelRepository implements clipperv1.ModelServiceServer.
+func (m modelService) GetModelRepository(context.Context, *clipperv1.GetModelRepositoryRequest) (*clipperv1.GetModelRepositoryResponse, error) {
+	if m.service.deps.Repository == nil {
+		return &clipperv1.GetModelRepositoryResponse{}, nil
+	}
+	return m.service.deps.Repository.Status(), nil
+}
+
 func checkNames(model, version string) error {
 	if err := catalog.CheckName("model", model); err != nil {
 		return err
@@ -367,7 +378,7 @@ func (s *Service) describeModels(ctx context.Context, models []*catalog.Model) [
 	known := s.report(ctx, versions)
 	described := make([]*clipperv1.Model, len(models))
 	for i, m := range models {
-		described[i] = &clipperv1.Model{Name: m.Name, CurrentVersion: m.Current()}
+		described[i] = &clipperv1.Model{Name: m.Name, CurrentVersion: m.Current(), KeepVersions: m.Keep()}
 		for _, v := range m.Versions {
 			spec := s.describe(m, v, known)
 			if spec.WarmUp != nil {

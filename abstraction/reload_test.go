@@ -174,3 +174,37 @@ func TestVersionThatCannotPredictItsSamples(t *testing.T) {
 	c.Behave(containertest.Echo) // Somebody has repaired it.
 	f.await(t, "m", "v2", func(v *clipperv1.ModelVersion) bool { return v.Current && v.State == ready })
 }
+
+// TestOldVersionsAreRemovedWhenTheNewOneServes: not before, since a version that never starts must not
+// cost the one that answers.
+func TestOldVersionsAreRemovedWhenTheNewOneServes(t *testing.T) {
+	f := start(t, settings{})
+	keep := func(n uint32) func(*clipperv1.DeployModelRequest) {
+		return func(r *clipperv1.DeployModelRequest) { r.KeepVersions = &n }
+	}
+	f.deploy(t, "m", "v1", answering(t, 1), keep(1))
+	f.awaitState(t, "m", "v1", ready)
+	f.deploy(t, "m", "v2", answering(t, 2))
+	f.await(t, "m", "v2", func(v *clipperv1.ModelVersion) bool { return v.Current })
+	stop := f.load(t, ref("m", ""))
+	f.deploy(t, "m", "never", later(t), keep(0))
+	f.deploy(t, "m", "v3", answering(t, 3), keep(1))
+	f.await(t, "m", "v3", func(v *clipperv1.ModelVersion) bool { return v.Current })
+	require.Eventually(t, func() bool {
+		r, err := f.GetModel(t.Context(), &clipperv1.GetModelRequest{Model: "m"})
+		require.NoError(t, err)
+		require.EqualValues(t, 1, r.Model.GetKeepVersions())
+		var left []string
+		for _, v := range r.Model.Versions {
+			left = append(left, v.Version)
+		}
+		return slices.Equal(left, []string{"never", "v3"})
+	}, 10*time.Second, 10*time.Millisecond)
+	requireAnswer(t, 3, f.ask(t, fresh(), ref("m", ""))[0])
+	counts := stop()
+	delete(counts, "2")
+	delete(counts, "3")
+	require.Empty(t, counts, "no query was lost")
+	_, err := f.DeployModel(t.Context(), &clipperv1.DeployModelRequest{KeepVersions: proto.Uint32(1001), Version: &clipperv1.ModelVersion{Model: "m", Version: "v9", Container: later(t)}})
+	requireError(t, err, codes.InvalidArgument, clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "keep_versions")
+}

@@ -165,3 +165,7 @@ func (m modelServer) GetBatching(ctx context.Context, req *clipperv1.GetBatching
 func (m modelServer) RegisterReplica(ctx context.Context, req *clipperv1.RegisterReplicaRequest) (*clipperv1.RegisterReplicaResponse, error) {
 	return forward(ctx, abstractionName, m.s.deps.Models.RegisterReplica, req)
 }
+
+func (m modelServer) GetModelRepository(ctx context.Context, req *clipperv1.GetModelRepositoryRequest) (*clipperv1.GetModelRepositoryResponse, error) {
+	return forward(ctx, abstractionName, m.s.deps.Models.GetModelRepository, req)
+}

@@ -304,6 +304,10 @@ func (f *fakeAdmin) GetBatching(ctx context.Context, r *clipperv1.GetBatchingReq
 	return handled[clipperv1.GetBatchingResponse](ctx, f, r)
 }
 
+func (f *fakeAdmin) GetModelRepository(ctx context.Context, r *clipperv1.GetModelRepositoryRequest) (*clipperv1.GetModelRepositoryResponse, error) {
+	return handled[clipperv1.GetModelRepositoryResponse](ctx, f, r)
+}
+
 func (f *fakeAdmin) UpdateModelVersion(ctx context.Context, r *clipperv1.UpdateModelVersionRequest) (*clipperv1.UpdateModelVersionResponse, error) {
 	return handled[clipperv1.UpdateModelVersionResponse](ctx, f, r)
 }

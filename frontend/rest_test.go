@@ -208,6 +208,7 @@ func TestAdmin_requests(t *testing.T) {
 			Version: &clipperv1.ModelVersion{Model: "m", Version: "1", Replicas: &one, Container: &clipperv1.Container{Source: &clipperv1.Container_Command{Command: &clipperv1.Command{Arguments: []string{"x"}}}}}, KeepCurrent: true,
 		}},
 		{"GET", "/v1/models", "", &clipperv1.ListModelsRequest{}},
+		{"GET", "/v1/model-repository", "", &clipperv1.GetModelRepositoryRequest{}},
 		{"GET", "/v1/models/m", "", &clipperv1.GetModelRequest{Model: "m"}},
 		{"DELETE", "/v1/models/m", "", &clipperv1.DeleteModelRequest{Model: "m"}},
 		{"PUT", "/v1/models/m/current-version", `{"version":"2"}`, &clipperv1.SetCurrentVersionRequest{Model: "m", Version: "2"}},
@@ -403,7 +404,7 @@ func TestOpenAPI(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, 26, total, "every operation is on one of the listeners")
+	require.Equal(t, 27, total, "every operation is on one of the listeners")
 
 	keys := func(raw []byte) []string {
 		var m map[string]json.RawMessage

@@ -81,10 +81,13 @@ type modelDocument struct {
 	// Deleting has the UID of each version that is being removed. It has no meaning for a
 	// version that is deployed again under the same name.
 	Deleting map[string]string `json:"deleting,omitempty"`
+	// Keep is how many versions are kept that were deployed before the current one; nil for all.
+	Keep *uint32 `json:"keep,omitempty"`
 }
 
 func (m modelDocument) equal(o modelDocument) bool {
-	return m.Current == o.Current && m.Pending == o.Pending && maps.Equal(m.Deleting, o.Deleting)
+	return m.Current == o.Current && m.Pending == o.Pending && maps.Equal(m.Deleting, o.Deleting) &&
+		(m.Keep == nil) == (o.Keep == nil) && (m.Keep == nil || *m.Keep == *o.Keep)
 }
 
 // versionDocument is the JSON of models/<name>/versions/<version>.
@@ -136,8 +139,9 @@ func (v *versionDocument) encode() ([]byte, error) {
 
 // Deploy records a new version, which has been checked and has its defaults. The version
 // becomes current when it is the model's first, and otherwise the one that shall be
-// unless keepCurrent is set.
-func (c *Catalog) Deploy(ctx context.Context, spec *clipperv1.ModelVersion, keepCurrent bool) error {
+// unless keepCurrent is set. From then on the model keeps keepVersions versions that are older than the
+// current one, if that is given.
+func (c *Catalog) Deploy(ctx context.Context, spec *clipperv1.ModelVersion, keepCurrent bool, keepVersions *uint32) error {
 	spec = proto.CloneOf(spec)
 	spec.CreateTime = timestamppb.New(time.Now())
 	value, err := (&versionDocument{UID: rand.Text(), spec: spec}).encode()
@@ -146,8 +150,7 @@ func (c *Catalog) Deploy(ctx context.Context, spec *clipperv1.ModelVersion, keep
 	}
 	revision, err := c.docs.Put(ctx, versionKey(spec.Model, spec.Version), value, 0)
 	if errors.Is(err, store.ErrConflict) {
-		return apierror.New(codes.AlreadyExists, clipperv1.ErrorReason_ERROR_REASON_VERSION_EXISTS, "version.version",
-			"model %q has a version %q already; versions are immutable: choose another name", spec.Model, spec.Version)
+		return c.exists(ctx, spec.Model, spec.Version)
 	}
 	if err != nil {
 		return c.failed(err)
@@ -158,6 +161,9 @@ func (c *Catalog) Deploy(ctx context.Context, spec *clipperv1.ModelVersion, keep
 			m.Current = spec.Version
 		case m.Current != spec.Version && !keepCurrent:
 			m.Pending = spec.Version
+		}
+		if keepVersions != nil {
+			m.Keep = keepVersions
 		}
 		return nil
 	})
@@ -170,6 +176,17 @@ func (c *Catalog) Deploy(ctx context.Context, spec *clipperv1.ModelVersion, keep
 		}
 	}
 	return err
+}
+
+// exists says that a model has a version already, or still.
+func (c *Catalog) exists(ctx context.Context, model, version string) error {
+	what := "model %q has a version %q already; versions are immutable: choose another name"
+	if m, _, err := c.getModel(ctx, model); err == nil {
+		if _, _, err := c.getVersion(ctx, m, model, version); apierror.Reason(err) == clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND {
+			what = "model %q still has a version %q, which is being removed: try again, or choose another name"
+		}
+	}
+	return apierror.New(codes.AlreadyExists, clipperv1.ErrorReason_ERROR_REASON_VERSION_EXISTS, "version.version", what, model, version)
 }
 
 // Update changes how a version runs. change may be called several times.
@@ -215,6 +232,40 @@ func (c *Catalog) Promote(ctx context.Context, model, version string) error {
 		}
 		return nil
 	})
+}
+
+// Prune marks the versions as being removed that are older than the model keeps, and returns them. While a
+// version shall become current there are none, since the one before is still needed.
+func (c *Catalog) Prune(ctx context.Context, model string) (pruned []string, err error) {
+	err = c.changeModel(ctx, model, func(m *modelDocument) error {
+		versions, err := c.listVersions(ctx, model)
+		if err != nil {
+			return err
+		}
+		pruned = m.surplus(versions)
+		for _, version := range pruned {
+			m.remove(version, versions[version].UID)
+		}
+		return nil
+	})
+	return pruned, err
+}
+
+// surplus returns the versions that are older than the model keeps.
+func (m *modelDocument) surplus(versions map[string]*versionDocument) []string {
+	current := versions[m.Current]
+	if m.Keep == nil || m.Pending != "" || current == nil {
+		return nil
+	}
+	made := func(v *versionDocument) time.Time { return v.spec.CreateTime.AsTime() }
+	var older []string
+	for name, v := range versions {
+		if m.Deleting[name] != v.UID && made(v).Before(made(current)) {
+			older = append(older, name)
+		}
+	}
+	slices.SortFunc(older, func(a, b string) int { return made(versions[b]).Compare(made(versions[a])) })
+	return older[min(len(older), int(*m.Keep)):]
 }
 
 // Delete marks a version as being removed; [Catalog.Remove] does it. It returns the
@@ -329,7 +380,7 @@ func (c *Catalog) changeModel(ctx context.Context, model string, change func(*mo
 		if err != nil {
 			return err
 		}
-		after := modelDocument{Current: before.Current, Pending: before.Pending, Deleting: maps.Clone(before.Deleting)}
+		after := modelDocument{Current: before.Current, Pending: before.Pending, Deleting: maps.Clone(before.Deleting), Keep: before.Keep}
 		if err := change(&after); err != nil {
 			return err
 		}
@@ -503,6 +554,19 @@ func (m *Model) Version(name string) *Version {
 // Current is the version that answers queries which name none.
 func (m *Model) Current() string { return m.settled().Current }
 
+// Keep is how many versions are kept that were deployed before the current one; nil for all.
+func (m *Model) Keep() *uint32 { return m.document.Keep }
+
+// Surplus reports whether there are versions that [Catalog.Prune] would remove.
+func (m *Model) Surplus() bool {
+	versions := make(map[string]*versionDocument, len(m.Versions))
+	for _, v := range m.Versions {
+		versions[v.Spec.Version] = &versionDocument{UID: v.UID, spec: v.Spec}
+	}
+	document := m.settled()
+	return len(document.surplus(versions)) > 0
+}
+
 // Pending is the version that becomes current when it has a replica that is ready, or empty.
 func (m *Model) Pending() string { return m.settled().Pending }
 
@@ -539,7 +603,7 @@ func newView(snapshot *store.Snapshot[document]) *View {
 
 // settled returns what the model's document should be, given its versions.
 func (m *Model) settled() modelDocument {
-	want := modelDocument{Current: m.document.Current, Pending: m.document.Pending}
+	want := modelDocument{Current: m.document.Current, Pending: m.document.Pending, Keep: m.document.Keep}
 	newest := ""
 	live := map[string]bool{}
 	for _, v := range m.Versions {

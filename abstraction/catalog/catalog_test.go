@@ -56,14 +56,14 @@ func requireError(t *testing.T, err error, code codes.Code, reason clipperv1.Err
 
 func TestFirstVersionIsCurrentAndALaterOnePending(t *testing.T) {
 	c, _ := open(t)
-	require.NoError(t, c.Deploy(t.Context(), spec("m", "v1"), true))
+	require.NoError(t, c.Deploy(t.Context(), spec("m", "v1"), true, nil))
 	m := view(t, c).Model("m")
 	require.Equal(t, "v1", m.Current())
 	require.Empty(t, m.Pending())
 	require.WithinDuration(t, time.Now(), m.Version("v1").Spec.CreateTime.AsTime(), time.Minute)
 
-	require.NoError(t, c.Deploy(t.Context(), spec("m", "v2"), false))
-	require.NoError(t, c.Deploy(t.Context(), spec("m", "v3"), true))
+	require.NoError(t, c.Deploy(t.Context(), spec("m", "v2"), false, nil))
+	require.NoError(t, c.Deploy(t.Context(), spec("m", "v3"), true, nil))
 	m = view(t, c).Model("m")
 	require.Equal(t, "v1", m.Current())
 	require.Equal(t, "v2", m.Pending())
@@ -80,7 +80,7 @@ func TestFirstVersionIsCurrentAndALaterOnePending(t *testing.T) {
 func TestSetCurrentOverrulesWhatIsPending(t *testing.T) {
 	c, _ := open(t)
 	for _, v := range []string{"v1", "v2", "v3"} {
-		require.NoError(t, c.Deploy(t.Context(), spec("m", v), false))
+		require.NoError(t, c.Deploy(t.Context(), spec("m", v), false, nil))
 	}
 	require.NoError(t, c.SetCurrent(t.Context(), "m", "v2"))
 	m := view(t, c).Model("m")
@@ -92,7 +92,7 @@ func TestSetCurrentOverrulesWhatIsPending(t *testing.T) {
 
 func TestUpdate(t *testing.T) {
 	c, _ := open(t)
-	require.NoError(t, c.Deploy(t.Context(), spec("m", "v1"), false))
+	require.NoError(t, c.Deploy(t.Context(), spec("m", "v1"), false, nil))
 	scale := func(v *clipperv1.ModelVersion) { v.Replicas = proto.Uint32(7) }
 	require.NoError(t, c.Update(t.Context(), "m", "v1", scale))
 	require.EqualValues(t, 7, view(t, c).Model("m").Version("v1").Spec.GetReplicas())
@@ -110,8 +110,8 @@ func TestDelete(t *testing.T) {
 		require.NoError(t, c.Remove(ctx, v))
 		require.NoError(t, c.Settle(ctx, view(t, c)))
 	}
-	require.NoError(t, c.Deploy(ctx, spec("m", "v1"), false))
-	require.NoError(t, c.Deploy(ctx, spec("m", "v2"), false))
+	require.NoError(t, c.Deploy(ctx, spec("m", "v1"), false, nil))
+	require.NoError(t, c.Deploy(ctx, spec("m", "v2"), false, nil))
 	_, err := c.Delete(ctx, "m", "v9")
 	requireError(t, err, codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND)
 	_, err = c.Delete(ctx, "x", "v1")
@@ -128,11 +128,13 @@ func TestDelete(t *testing.T) {
 	require.Empty(t, view(t, c).Model("m").Pending(), "a version that goes is not to become current")
 	requireError(t, c.SetCurrent(ctx, "m", "v2"), codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND)
 	requireError(t, c.Update(ctx, "m", "v2", func(*clipperv1.ModelVersion) {}), codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND)
-	requireError(t, c.Deploy(ctx, spec("m", "v2"), false), codes.AlreadyExists, clipperv1.ErrorReason_ERROR_REASON_VERSION_EXISTS)
+	err = c.Deploy(ctx, spec("m", "v2"), false, nil)
+	requireError(t, err, codes.AlreadyExists, clipperv1.ErrorReason_ERROR_REASON_VERSION_EXISTS)
+	require.ErrorContains(t, err, "is being removed: try again")
 
 	// Deployed again before the mark is gone, it is another version.
 	require.NoError(t, c.Remove(ctx, view(t, c).Model("m").Version("v2")))
-	require.NoError(t, c.Deploy(ctx, spec("m", "v2"), false))
+	require.NoError(t, c.Deploy(ctx, spec("m", "v2"), false, nil))
 	require.False(t, view(t, c).Model("m").Version("v2").Deleting)
 	require.NoError(t, c.Settle(ctx, c.View()))
 	second, err := c.Delete(ctx, "m", "v2")
@@ -153,9 +155,9 @@ func TestDeleteModel(t *testing.T) {
 	ctx := t.Context()
 	_, err := c.DeleteModel(ctx, "m")
 	requireError(t, err, codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_MODEL_NOT_FOUND)
-	require.NoError(t, c.Deploy(ctx, spec("m", "v1"), false))
-	require.NoError(t, c.Deploy(ctx, spec("m", "v2"), false))
-	require.NoError(t, c.Deploy(ctx, spec("m-2", "v1"), false))
+	require.NoError(t, c.Deploy(ctx, spec("m", "v1"), false, nil))
+	require.NoError(t, c.Deploy(ctx, spec("m", "v2"), false, nil))
+	require.NoError(t, c.Deploy(ctx, spec("m-2", "v1"), false, nil))
 	uids, err := c.DeleteModel(ctx, "m")
 	require.NoError(t, err)
 	require.Len(t, uids, 2)
@@ -173,8 +175,8 @@ func TestDeleteModel(t *testing.T) {
 func TestSettleHealsWhatADeadWriterLeft(t *testing.T) {
 	c, docs := open(t)
 	ctx := t.Context()
-	require.NoError(t, c.Deploy(ctx, spec("m", "v1"), false))
-	require.NoError(t, c.Deploy(ctx, spec("m", "v2"), false))
+	require.NoError(t, c.Deploy(ctx, spec("m", "v1"), false, nil))
+	require.NoError(t, c.Deploy(ctx, spec("m", "v2"), false, nil))
 	require.NoError(t, docs.Delete(ctx, modelKey("m"), 0))
 	require.Equal(t, "v2", view(t, c).Model("m").Current(), "known before it is written")
 	require.NoError(t, c.Settle(ctx, c.View()))
@@ -188,7 +190,7 @@ func TestSettleHealsWhatADeadWriterLeft(t *testing.T) {
 	stale := c.View()
 	require.NoError(t, docs.Delete(ctx, versionKey("m", "v1"), 0))
 	gone := view(t, c)
-	require.NoError(t, c.Deploy(ctx, spec("m", "v3"), false))
+	require.NoError(t, c.Deploy(ctx, spec("m", "v3"), false, nil))
 	require.NoError(t, c.Settle(ctx, gone), "a view that is too old changes nothing")
 	require.NoError(t, c.Settle(ctx, stale))
 	require.NoError(t, c.Settle(ctx, view(t, c)))
@@ -207,18 +209,18 @@ func (b brokenPut) Put(ctx context.Context, key string, value []byte, expect sto
 
 func TestADeployThatFailsLeavesNothing(t *testing.T) {
 	c, docs := open(t)
-	require.NoError(t, c.Deploy(t.Context(), spec("m", "v1"), false))
+	require.NoError(t, c.Deploy(t.Context(), spec("m", "v1"), false, nil))
 	broken := Open(brokenPut{docs}, slog.New(slog.DiscardHandler))
 	defer broken.Close()
-	requireError(t, broken.Deploy(t.Context(), spec("m", "v2"), false), codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE)
-	require.NoError(t, c.Deploy(t.Context(), spec("m", "v2"), false))
+	requireError(t, broken.Deploy(t.Context(), spec("m", "v2"), false, nil), codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE)
+	require.NoError(t, c.Deploy(t.Context(), spec("m", "v2"), false, nil))
 }
 
 func TestADocumentThatCannotBeReadHidesNoOther(t *testing.T) {
 	c, docs := open(t)
 	_, err := docs.Put(t.Context(), versionKey("bad", "v1"), []byte("{"), 0)
 	require.NoError(t, err)
-	require.NoError(t, c.Deploy(t.Context(), spec("m", "v1"), false))
+	require.NoError(t, c.Deploy(t.Context(), spec("m", "v1"), false, nil))
 	require.NotNil(t, view(t, c).Model("m"))
 	_, err = c.DeleteModel(t.Context(), "bad")
 	requireError(t, err, codes.Internal, clipperv1.ErrorReason_ERROR_REASON_INTERNAL)
@@ -229,7 +231,7 @@ func TestConcurrentDeploysOfAVersionHaveOneWinner(t *testing.T) {
 	errs := make([]error, 16)
 	var all sync.WaitGroup
 	for i := range errs {
-		all.Go(func() { errs[i] = c.Deploy(t.Context(), spec("m", "v1"), false) })
+		all.Go(func() { errs[i] = c.Deploy(t.Context(), spec("m", "v1"), false, nil) })
 	}
 	all.Wait()
 	won := 0
@@ -245,7 +247,7 @@ func TestConcurrentDeploysOfAVersionHaveOneWinner(t *testing.T) {
 
 func TestConcurrentUpdatesAreAllKept(t *testing.T) {
 	c, _ := open(t)
-	require.NoError(t, c.Deploy(t.Context(), spec("m", "v1"), false))
+	require.NoError(t, c.Deploy(t.Context(), spec("m", "v1"), false, nil))
 	var all sync.WaitGroup
 	for range 5 { // fewer than maxAttempts, so that none can give up
 		all.Go(func() {
@@ -273,7 +275,7 @@ func TestAdministrationAtTheSameTime(t *testing.T) {
 					version := fmt.Sprint("v", step%3)
 					switch step / 3 {
 					case 0, 1:
-						_ = c.Deploy(ctx, spec("m", version), step/3 == 1)
+						_ = c.Deploy(ctx, spec("m", version), step/3 == 1, nil)
 					case 2:
 						_ = c.SetCurrent(ctx, "m", version)
 					case 3:
@@ -343,12 +345,12 @@ func TestAdministrationAtTheSameTime(t *testing.T) {
 
 func TestViewIsOfTheNewestDocuments(t *testing.T) {
 	c, _ := open(t)
-	require.NoError(t, c.Deploy(t.Context(), spec("b", "v1"), false))
+	require.NoError(t, c.Deploy(t.Context(), spec("b", "v1"), false, nil))
 	v := view(t, c)
 	require.True(t, v.Synced())
 	require.Same(t, v, c.View())
-	require.NoError(t, c.Deploy(t.Context(), spec("a.b", "v1"), false))
-	require.NoError(t, c.Deploy(t.Context(), spec("a", "v1"), false))
+	require.NoError(t, c.Deploy(t.Context(), spec("a.b", "v1"), false, nil))
+	require.NoError(t, c.Deploy(t.Context(), spec("a", "v1"), false, nil))
 	require.NoError(t, c.Refresh(t.Context()))
 	<-v.Replaced()
 	var got []string
@@ -359,4 +361,46 @@ func TestViewIsOfTheNewestDocuments(t *testing.T) {
 	require.Equal(t, []string{"a", "a.b", "b"}, got)
 	require.Nil(t, c.View().Model("zz"))
 	require.Nil(t, c.View().Model("a").Version("v2"))
+}
+
+func TestPruneKeepsAsManyOldVersionsAsTheModelSays(t *testing.T) {
+	c, _ := open(t)
+	names := func() (live []string) {
+		for _, v := range view(t, c).Model("m").Versions {
+			if !v.Deleting {
+				live = append(live, v.Spec.Version)
+			}
+		}
+		return live
+	}
+	prune := func() []string {
+		surplus := view(t, c).Model("m").Surplus()
+		pruned, err := c.Prune(t.Context(), "m")
+		require.NoError(t, err)
+		require.Equal(t, surplus, len(pruned) > 0)
+		return pruned
+	}
+	for _, v := range []string{"v1", "v2", "v3", "v4"} {
+		require.NoError(t, c.Deploy(t.Context(), spec("m", v), true, nil))
+	}
+	require.NoError(t, c.SetCurrent(t.Context(), "m", "v4"))
+	require.Empty(t, prune(), "nothing was said")
+	require.NoError(t, c.Deploy(t.Context(), spec("m", "v5"), false, proto.Uint32(2)))
+	require.Empty(t, prune(), "v5 is not current yet")
+	require.NoError(t, c.Promote(t.Context(), "m", "v5"))
+	require.Equal(t, []string{"v2", "v1"}, prune())
+	require.Equal(t, []string{"v3", "v4", "v5"}, names())
+	require.Empty(t, prune())
+
+	// Going back keeps the way forward, and the setting stays.
+	require.NoError(t, c.SetCurrent(t.Context(), "m", "v3"))
+	require.Empty(t, prune())
+	require.NoError(t, c.Deploy(t.Context(), spec("m", "v6"), false, nil))
+	require.NoError(t, c.Promote(t.Context(), "m", "v6"))
+	require.EqualValues(t, 2, *view(t, c).Model("m").Keep())
+	require.Equal(t, []string{"v3"}, prune())
+	require.NoError(t, c.Deploy(t.Context(), spec("m", "v7"), false, proto.Uint32(0)))
+	require.NoError(t, c.Promote(t.Context(), "m", "v7"))
+	require.Equal(t, []string{"v6", "v5", "v4"}, prune())
+	require.Equal(t, []string{"v7"}, names())
 }

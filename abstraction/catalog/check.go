@@ -24,6 +24,7 @@ import (
 const (
 	maxReplicas      = 256
 	maxHomes         = 16
+	maxKeep          = 1000
 	maxBatchRows     = 65536
 	maxQueueRows     = 16 << 20
 	maxLabels        = 64
@@ -134,6 +135,14 @@ func Normalize(v *clipperv1.ModelVersion) (*clipperv1.ModelVersion, error) {
 func CheckReplicas(field string, n *uint32) error {
 	if n != nil && *n > maxReplicas {
 		return invalid(field, "want 0 to %d replicas, not %d", maxReplicas, *n)
+	}
+	return nil
+}
+
+// CheckKeepVersions refuses a number of versions to keep that is out of range; nil leaves it as it is.
+func CheckKeepVersions(field string, n *uint32) error {
+	if n != nil && *n > maxKeep {
+		return invalid(field, "want 0 to %d versions, not %d", maxKeep, *n)
 	}
 	return nil
 }

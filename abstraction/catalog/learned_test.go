@@ -13,7 +13,7 @@ import (
 
 func TestLearned_isKeptUntilTheVersionGoes(t *testing.T) {
 	c, docs := open(t)
-	require.NoError(t, c.Deploy(t.Context(), spec("m", "v1"), false))
+	require.NoError(t, c.Deploy(t.Context(), spec("m", "v1"), false, nil))
 	uid := view(t, c).Model("m").Version("v1").UID
 	got, err := c.Learned(t.Context(), "m", "v1", uid)
 	require.NoError(t, err)

@@ -36,8 +36,9 @@ type Service struct {
 	stops   []func()
 }
 
-// StartService starts a service without models.
-func StartService(ctx context.Context) (_ *Service, err error) {
+// StartService starts a service without models. It runs commands as processes; what else it is to run
+// needs further launchers, which the caller closes, after the service.
+func StartService(ctx context.Context, further ...launcher.Launcher) (_ *Service, err error) {
 	folder, err := os.MkdirTemp("", "clipper-bench-")
 	if err != nil {
 		return nil, err
@@ -62,7 +63,7 @@ func StartService(ctx context.Context) (_ *Service, err error) {
 	}
 	s.stops = append(s.stops, func() { _ = processes.Close() })
 	s.service, err = abstraction.New(abstraction.Config{CacheSize: cacheBytes, DrainTimeout: stopTimeout}, abstraction.Deps{
-		Store: db.Documents(), Launchers: []launcher.Launcher{processes}, Logger: quiet, Registerer: prometheus.NewRegistry(),
+		Store: db.Documents(), Launchers: append([]launcher.Launcher{processes}, further...), Logger: quiet, Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		return nil, err

@@ -44,7 +44,9 @@ func Build(ctx context.Context, folder string, log io.Writer) (Binaries, error) 
 		b.Replay: module + "/containerrpc/go/replay",
 	} {
 		_, _ = fmt.Fprintf(log, "building %s\n", pkg)
-		if out, err := exec.CommandContext(ctx, "go", "build", "-o", target, pkg).CombinedOutput(); err != nil {
+		build := exec.CommandContext(ctx, "go", "build", "-o", target, pkg)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // As `make build`; such programs also run in an empty image.
+		if out, err := build.CombinedOutput(); err != nil {
 			return b, fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 		}
 	}

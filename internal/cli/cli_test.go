@@ -90,6 +90,16 @@ func TestGolden(t *testing.T) {
 			"model delete ext --json",
 			"model list --json",
 		}},
+		{"repository", []string{
+			"model repository",
+			"model deploy stored --version 1 --framework sklearn --path /m/x.joblib --keep-versions 2",
+			"model repository",
+			"model repository --json",
+			"model list",
+			"model show stored",
+			"model show typo",
+			"model show nope",
+		}},
 		{"deploy-failed", []string{
 			"model deploy bad --version 1 --framework sklearn --path /m/bad.joblib",
 			"model deploy slow --version 1 --framework sklearn --path /m/slow.joblib --timeout 150ms",

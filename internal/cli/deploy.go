@@ -34,6 +34,7 @@ type modelDeploy struct {
 	Cache        bool              `default:"true" negatable:"" help:"Remember predictions."`
 	WarmUp       bool              `default:"true" negatable:"" help:"Warm replicas up before they take queries."`
 	KeepCurrent  bool              `help:"Leave the current version as it is."`
+	KeepVersions *uint32           `placeholder:"N" help:"From now on, keep N versions that are older than the current one and delete the others. Default: keep all."`
 	Env          map[string]string `mapsep:"none" placeholder:"KEY=VALUE" help:"Environment variable of the replicas; may be repeated."`
 	StartTimeout time.Duration     `placeholder:"DURATION" help:"Time that a replica has to become ready. Default: 2m."`
 	CPUs         float64           `name:"cpus" placeholder:"N" help:"Processors whose time a replica may use, in Docker; 0.5 is half of one. Default: no limit."`
@@ -54,7 +55,7 @@ Examples:
     clipper model deploy digits --version 3 --address 10.0.0.7:9000 --no-wait
     clipper model deploy digits --version 4 --image registry.example.com/digits:4
     clipper model deploy digits --version 5 --registered --replicas 2 --no-wait
-    clipper model deploy digits --version 6 --framework http --env HTTP_URL=http://10.0.0.8:8000/predict`
+    clipper model deploy digits --version 6 --keep-versions 1 --framework http --env HTTP_URL=http://10.0.0.8:8000/predict`
 }
 
 // waiting is the flag of commands after which replicas start.
@@ -81,7 +82,7 @@ func (m *modelDeploy) Run(c *client) error {
 	if b := (&clipperv1.Batching{}); m.apply(b) {
 		version.Batching = b
 	}
-	response, err := service.DeployModel(c.ctx, &clipperv1.DeployModelRequest{Version: version, KeepCurrent: m.KeepCurrent})
+	response, err := service.DeployModel(c.ctx, &clipperv1.DeployModelRequest{Version: version, KeepCurrent: m.KeepCurrent, KeepVersions: m.KeepVersions})
 	if err != nil {
 		return err
 	}
@@ -229,7 +230,7 @@ func (c *client) await(service clipperv1.ModelServiceClient, v *clipperv1.ModelV
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
-		progress.show(fmt.Sprintf("%s:%s %s, %s replicas ready", v.GetModel(), v.GetVersion(), stateOf(v), replicas(v)))
+		progress.show(fmt.Sprintf("%s:%s %s, %s replicas ready%s", v.GetModel(), v.GetVersion(), stateOf(v), replicas(v), doing(v)))
 		switch v.GetState() {
 		case clipperv1.ModelState_MODEL_STATE_READY:
 			if ready(v) >= v.GetReplicas() && v.GetReplicas() > 0 {
@@ -260,6 +261,19 @@ func (c *client) await(service clipperv1.ModelServiceClient, v *clipperv1.ModelV
 		}
 		v = response.GetVersion()
 	}
+}
+
+// doing returns what a replica that starts is doing, if it says so: that it warms up, or why it had to be
+// started again.
+func doing(v *clipperv1.ModelVersion) string {
+	for _, r := range v.GetReplicaStatus() {
+		what, _, _ := strings.Cut(r.GetMessage(), "\n")
+		if what != "" && r.GetState() == clipperv1.ReplicaState_REPLICA_STATE_STARTING {
+			what, _, _ = strings.Cut(what, ". ")
+			return ": " + strings.TrimSuffix(what, ".")
+		}
+	}
+	return ""
 }
 
 // notReady returns why a version is not ready, what its replicas say, and what to try.

@@ -108,6 +108,9 @@ func (s *server) DeployModel(_ context.Context, req *clipperv1.DeployModelReques
 		v.ReplicaStatus[0].Instance, there.Instance, there.Registered = "10.0.0.1:1367", "10.0.0.2:1367", true
 	}
 	m.Versions = append(m.Versions, v)
+	if req.KeepVersions != nil {
+		m.KeepVersions = req.KeepVersions
+	}
 	return &clipperv1.DeployModelResponse{Version: v}, nil
 }
 
@@ -204,6 +207,24 @@ func (s *server) GetBatching(_ context.Context, req *clipperv1.GetBatchingReques
 				{Rows: 1, Waiting: 1, Why: "all that waited"},
 			},
 		}, {Replica: "1"}},
+	}, nil
+}
+
+// GetModelRepository answers of a repository when the model "stored" is deployed from it.
+func (s *server) GetModelRepository(context.Context, *clipperv1.GetModelRepositoryRequest) (*clipperv1.GetModelRepositoryResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.models["stored"] == nil {
+		return &clipperv1.GetModelRepositoryResponse{}, nil
+	}
+	return &clipperv1.GetModelRepositoryResponse{
+		Location: "s3://models/team", Failure: "the bucket cannot be listed: Access Denied.",
+		Versions: []*clipperv1.RepositoryVersion{
+			{Model: "stored", Version: "3", State: clipperv1.RepositoryState_REPOSITORY_STATE_FAILED, Message: "stored/3/clipper.yaml: line 1: replica is no setting"},
+			{Model: "stored", Version: "2", State: clipperv1.RepositoryState_REPOSITORY_STATE_WAITING, Message: "its files are deployed when they are the same at the next look"},
+			{Model: "stored", Version: "1", State: clipperv1.RepositoryState_REPOSITORY_STATE_DEPLOYED},
+			{Model: "typo", State: clipperv1.RepositoryState_REPOSITORY_STATE_FAILED, Message: "typo/clipper.yaml: line 1: framwork is no setting"},
+		},
 	}, nil
 }
 

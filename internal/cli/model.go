@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
@@ -22,6 +25,7 @@ type modelCommands struct {
 	SetBatching modelSetBatching `cmd:"" help:"Change how queries are gathered into batches."`
 	Explain     modelExplain     `cmd:"" help:"Explain how a version's queries are batched: what was learned, what waits, and why."`
 	Scale       modelScale       `cmd:"" help:"Change the number of replicas and wait until they are ready."`
+	Repository  modelRepository  `cmd:"" help:"Show what the model repository holds and what has become of it."`
 	Delete      modelDelete      `cmd:"" help:"Delete a version, or a model with all its versions."`
 }
 
@@ -40,10 +44,13 @@ func (modelList) Run(c *client) error {
 		return c.writeJSON(&clipperv1.ListModelsResponse{Models: models})
 	}
 	if len(models) == 0 {
-		_, err := fmt.Fprintln(c.Stdout, "No models. `clipper model deploy --help` says how to deploy one.")
+		if _, err := fmt.Fprintln(c.Stdout, "No models. `clipper model deploy --help` says how to deploy one."); err != nil {
+			return err
+		}
+	} else if err := c.writeTable(modelTable(models)); err != nil {
 		return err
 	}
-	return c.writeTable(modelTable(models))
+	return c.showRepository("")
 }
 
 func (c *client) listModels() ([]*clipperv1.Model, error) {
@@ -124,6 +131,9 @@ func (m modelShow) Run(c *client) error {
 	}
 	response, err := service.GetModel(c.ctx, &clipperv1.GetModelRequest{Model: m.Name})
 	if err != nil {
+		if !c.JSON && status.Code(err) == codes.NotFound {
+			_ = c.showRepository(m.Name) // That it is not deployed is the error.
+		}
 		return err
 	}
 	if c.JSON {
@@ -137,7 +147,12 @@ func (m modelShow) Run(c *client) error {
 			return err
 		}
 	}
-	return nil
+	if n := response.GetModel().KeepVersions; n != nil {
+		if _, err := fmt.Fprintf(c.Stdout, "\nOld versions that are kept: %d.\n", *n); err != nil {
+			return err
+		}
+	}
+	return c.showRepository(m.Name)
 }
 
 func (c *client) showVersion(v *clipperv1.ModelVersion) error {

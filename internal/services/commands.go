@@ -47,12 +47,13 @@ type Up struct {
 	Frontend    FrontendConfig    `embed:"" prefix:"frontend-"`
 	Selector    SelectorConfig    `embed:"" prefix:"selector-"`
 	Abstraction AbstractionConfig `embed:"" prefix:"abstraction-"`
+	RepositoryConfig
 }
 
 // Run runs the command.
 func (c *Up) Run(p *Process) error {
 	return c.run(p, "clipper", func(a *app.App) error {
-		models, err := c.Abstraction.add(p.ctx, a, &c.StoreConfig, c.Shutdown.Grace, nil)
+		models, err := c.Abstraction.add(p.ctx, a, &c.StoreConfig, &c.RepositoryConfig, c.Shutdown.Grace, nil)
 		if err != nil {
 			return err
 		}
@@ -149,6 +150,7 @@ type Abstraction struct {
 	Common
 	StoreConfig
 	AbstractionConfig
+	RepositoryConfig
 	GRPC app.GRPCConfig `embed:"" prefix:"grpc-" set:"listen=127.0.0.1:1367"`
 	Ops  app.HTTPConfig `embed:"" prefix:"ops-" set:"listen=127.0.0.1:1368"`
 
@@ -167,7 +169,7 @@ func (c *Abstraction) Run(p *Process) error {
 		if err != nil {
 			return err
 		}
-		s, err := c.add(p.ctx, a, &c.StoreConfig, c.Shutdown.Grace, instance)
+		s, err := c.add(p.ctx, a, &c.StoreConfig, &c.RepositoryConfig, c.Shutdown.Grace, instance)
 		if err != nil {
 			return err
 		}

@@ -49,7 +49,7 @@ func register(server *app.GRPCServer, s service) {
 }
 
 // add adds the abstraction service to the app; instance is nil when it is the only one.
-func (c *AbstractionConfig) add(ctx context.Context, a *app.App, where *StoreConfig, grace time.Duration, instance *abstraction.Instance) (*abstraction.Service, error) {
+func (c *AbstractionConfig) add(ctx context.Context, a *app.App, where *StoreConfig, models *RepositoryConfig, grace time.Duration, instance *abstraction.Instance) (*abstraction.Service, error) {
 	state, err := where.open(ctx, a, "abstraction")
 	if err != nil {
 		return nil, err
@@ -69,9 +69,14 @@ func (c *AbstractionConfig) add(ctx context.Context, a *app.App, where *StoreCon
 	if c.Launcher == "docker" {
 		slices.Reverse(launchers)
 	}
+	repo, err := models.repository(where, a)
+	if err != nil {
+		return nil, err
+	}
 	s, err := abstraction.New(c.Service, abstraction.Deps{
 		Store:      state.Documents(),
 		Launchers:  launchers,
+		Repository: repo,
 		Instance:   instance,
 		Logger:     a.Log,
 		Registerer: a.Registry,

@@ -155,6 +155,67 @@ func (ReplicaState) EnumDescriptor() ([]byte, []int) {
 	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{1}
 }
 
+// RepositoryState is what has become of a version in the model repository.
+type RepositoryState int32
+
+const (
+	// Not set.
+	RepositoryState_REPOSITORY_STATE_UNSPECIFIED RepositoryState = 0
+	// It is deployed. How it does is in its ModelVersion.
+	RepositoryState_REPOSITORY_STATE_DEPLOYED RepositoryState = 1
+	// It is looked at again soon: its files may still be being copied, or one of its name is being removed.
+	RepositoryState_REPOSITORY_STATE_WAITING RepositoryState = 2
+	// The version policy leaves it out.
+	RepositoryState_REPOSITORY_STATE_SKIPPED RepositoryState = 3
+	// It cannot be deployed as it is; it is tried again.
+	RepositoryState_REPOSITORY_STATE_FAILED RepositoryState = 4
+)
+
+// Enum value maps for RepositoryState.
+var (
+	RepositoryState_name = map[int32]string{
+		0: "REPOSITORY_STATE_UNSPECIFIED",
+		1: "REPOSITORY_STATE_DEPLOYED",
+		2: "REPOSITORY_STATE_WAITING",
+		3: "REPOSITORY_STATE_SKIPPED",
+		4: "REPOSITORY_STATE_FAILED",
+	}
+	RepositoryState_value = map[string]int32{
+		"REPOSITORY_STATE_UNSPECIFIED": 0,
+		"REPOSITORY_STATE_DEPLOYED":    1,
+		"REPOSITORY_STATE_WAITING":     2,
+		"REPOSITORY_STATE_SKIPPED":     3,
+		"REPOSITORY_STATE_FAILED":      4,
+	}
+)
+
+func (x RepositoryState) Enum() *RepositoryState {
+	p := new(RepositoryState)
+	*p = x
+	return p
+}
+
+func (x RepositoryState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RepositoryState) Descriptor() protoreflect.EnumDescriptor {
+	return file_clipper_v1_model_service_proto_enumTypes[2].Descriptor()
+}
+
+func (RepositoryState) Type() protoreflect.EnumType {
+	return &file_clipper_v1_model_service_proto_enumTypes[2]
+}
+
+func (x RepositoryState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RepositoryState.Descriptor instead.
+func (RepositoryState) EnumDescriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{2}
+}
+
 // Model is a name with versions.
 type Model struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -163,7 +224,10 @@ type Model struct {
 	// The version that answers queries which do not name one.
 	CurrentVersion string `protobuf:"bytes,2,opt,name=current_version,json=currentVersion,proto3" json:"current_version,omitempty"`
 	// The versions, oldest first.
-	Versions      []*ModelVersion `protobuf:"bytes,3,rep,name=versions,proto3" json:"versions,omitempty"`
+	Versions []*ModelVersion `protobuf:"bytes,3,rep,name=versions,proto3" json:"versions,omitempty"`
+	// How many versions are kept that were deployed before the current one; all when it is absent. See
+	// DeployModelRequest.
+	KeepVersions  *uint32 `protobuf:"varint,4,opt,name=keep_versions,json=keepVersions,proto3,oneof" json:"keep_versions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -217,6 +281,13 @@ func (x *Model) GetVersions() []*ModelVersion {
 		return x.Versions
 	}
 	return nil
+}
+
+func (x *Model) GetKeepVersions() uint32 {
+	if x != nil && x.KeepVersions != nil {
+		return *x.KeepVersions
+	}
+	return 0
 }
 
 // ModelVersion is one immutable version of a model and how it runs.
@@ -1249,7 +1320,11 @@ type DeployModelRequest struct {
 	// The version; fields that the server sets are ignored.
 	Version *ModelVersion `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	// True: the current version stays as it is.
-	KeepCurrent   bool `protobuf:"varint,2,opt,name=keep_current,json=keepCurrent,proto3" json:"keep_current,omitempty"`
+	KeepCurrent bool `protobuf:"varint,2,opt,name=keep_current,json=keepCurrent,proto3" json:"keep_current,omitempty"`
+	// From now on, how many versions of the model are kept that were deployed before the current one, 0 to
+	// 1,000. Older ones are drained and removed when the current one is ready. Absent leaves it as it is;
+	// at first all are kept.
+	KeepVersions  *uint32 `protobuf:"varint,3,opt,name=keep_versions,json=keepVersions,proto3,oneof" json:"keep_versions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1296,6 +1371,13 @@ func (x *DeployModelRequest) GetKeepCurrent() bool {
 		return x.KeepCurrent
 	}
 	return false
+}
+
+func (x *DeployModelRequest) GetKeepVersions() uint32 {
+	if x != nil && x.KeepVersions != nil {
+		return *x.KeepVersions
+	}
+	return 0
 }
 
 // DeployModelResponse holds the version as recorded.
@@ -2780,16 +2862,201 @@ func (x *RegisterReplicaResponse) GetDeployed() bool {
 	return false
 }
 
+// GetModelRepositoryRequest asks for the model repository.
+type GetModelRepositoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetModelRepositoryRequest) Reset() {
+	*x = GetModelRepositoryRequest{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetModelRepositoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetModelRepositoryRequest) ProtoMessage() {}
+
+func (x *GetModelRepositoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetModelRepositoryRequest.ProtoReflect.Descriptor instead.
+func (*GetModelRepositoryRequest) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{38}
+}
+
+// GetModelRepositoryResponse is what the model repository holds.
+type GetModelRepositoryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The folder or bucket; empty when there is none.
+	Location string `protobuf:"bytes,1,opt,name=location,proto3" json:"location,omitempty"`
+	// When it was last looked at with success; absent before the first time.
+	ScanTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=scan_time,json=scanTime,proto3" json:"scan_time,omitempty"`
+	// Why it could not be looked at the last time; empty when it could. Nothing is changed meanwhile.
+	Failure string `protobuf:"bytes,3,opt,name=failure,proto3" json:"failure,omitempty"`
+	// Its versions, sorted by model, newest first.
+	Versions      []*RepositoryVersion `protobuf:"bytes,4,rep,name=versions,proto3" json:"versions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetModelRepositoryResponse) Reset() {
+	*x = GetModelRepositoryResponse{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetModelRepositoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetModelRepositoryResponse) ProtoMessage() {}
+
+func (x *GetModelRepositoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetModelRepositoryResponse.ProtoReflect.Descriptor instead.
+func (*GetModelRepositoryResponse) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *GetModelRepositoryResponse) GetLocation() string {
+	if x != nil {
+		return x.Location
+	}
+	return ""
+}
+
+func (x *GetModelRepositoryResponse) GetScanTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ScanTime
+	}
+	return nil
+}
+
+func (x *GetModelRepositoryResponse) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+func (x *GetModelRepositoryResponse) GetVersions() []*RepositoryVersion {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+// RepositoryVersion is a version in the model repository.
+type RepositoryVersion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The model's name, the name of its folder.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// The version, the name of its folder; empty when what is said is about the whole model.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// What has become of it.
+	State RepositoryState `protobuf:"varint,3,opt,name=state,proto3,enum=clipper.v1.RepositoryState" json:"state,omitempty"`
+	// The state in words: what is wrong and what to do about it.
+	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepositoryVersion) Reset() {
+	*x = RepositoryVersion{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepositoryVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepositoryVersion) ProtoMessage() {}
+
+func (x *RepositoryVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepositoryVersion.ProtoReflect.Descriptor instead.
+func (*RepositoryVersion) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *RepositoryVersion) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *RepositoryVersion) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *RepositoryVersion) GetState() RepositoryState {
+	if x != nil {
+		return x.State
+	}
+	return RepositoryState_REPOSITORY_STATE_UNSPECIFIED
+}
+
+func (x *RepositoryVersion) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 var File_clipper_v1_model_service_proto protoreflect.FileDescriptor
 
 const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1eclipper/v1/model_service.proto\x12\n" +
-	"clipper.v1\x1a\x17clipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"z\n" +
+	"clipper.v1\x1a\x17clipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x01\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
 	"\x0fcurrent_version\x18\x02 \x01(\tR\x0ecurrentVersion\x124\n" +
-	"\bversions\x18\x03 \x03(\v2\x18.clipper.v1.ModelVersionR\bversions\"\xd3\x05\n" +
+	"\bversions\x18\x03 \x03(\v2\x18.clipper.v1.ModelVersionR\bversions\x12(\n" +
+	"\rkeep_versions\x18\x04 \x01(\rH\x00R\fkeepVersions\x88\x01\x01B\x10\n" +
+	"\x0e_keep_versions\"\xd3\x05\n" +
 	"\fModelVersion\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x123\n" +
@@ -2874,10 +3141,12 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	" \x01(\tR\binstance\x12\x1e\n" +
 	"\n" +
 	"registered\x18\v \x01(\bR\n" +
-	"registered\"k\n" +
+	"registered\"\xa7\x01\n" +
 	"\x12DeployModelRequest\x122\n" +
 	"\aversion\x18\x01 \x01(\v2\x18.clipper.v1.ModelVersionR\aversion\x12!\n" +
-	"\fkeep_current\x18\x02 \x01(\bR\vkeepCurrent\"I\n" +
+	"\fkeep_current\x18\x02 \x01(\bR\vkeepCurrent\x12(\n" +
+	"\rkeep_versions\x18\x03 \x01(\rH\x00R\fkeepVersions\x88\x01\x01B\x10\n" +
+	"\x0e_keep_versions\"I\n" +
 	"\x13DeployModelResponse\x122\n" +
 	"\aversion\x18\x01 \x01(\v2\x18.clipper.v1.ModelVersionR\aversion\"'\n" +
 	"\x0fGetModelRequest\x12\x14\n" +
@@ -2984,7 +3253,18 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"f\n" +
 	"\x17RegisterReplicaResponse\x12/\n" +
 	"\x05lease\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x1a\n" +
-	"\bdeployed\x18\x02 \x01(\bR\bdeployed*\xbf\x01\n" +
+	"\bdeployed\x18\x02 \x01(\bR\bdeployed\"\x1b\n" +
+	"\x19GetModelRepositoryRequest\"\xc6\x01\n" +
+	"\x1aGetModelRepositoryResponse\x12\x1a\n" +
+	"\blocation\x18\x01 \x01(\tR\blocation\x127\n" +
+	"\tscan_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bscanTime\x12\x18\n" +
+	"\afailure\x18\x03 \x01(\tR\afailure\x129\n" +
+	"\bversions\x18\x04 \x03(\v2\x1d.clipper.v1.RepositoryVersionR\bversions\"\x90\x01\n" +
+	"\x11RepositoryVersion\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x121\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1b.clipper.v1.RepositoryStateR\x05state\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage*\xbf\x01\n" +
 	"\n" +
 	"ModelState\x12\x1b\n" +
 	"\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -2999,7 +3279,13 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x16REPLICA_STATE_STARTING\x10\x01\x12\x17\n" +
 	"\x13REPLICA_STATE_READY\x10\x02\x12\x1a\n" +
 	"\x16REPLICA_STATE_DRAINING\x10\x03\x12\x18\n" +
-	"\x14REPLICA_STATE_FAILED\x10\x042\xf6\x06\n" +
+	"\x14REPLICA_STATE_FAILED\x10\x04*\xab\x01\n" +
+	"\x0fRepositoryState\x12 \n" +
+	"\x1cREPOSITORY_STATE_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19REPOSITORY_STATE_DEPLOYED\x10\x01\x12\x1c\n" +
+	"\x18REPOSITORY_STATE_WAITING\x10\x02\x12\x1c\n" +
+	"\x18REPOSITORY_STATE_SKIPPED\x10\x03\x12\x1b\n" +
+	"\x17REPOSITORY_STATE_FAILED\x10\x042\xdb\a\n" +
 	"\fModelService\x12N\n" +
 	"\vDeployModel\x12\x1e.clipper.v1.DeployModelRequest\x1a\x1f.clipper.v1.DeployModelResponse\x12E\n" +
 	"\bGetModel\x12\x1b.clipper.v1.GetModelRequest\x1a\x1c.clipper.v1.GetModelResponse\x12K\n" +
@@ -3011,7 +3297,8 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x12DeleteModelVersion\x12%.clipper.v1.DeleteModelVersionRequest\x1a&.clipper.v1.DeleteModelVersionResponse\x12N\n" +
 	"\vDeleteModel\x12\x1e.clipper.v1.DeleteModelRequest\x1a\x1f.clipper.v1.DeleteModelResponse\x12N\n" +
 	"\vGetBatching\x12\x1e.clipper.v1.GetBatchingRequest\x1a\x1f.clipper.v1.GetBatchingResponse\x12Z\n" +
-	"\x0fRegisterReplica\x12\".clipper.v1.RegisterReplicaRequest\x1a#.clipper.v1.RegisterReplicaResponseB\xac\x01\n" +
+	"\x0fRegisterReplica\x12\".clipper.v1.RegisterReplicaRequest\x1a#.clipper.v1.RegisterReplicaResponse\x12c\n" +
+	"\x12GetModelRepository\x12%.clipper.v1.GetModelRepositoryRequest\x1a&.clipper.v1.GetModelRepositoryResponseB\xac\x01\n" +
 	"\x0ecom.clipper.v1B\x11ModelServiceProtoP\x01Z>github.com/clipper-serving/clipper/gen/go/clipper/v1;clipperv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Clipper.V1\xca\x02\n" +
 	"Clipper\\V1\xe2\x02\x16Clipper\\V1\\GPBMetadata\xea\x02\vClipper::V1b\x06proto3"
@@ -3028,128 +3315,137 @@ func file_clipper_v1_model_service_proto_rawDescGZIP() []byte {
 	return file_clipper_v1_model_service_proto_rawDescData
 }
 
-var file_clipper_v1_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_clipper_v1_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_clipper_v1_model_service_proto_goTypes = []any{
 	(ModelState)(0),                    // 0: clipper.v1.ModelState
 	(ReplicaState)(0),                  // 1: clipper.v1.ReplicaState
-	(*Model)(nil),                      // 2: clipper.v1.Model
-	(*ModelVersion)(nil),               // 3: clipper.v1.ModelVersion
-	(*WarmUp)(nil),                     // 4: clipper.v1.WarmUp
-	(*WarmUpSample)(nil),               // 5: clipper.v1.WarmUpSample
-	(*Container)(nil),                  // 6: clipper.v1.Container
-	(*Resources)(nil),                  // 7: clipper.v1.Resources
-	(*Adapter)(nil),                    // 8: clipper.v1.Adapter
-	(*Command)(nil),                    // 9: clipper.v1.Command
-	(*Address)(nil),                    // 10: clipper.v1.Address
-	(*Image)(nil),                      // 11: clipper.v1.Image
-	(*Registered)(nil),                 // 12: clipper.v1.Registered
-	(*Batching)(nil),                   // 13: clipper.v1.Batching
-	(*Cache)(nil),                      // 14: clipper.v1.Cache
-	(*Replica)(nil),                    // 15: clipper.v1.Replica
-	(*DeployModelRequest)(nil),         // 16: clipper.v1.DeployModelRequest
-	(*DeployModelResponse)(nil),        // 17: clipper.v1.DeployModelResponse
-	(*GetModelRequest)(nil),            // 18: clipper.v1.GetModelRequest
-	(*GetModelResponse)(nil),           // 19: clipper.v1.GetModelResponse
-	(*ListModelsRequest)(nil),          // 20: clipper.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),         // 21: clipper.v1.ListModelsResponse
-	(*GetModelVersionRequest)(nil),     // 22: clipper.v1.GetModelVersionRequest
-	(*GetModelVersionResponse)(nil),    // 23: clipper.v1.GetModelVersionResponse
-	(*UpdateModelVersionRequest)(nil),  // 24: clipper.v1.UpdateModelVersionRequest
-	(*UpdateModelVersionResponse)(nil), // 25: clipper.v1.UpdateModelVersionResponse
-	(*SetCurrentVersionRequest)(nil),   // 26: clipper.v1.SetCurrentVersionRequest
-	(*SetCurrentVersionResponse)(nil),  // 27: clipper.v1.SetCurrentVersionResponse
-	(*DeleteModelVersionRequest)(nil),  // 28: clipper.v1.DeleteModelVersionRequest
-	(*DeleteModelVersionResponse)(nil), // 29: clipper.v1.DeleteModelVersionResponse
-	(*DeleteModelRequest)(nil),         // 30: clipper.v1.DeleteModelRequest
-	(*DeleteModelResponse)(nil),        // 31: clipper.v1.DeleteModelResponse
-	(*GetBatchingRequest)(nil),         // 32: clipper.v1.GetBatchingRequest
-	(*GetBatchingResponse)(nil),        // 33: clipper.v1.GetBatchingResponse
-	(*QueueStatus)(nil),                // 34: clipper.v1.QueueStatus
-	(*ReplicaBatching)(nil),            // 35: clipper.v1.ReplicaBatching
-	(*LatencyPoint)(nil),               // 36: clipper.v1.LatencyPoint
-	(*BatchDecision)(nil),              // 37: clipper.v1.BatchDecision
-	(*RegisterReplicaRequest)(nil),     // 38: clipper.v1.RegisterReplicaRequest
-	(*RegisterReplicaResponse)(nil),    // 39: clipper.v1.RegisterReplicaResponse
-	nil,                                // 40: clipper.v1.ModelVersion.LabelsEntry
-	nil,                                // 41: clipper.v1.Container.EnvironmentEntry
-	nil,                                // 42: clipper.v1.QueueStatus.DroppedEntry
-	(*Signature)(nil),                  // 43: clipper.v1.Signature
-	(*timestamppb.Timestamp)(nil),      // 44: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 45: google.protobuf.Duration
-	(*Tensor)(nil),                     // 46: clipper.v1.Tensor
+	(RepositoryState)(0),               // 2: clipper.v1.RepositoryState
+	(*Model)(nil),                      // 3: clipper.v1.Model
+	(*ModelVersion)(nil),               // 4: clipper.v1.ModelVersion
+	(*WarmUp)(nil),                     // 5: clipper.v1.WarmUp
+	(*WarmUpSample)(nil),               // 6: clipper.v1.WarmUpSample
+	(*Container)(nil),                  // 7: clipper.v1.Container
+	(*Resources)(nil),                  // 8: clipper.v1.Resources
+	(*Adapter)(nil),                    // 9: clipper.v1.Adapter
+	(*Command)(nil),                    // 10: clipper.v1.Command
+	(*Address)(nil),                    // 11: clipper.v1.Address
+	(*Image)(nil),                      // 12: clipper.v1.Image
+	(*Registered)(nil),                 // 13: clipper.v1.Registered
+	(*Batching)(nil),                   // 14: clipper.v1.Batching
+	(*Cache)(nil),                      // 15: clipper.v1.Cache
+	(*Replica)(nil),                    // 16: clipper.v1.Replica
+	(*DeployModelRequest)(nil),         // 17: clipper.v1.DeployModelRequest
+	(*DeployModelResponse)(nil),        // 18: clipper.v1.DeployModelResponse
+	(*GetModelRequest)(nil),            // 19: clipper.v1.GetModelRequest
+	(*GetModelResponse)(nil),           // 20: clipper.v1.GetModelResponse
+	(*ListModelsRequest)(nil),          // 21: clipper.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),         // 22: clipper.v1.ListModelsResponse
+	(*GetModelVersionRequest)(nil),     // 23: clipper.v1.GetModelVersionRequest
+	(*GetModelVersionResponse)(nil),    // 24: clipper.v1.GetModelVersionResponse
+	(*UpdateModelVersionRequest)(nil),  // 25: clipper.v1.UpdateModelVersionRequest
+	(*UpdateModelVersionResponse)(nil), // 26: clipper.v1.UpdateModelVersionResponse
+	(*SetCurrentVersionRequest)(nil),   // 27: clipper.v1.SetCurrentVersionRequest
+	(*SetCurrentVersionResponse)(nil),  // 28: clipper.v1.SetCurrentVersionResponse
+	(*DeleteModelVersionRequest)(nil),  // 29: clipper.v1.DeleteModelVersionRequest
+	(*DeleteModelVersionResponse)(nil), // 30: clipper.v1.DeleteModelVersionResponse
+	(*DeleteModelRequest)(nil),         // 31: clipper.v1.DeleteModelRequest
+	(*DeleteModelResponse)(nil),        // 32: clipper.v1.DeleteModelResponse
+	(*GetBatchingRequest)(nil),         // 33: clipper.v1.GetBatchingRequest
+	(*GetBatchingResponse)(nil),        // 34: clipper.v1.GetBatchingResponse
+	(*QueueStatus)(nil),                // 35: clipper.v1.QueueStatus
+	(*ReplicaBatching)(nil),            // 36: clipper.v1.ReplicaBatching
+	(*LatencyPoint)(nil),               // 37: clipper.v1.LatencyPoint
+	(*BatchDecision)(nil),              // 38: clipper.v1.BatchDecision
+	(*RegisterReplicaRequest)(nil),     // 39: clipper.v1.RegisterReplicaRequest
+	(*RegisterReplicaResponse)(nil),    // 40: clipper.v1.RegisterReplicaResponse
+	(*GetModelRepositoryRequest)(nil),  // 41: clipper.v1.GetModelRepositoryRequest
+	(*GetModelRepositoryResponse)(nil), // 42: clipper.v1.GetModelRepositoryResponse
+	(*RepositoryVersion)(nil),          // 43: clipper.v1.RepositoryVersion
+	nil,                                // 44: clipper.v1.ModelVersion.LabelsEntry
+	nil,                                // 45: clipper.v1.Container.EnvironmentEntry
+	nil,                                // 46: clipper.v1.QueueStatus.DroppedEntry
+	(*Signature)(nil),                  // 47: clipper.v1.Signature
+	(*timestamppb.Timestamp)(nil),      // 48: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 49: google.protobuf.Duration
+	(*Tensor)(nil),                     // 50: clipper.v1.Tensor
 }
 var file_clipper_v1_model_service_proto_depIdxs = []int32{
-	3,  // 0: clipper.v1.Model.versions:type_name -> clipper.v1.ModelVersion
-	43, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
-	6,  // 2: clipper.v1.ModelVersion.container:type_name -> clipper.v1.Container
-	13, // 3: clipper.v1.ModelVersion.batching:type_name -> clipper.v1.Batching
-	14, // 4: clipper.v1.ModelVersion.cache:type_name -> clipper.v1.Cache
-	40, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
+	4,  // 0: clipper.v1.Model.versions:type_name -> clipper.v1.ModelVersion
+	47, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
+	7,  // 2: clipper.v1.ModelVersion.container:type_name -> clipper.v1.Container
+	14, // 3: clipper.v1.ModelVersion.batching:type_name -> clipper.v1.Batching
+	15, // 4: clipper.v1.ModelVersion.cache:type_name -> clipper.v1.Cache
+	44, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
 	0,  // 6: clipper.v1.ModelVersion.state:type_name -> clipper.v1.ModelState
-	15, // 7: clipper.v1.ModelVersion.replica_status:type_name -> clipper.v1.Replica
-	44, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
-	4,  // 9: clipper.v1.ModelVersion.warm_up:type_name -> clipper.v1.WarmUp
-	5,  // 10: clipper.v1.WarmUp.samples:type_name -> clipper.v1.WarmUpSample
-	45, // 11: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
-	46, // 12: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
-	8,  // 13: clipper.v1.Container.adapter:type_name -> clipper.v1.Adapter
-	9,  // 14: clipper.v1.Container.command:type_name -> clipper.v1.Command
-	10, // 15: clipper.v1.Container.address:type_name -> clipper.v1.Address
-	11, // 16: clipper.v1.Container.image:type_name -> clipper.v1.Image
-	12, // 17: clipper.v1.Container.registered:type_name -> clipper.v1.Registered
-	41, // 18: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
-	45, // 19: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
-	7,  // 20: clipper.v1.Container.resources:type_name -> clipper.v1.Resources
-	45, // 21: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
-	45, // 22: clipper.v1.Batching.max_delay:type_name -> google.protobuf.Duration
+	16, // 7: clipper.v1.ModelVersion.replica_status:type_name -> clipper.v1.Replica
+	48, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
+	5,  // 9: clipper.v1.ModelVersion.warm_up:type_name -> clipper.v1.WarmUp
+	6,  // 10: clipper.v1.WarmUp.samples:type_name -> clipper.v1.WarmUpSample
+	49, // 11: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
+	50, // 12: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
+	9,  // 13: clipper.v1.Container.adapter:type_name -> clipper.v1.Adapter
+	10, // 14: clipper.v1.Container.command:type_name -> clipper.v1.Command
+	11, // 15: clipper.v1.Container.address:type_name -> clipper.v1.Address
+	12, // 16: clipper.v1.Container.image:type_name -> clipper.v1.Image
+	13, // 17: clipper.v1.Container.registered:type_name -> clipper.v1.Registered
+	45, // 18: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
+	49, // 19: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
+	8,  // 20: clipper.v1.Container.resources:type_name -> clipper.v1.Resources
+	49, // 21: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
+	49, // 22: clipper.v1.Batching.max_delay:type_name -> google.protobuf.Duration
 	1,  // 23: clipper.v1.Replica.state:type_name -> clipper.v1.ReplicaState
-	44, // 24: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
-	3,  // 25: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
-	3,  // 26: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
-	2,  // 27: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
-	2,  // 28: clipper.v1.ListModelsResponse.models:type_name -> clipper.v1.Model
-	3,  // 29: clipper.v1.GetModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
-	13, // 30: clipper.v1.UpdateModelVersionRequest.batching:type_name -> clipper.v1.Batching
-	14, // 31: clipper.v1.UpdateModelVersionRequest.cache:type_name -> clipper.v1.Cache
-	3,  // 32: clipper.v1.UpdateModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
-	2,  // 33: clipper.v1.SetCurrentVersionResponse.model:type_name -> clipper.v1.Model
-	13, // 34: clipper.v1.GetBatchingResponse.batching:type_name -> clipper.v1.Batching
-	34, // 35: clipper.v1.GetBatchingResponse.queue:type_name -> clipper.v1.QueueStatus
-	35, // 36: clipper.v1.GetBatchingResponse.replicas:type_name -> clipper.v1.ReplicaBatching
-	45, // 37: clipper.v1.QueueStatus.delay:type_name -> google.protobuf.Duration
-	42, // 38: clipper.v1.QueueStatus.dropped:type_name -> clipper.v1.QueueStatus.DroppedEntry
-	36, // 39: clipper.v1.ReplicaBatching.latencies:type_name -> clipper.v1.LatencyPoint
-	37, // 40: clipper.v1.ReplicaBatching.decisions:type_name -> clipper.v1.BatchDecision
-	44, // 41: clipper.v1.BatchDecision.time:type_name -> google.protobuf.Timestamp
-	45, // 42: clipper.v1.BatchDecision.slack:type_name -> google.protobuf.Duration
-	45, // 43: clipper.v1.RegisterReplicaRequest.lease:type_name -> google.protobuf.Duration
-	45, // 44: clipper.v1.RegisterReplicaResponse.lease:type_name -> google.protobuf.Duration
-	16, // 45: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
-	18, // 46: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
-	20, // 47: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
-	22, // 48: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
-	24, // 49: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
-	26, // 50: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
-	28, // 51: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
-	30, // 52: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
-	32, // 53: clipper.v1.ModelService.GetBatching:input_type -> clipper.v1.GetBatchingRequest
-	38, // 54: clipper.v1.ModelService.RegisterReplica:input_type -> clipper.v1.RegisterReplicaRequest
-	17, // 55: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
-	19, // 56: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
-	21, // 57: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
-	23, // 58: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
-	25, // 59: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
-	27, // 60: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
-	29, // 61: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
-	31, // 62: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
-	33, // 63: clipper.v1.ModelService.GetBatching:output_type -> clipper.v1.GetBatchingResponse
-	39, // 64: clipper.v1.ModelService.RegisterReplica:output_type -> clipper.v1.RegisterReplicaResponse
-	55, // [55:65] is the sub-list for method output_type
-	45, // [45:55] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	48, // 24: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
+	4,  // 25: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
+	4,  // 26: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
+	3,  // 27: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
+	3,  // 28: clipper.v1.ListModelsResponse.models:type_name -> clipper.v1.Model
+	4,  // 29: clipper.v1.GetModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
+	14, // 30: clipper.v1.UpdateModelVersionRequest.batching:type_name -> clipper.v1.Batching
+	15, // 31: clipper.v1.UpdateModelVersionRequest.cache:type_name -> clipper.v1.Cache
+	4,  // 32: clipper.v1.UpdateModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
+	3,  // 33: clipper.v1.SetCurrentVersionResponse.model:type_name -> clipper.v1.Model
+	14, // 34: clipper.v1.GetBatchingResponse.batching:type_name -> clipper.v1.Batching
+	35, // 35: clipper.v1.GetBatchingResponse.queue:type_name -> clipper.v1.QueueStatus
+	36, // 36: clipper.v1.GetBatchingResponse.replicas:type_name -> clipper.v1.ReplicaBatching
+	49, // 37: clipper.v1.QueueStatus.delay:type_name -> google.protobuf.Duration
+	46, // 38: clipper.v1.QueueStatus.dropped:type_name -> clipper.v1.QueueStatus.DroppedEntry
+	37, // 39: clipper.v1.ReplicaBatching.latencies:type_name -> clipper.v1.LatencyPoint
+	38, // 40: clipper.v1.ReplicaBatching.decisions:type_name -> clipper.v1.BatchDecision
+	48, // 41: clipper.v1.BatchDecision.time:type_name -> google.protobuf.Timestamp
+	49, // 42: clipper.v1.BatchDecision.slack:type_name -> google.protobuf.Duration
+	49, // 43: clipper.v1.RegisterReplicaRequest.lease:type_name -> google.protobuf.Duration
+	49, // 44: clipper.v1.RegisterReplicaResponse.lease:type_name -> google.protobuf.Duration
+	48, // 45: clipper.v1.GetModelRepositoryResponse.scan_time:type_name -> google.protobuf.Timestamp
+	43, // 46: clipper.v1.GetModelRepositoryResponse.versions:type_name -> clipper.v1.RepositoryVersion
+	2,  // 47: clipper.v1.RepositoryVersion.state:type_name -> clipper.v1.RepositoryState
+	17, // 48: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
+	19, // 49: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
+	21, // 50: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
+	23, // 51: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
+	25, // 52: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
+	27, // 53: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
+	29, // 54: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
+	31, // 55: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
+	33, // 56: clipper.v1.ModelService.GetBatching:input_type -> clipper.v1.GetBatchingRequest
+	39, // 57: clipper.v1.ModelService.RegisterReplica:input_type -> clipper.v1.RegisterReplicaRequest
+	41, // 58: clipper.v1.ModelService.GetModelRepository:input_type -> clipper.v1.GetModelRepositoryRequest
+	18, // 59: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
+	20, // 60: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
+	22, // 61: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
+	24, // 62: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
+	26, // 63: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
+	28, // 64: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
+	30, // 65: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
+	32, // 66: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
+	34, // 67: clipper.v1.ModelService.GetBatching:output_type -> clipper.v1.GetBatchingResponse
+	40, // 68: clipper.v1.ModelService.RegisterReplica:output_type -> clipper.v1.RegisterReplicaResponse
+	42, // 69: clipper.v1.ModelService.GetModelRepository:output_type -> clipper.v1.GetModelRepositoryResponse
+	59, // [59:70] is the sub-list for method output_type
+	48, // [48:59] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_clipper_v1_model_service_proto_init() }
@@ -3158,6 +3454,7 @@ func file_clipper_v1_model_service_proto_init() {
 		return
 	}
 	file_clipper_v1_tensor_proto_init()
+	file_clipper_v1_model_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_clipper_v1_model_service_proto_msgTypes[1].OneofWrappers = []any{}
 	file_clipper_v1_model_service_proto_msgTypes[4].OneofWrappers = []any{
 		(*Container_Adapter)(nil),
@@ -3166,14 +3463,15 @@ func file_clipper_v1_model_service_proto_init() {
 		(*Container_Image)(nil),
 		(*Container_Registered)(nil),
 	}
+	file_clipper_v1_model_service_proto_msgTypes[14].OneofWrappers = []any{}
 	file_clipper_v1_model_service_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clipper_v1_model_service_proto_rawDesc), len(file_clipper_v1_model_service_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   41,
+			NumEnums:      3,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,7 @@ const (
 	ModelService_DeleteModel_FullMethodName        = "/clipper.v1.ModelService/DeleteModel"
 	ModelService_GetBatching_FullMethodName        = "/clipper.v1.ModelService/GetBatching"
 	ModelService_RegisterReplica_FullMethodName    = "/clipper.v1.ModelService/RegisterReplica"
+	ModelService_GetModelRepository_FullMethodName = "/clipper.v1.ModelService/GetModelRepository"
 )
 
 // ModelServiceClient is the client API for ModelService service.
@@ -78,6 +79,9 @@ type ModelServiceClient interface {
 	// INVALID_ARGUMENT: a field is not allowed. RESOURCE_EXHAUSTED: the version, or the installation,
 	// has as many registered replicas as it may have.
 	RegisterReplica(ctx context.Context, in *RegisterReplicaRequest, opts ...grpc.CallOption) (*RegisterReplicaResponse, error)
+	// GetModelRepository returns what the model repository holds and what has become of it, as the instance
+	// that answers saw it last. Without a repository the answer is empty.
+	GetModelRepository(ctx context.Context, in *GetModelRepositoryRequest, opts ...grpc.CallOption) (*GetModelRepositoryResponse, error)
 }
 
 type modelServiceClient struct {
@@ -188,6 +192,16 @@ func (c *modelServiceClient) RegisterReplica(ctx context.Context, in *RegisterRe
 	return out, nil
 }
 
+func (c *modelServiceClient) GetModelRepository(ctx context.Context, in *GetModelRepositoryRequest, opts ...grpc.CallOption) (*GetModelRepositoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetModelRepositoryResponse)
+	err := c.cc.Invoke(ctx, ModelService_GetModelRepository_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ModelServiceServer is the server API for ModelService service.
 // All implementations must embed UnimplementedModelServiceServer
 // for forward compatibility.
@@ -233,6 +247,9 @@ type ModelServiceServer interface {
 	// INVALID_ARGUMENT: a field is not allowed. RESOURCE_EXHAUSTED: the version, or the installation,
 	// has as many registered replicas as it may have.
 	RegisterReplica(context.Context, *RegisterReplicaRequest) (*RegisterReplicaResponse, error)
+	// GetModelRepository returns what the model repository holds and what has become of it, as the instance
+	// that answers saw it last. Without a repository the answer is empty.
+	GetModelRepository(context.Context, *GetModelRepositoryRequest) (*GetModelRepositoryResponse, error)
 	mustEmbedUnimplementedModelServiceServer()
 }
 
@@ -272,6 +289,9 @@ func (UnimplementedModelServiceServer) GetBatching(context.Context, *GetBatching
 }
 func (UnimplementedModelServiceServer) RegisterReplica(context.Context, *RegisterReplicaRequest) (*RegisterReplicaResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RegisterReplica not implemented")
+}
+func (UnimplementedModelServiceServer) GetModelRepository(context.Context, *GetModelRepositoryRequest) (*GetModelRepositoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetModelRepository not implemented")
 }
 func (UnimplementedModelServiceServer) mustEmbedUnimplementedModelServiceServer() {}
 func (UnimplementedModelServiceServer) testEmbeddedByValue()                      {}
@@ -474,6 +494,24 @@ func _ModelService_RegisterReplica_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ModelService_GetModelRepository_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetModelRepositoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModelServiceServer).GetModelRepository(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModelService_GetModelRepository_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModelServiceServer).GetModelRepository(ctx, req.(*GetModelRepositoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ModelService_ServiceDesc is the grpc.ServiceDesc for ModelService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -520,6 +558,10 @@ var ModelService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RegisterReplica",
 			Handler:    _ModelService_RegisterReplica_Handler,
+		},
+		{
+			MethodName: "GetModelRepository",
+			Handler:    _ModelService_GetModelRepository_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -34,6 +34,7 @@ def deploy(
     replicas: int = 1,
     environment: Optional[Mapping[str, str]] = None,
     keep_current: bool = False,
+    keep_versions: Optional[int] = None,
     ready_seconds: float = 120.0,
 ) -> model_pb2.ModelVersion:
     """Deploys a function of a batch as a version of a model, waits until it can be queried, and
@@ -46,7 +47,8 @@ def deploy(
 
     client is a connection; without one, the default address is connected to. replicas is the number
     of processes, environment further variables of theirs. With keep_current, the model's current
-    version stays as it is. ready_seconds is how long to wait.
+    version stays as it is. keep_versions is how many versions the model keeps from now on that are
+    older than the current one; None leaves that as it is. ready_seconds is how long to wait.
 
     Raises ValueError for a bad name or version, TypeError when the function cannot be pickled, and
     ClipperError when Clipper refuses the version or no replica can serve; its message says why. A
@@ -67,6 +69,7 @@ def deploy(
                 replicas=replicas,
                 environment=environment,
                 keep_current=keep_current,
+                keep_versions=keep_versions,
                 ready_seconds=ready_seconds,
             )
     folder = (Path(directory) if directory is not None else _default_directory()).absolute()
@@ -79,7 +82,8 @@ def deploy(
     wanted.container.adapter.model_path = str(path)
     wanted.container.environment.update(environment or {})
     try:
-        client.call(client.models.DeployModel, model_pb2.DeployModelRequest(version=wanted, keep_current=keep_current))
+        request = model_pb2.DeployModelRequest(version=wanted, keep_current=keep_current, keep_versions=keep_versions)
+        client.call(client.models.DeployModel, request)
     except ClipperError as e:
         # When the answer was lost, the version may have been deployed.
         if isinstance(e.__cause__, grpc.RpcError) and e.__cause__.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS):

@@ -26,6 +26,14 @@ class ReplicaState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REPLICA_STATE_READY: _ClassVar[ReplicaState]
     REPLICA_STATE_DRAINING: _ClassVar[ReplicaState]
     REPLICA_STATE_FAILED: _ClassVar[ReplicaState]
+
+class RepositoryState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REPOSITORY_STATE_UNSPECIFIED: _ClassVar[RepositoryState]
+    REPOSITORY_STATE_DEPLOYED: _ClassVar[RepositoryState]
+    REPOSITORY_STATE_WAITING: _ClassVar[RepositoryState]
+    REPOSITORY_STATE_SKIPPED: _ClassVar[RepositoryState]
+    REPOSITORY_STATE_FAILED: _ClassVar[RepositoryState]
 MODEL_STATE_UNSPECIFIED: ModelState
 MODEL_STATE_STARTING: ModelState
 MODEL_STATE_READY: ModelState
@@ -38,16 +46,23 @@ REPLICA_STATE_STARTING: ReplicaState
 REPLICA_STATE_READY: ReplicaState
 REPLICA_STATE_DRAINING: ReplicaState
 REPLICA_STATE_FAILED: ReplicaState
+REPOSITORY_STATE_UNSPECIFIED: RepositoryState
+REPOSITORY_STATE_DEPLOYED: RepositoryState
+REPOSITORY_STATE_WAITING: RepositoryState
+REPOSITORY_STATE_SKIPPED: RepositoryState
+REPOSITORY_STATE_FAILED: RepositoryState
 
 class Model(_message.Message):
-    __slots__ = ("name", "current_version", "versions")
+    __slots__ = ("name", "current_version", "versions", "keep_versions")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CURRENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    KEEP_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     current_version: str
     versions: _containers.RepeatedCompositeFieldContainer[ModelVersion]
-    def __init__(self, name: _Optional[str] = ..., current_version: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ...) -> None: ...
+    keep_versions: int
+    def __init__(self, name: _Optional[str] = ..., current_version: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., keep_versions: _Optional[int] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
     __slots__ = ("model", "version", "signature", "container", "replicas", "batching", "cache", "labels", "current", "state", "state_message", "replica_status", "create_time", "warm_up", "homes")
@@ -220,12 +235,14 @@ class Replica(_message.Message):
     def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[ReplicaState, str]] = ..., address: _Optional[str] = ..., message: _Optional[str] = ..., restarts: _Optional[int] = ..., state_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., instance: _Optional[str] = ..., registered: bool = ...) -> None: ...
 
 class DeployModelRequest(_message.Message):
-    __slots__ = ("version", "keep_current")
+    __slots__ = ("version", "keep_current", "keep_versions")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KEEP_CURRENT_FIELD_NUMBER: _ClassVar[int]
+    KEEP_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     version: ModelVersion
     keep_current: bool
-    def __init__(self, version: _Optional[_Union[ModelVersion, _Mapping]] = ..., keep_current: bool = ...) -> None: ...
+    keep_versions: int
+    def __init__(self, version: _Optional[_Union[ModelVersion, _Mapping]] = ..., keep_current: bool = ..., keep_versions: _Optional[int] = ...) -> None: ...
 
 class DeployModelResponse(_message.Message):
     __slots__ = ("version",)
@@ -463,3 +480,31 @@ class RegisterReplicaResponse(_message.Message):
     lease: _duration_pb2.Duration
     deployed: bool
     def __init__(self, lease: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., deployed: bool = ...) -> None: ...
+
+class GetModelRepositoryRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetModelRepositoryResponse(_message.Message):
+    __slots__ = ("location", "scan_time", "failure", "versions")
+    LOCATION_FIELD_NUMBER: _ClassVar[int]
+    SCAN_TIME_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    location: str
+    scan_time: _timestamp_pb2.Timestamp
+    failure: str
+    versions: _containers.RepeatedCompositeFieldContainer[RepositoryVersion]
+    def __init__(self, location: _Optional[str] = ..., scan_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., failure: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[RepositoryVersion, _Mapping]]] = ...) -> None: ...
+
+class RepositoryVersion(_message.Message):
+    __slots__ = ("model", "version", "state", "message")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    state: RepositoryState
+    message: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[RepositoryState, str]] = ..., message: _Optional[str] = ...) -> None: ...

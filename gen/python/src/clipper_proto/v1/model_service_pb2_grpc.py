@@ -87,6 +87,11 @@ class ModelServiceStub(object):
                 request_serializer=clipper_dot_v1_dot_model__service__pb2.RegisterReplicaRequest.SerializeToString,
                 response_deserializer=clipper_dot_v1_dot_model__service__pb2.RegisterReplicaResponse.FromString,
                 _registered_method=True)
+        self.GetModelRepository = channel.unary_unary(
+                '/clipper.v1.ModelService/GetModelRepository',
+                request_serializer=clipper_dot_v1_dot_model__service__pb2.GetModelRepositoryRequest.SerializeToString,
+                response_deserializer=clipper_dot_v1_dot_model__service__pb2.GetModelRepositoryResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer(object):
@@ -182,6 +187,14 @@ class ModelServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetModelRepository(self, request, context):
+        """GetModelRepository returns what the model repository holds and what has become of it, as the instance
+        that answers saw it last. Without a repository the answer is empty.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -234,6 +247,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.RegisterReplica,
                     request_deserializer=clipper_dot_v1_dot_model__service__pb2.RegisterReplicaRequest.FromString,
                     response_serializer=clipper_dot_v1_dot_model__service__pb2.RegisterReplicaResponse.SerializeToString,
+            ),
+            'GetModelRepository': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelRepository,
+                    request_deserializer=clipper_dot_v1_dot_model__service__pb2.GetModelRepositoryRequest.FromString,
+                    response_serializer=clipper_dot_v1_dot_model__service__pb2.GetModelRepositoryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -509,6 +527,33 @@ class ModelService(object):
             '/clipper.v1.ModelService/RegisterReplica',
             clipper_dot_v1_dot_model__service__pb2.RegisterReplicaRequest.SerializeToString,
             clipper_dot_v1_dot_model__service__pb2.RegisterReplicaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelRepository(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clipper.v1.ModelService/GetModelRepository',
+            clipper_dot_v1_dot_model__service__pb2.GetModelRepositoryRequest.SerializeToString,
+            clipper_dot_v1_dot_model__service__pb2.GetModelRepositoryResponse.FromString,
             options,
             channel_credentials,
             insecure,
