@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file clipper/v1/model_service.proto.
  */
 export const file_clipper_v1_model_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5jbGlwcGVyL3YxL21vZGVsX3NlcnZpY2UucHJvdG8SCmNsaXBwZXIudjEiWgoFTW9kZWwSDAoEbmFtZRgBIAEoCRIXCg9jdXJyZW50X3ZlcnNpb24YAiABKAkSKgoIdmVyc2lvbnMYAyADKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiK2BAoMTW9kZWxWZXJzaW9uEg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSKAoJc2lnbmF0dXJlGAMgASgLMhUuY2xpcHBlci52MS5TaWduYXR1cmUSKAoJY29udGFpbmVyGAQgASgLMhUuY2xpcHBlci52MS5Db250YWluZXISFQoIcmVwbGljYXMYBSABKA1IAIgBARImCghiYXRjaGluZxgGIAEoCzIULmNsaXBwZXIudjEuQmF0Y2hpbmcSIAoFY2FjaGUYByABKAsyES5jbGlwcGVyLnYxLkNhY2hlEjQKBmxhYmVscxgIIAMoCzIkLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uLkxhYmVsc0VudHJ5Eg8KB2N1cnJlbnQYCSABKAgSJQoFc3RhdGUYCiABKA4yFi5jbGlwcGVyLnYxLk1vZGVsU3RhdGUSFQoNc3RhdGVfbWVzc2FnZRgLIAEoCRIrCg5yZXBsaWNhX3N0YXR1cxgMIAMoCzITLmNsaXBwZXIudjEuUmVwbGljYRIvCgtjcmVhdGVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIwoHd2FybV91cBgOIAEoCzISLmNsaXBwZXIudjEuV2FybVVwEg0KBWhvbWVzGBAgASgNGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX3JlcGxpY2FzInQKBldhcm1VcBIpCgdzYW1wbGVzGAEgAygLMhguY2xpcHBlci52MS5XYXJtVXBTYW1wbGUSLQoKdGltZV9saW1pdBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghkaXNhYmxlZBgDIAEoCCIzCgxXYXJtVXBTYW1wbGUSIwoHdGVuc29ycxgBIAMoCzISLmNsaXBwZXIudjEuVGVuc29yIqwDCglDb250YWluZXISJgoHYWRhcHRlchgBIAEoCzITLmNsaXBwZXIudjEuQWRhcHRlckgAEiYKB2NvbW1hbmQYAiABKAsyEy5jbGlwcGVyLnYxLkNvbW1hbmRIABImCgdhZGRyZXNzGAMgASgLMhMuY2xpcHBlci52MS5BZGRyZXNzSAASIgoFaW1hZ2UYBCABKAsyES5jbGlwcGVyLnYxLkltYWdlSAASLAoKcmVnaXN0ZXJlZBgHIAEoCzIWLmNsaXBwZXIudjEuUmVnaXN0ZXJlZEgAEjsKC2Vudmlyb25tZW50GAUgAygLMiYuY2xpcHBlci52MS5Db250YWluZXIuRW52aXJvbm1lbnRFbnRyeRIwCg1zdGFydF90aW1lb3V0GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKCXJlc291cmNlcxgIIAEoCzIVLmNsaXBwZXIudjEuUmVzb3VyY2VzGjIKEEVudmlyb25tZW50RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZzb3VyY2UiPQoJUmVzb3VyY2VzEgwKBGNwdXMYASABKAESFAoMbWVtb3J5X2J5dGVzGAIgASgEEgwKBGdwdXMYAyABKA0iMAoHQWRhcHRlchIRCglmcmFtZXdvcmsYASABKAkSEgoKbW9kZWxfcGF0aBgCIAEoCSIvCgdDb21tYW5kEhEKCWFyZ3VtZW50cxgBIAMoCRIRCglkaXJlY3RvcnkYAiABKAkiGgoHQWRkcmVzcxIPCgdhZGRyZXNzGAEgASgJIhoKBUltYWdlEhEKCXJlZmVyZW5jZRgBIAEoCSIMCgpSZWdpc3RlcmVkItkBCghCYXRjaGluZxIOCgZwb2xpY3kYASABKAkSFgoObWF4X2JhdGNoX3Jvd3MYAiABKA0SNAoRbGF0ZW5jeV9vYmplY3RpdmUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFQoNbWF4X2luX2ZsaWdodBgEIAEoDRIWCg5tYXhfcXVldWVfcm93cxgFIAEoDRIsCgltYXhfZGVsYXkYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKYXV0b19kZWxheRgHIAEoCCIZCgVDYWNoZRIQCghkaXNhYmxlZBgBIAEoCCLIAQoHUmVwbGljYRIKCgJpZBgBIAEoCRInCgVzdGF0ZRgCIAEoDjIYLmNsaXBwZXIudjEuUmVwbGljYVN0YXRlEg8KB2FkZHJlc3MYAyABKAkSDwoHbWVzc2FnZRgEIAEoCRIQCghyZXN0YXJ0cxgFIAEoDRIuCgpzdGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghpbnN0YW5jZRgKIAEoCRISCgpyZWdpc3RlcmVkGAsgASgIIlUKEkRlcGxveU1vZGVsUmVxdWVzdBIpCgd2ZXJzaW9uGAEgASgLMhguY2xpcHBlci52MS5Nb2RlbFZlcnNpb24SFAoMa2VlcF9jdXJyZW50GAIgASgIIkAKE0RlcGxveU1vZGVsUmVzcG9uc2USKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uIiAKD0dldE1vZGVsUmVxdWVzdBINCgVtb2RlbBgBIAEoCSI0ChBHZXRNb2RlbFJlc3BvbnNlEiAKBW1vZGVsGAEgASgLMhEuY2xpcHBlci52MS5Nb2RlbCI6ChFMaXN0TW9kZWxzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKA0SEgoKcGFnZV90b2tlbhgCIAEoCSJQChJMaXN0TW9kZWxzUmVzcG9uc2USIQoGbW9kZWxzGAEgAygLMhEuY2xpcHBlci52MS5Nb2RlbBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiOAoWR2V0TW9kZWxWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJIkQKF0dldE1vZGVsVmVyc2lvblJlc3BvbnNlEikKB3ZlcnNpb24YASABKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiLHAQoZVXBkYXRlTW9kZWxWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEhUKCHJlcGxpY2FzGAMgASgNSACIAQESJgoIYmF0Y2hpbmcYBCABKAsyFC5jbGlwcGVyLnYxLkJhdGNoaW5nEiAKBWNhY2hlGAUgASgLMhEuY2xpcHBlci52MS5DYWNoZRISCgVob21lcxgHIAEoDUgBiAEBQgsKCV9yZXBsaWNhc0IICgZfaG9tZXMiRwoaVXBkYXRlTW9kZWxWZXJzaW9uUmVzcG9uc2USKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uIjoKGFNldEN1cnJlbnRWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJIj0KGVNldEN1cnJlbnRWZXJzaW9uUmVzcG9uc2USIAoFbW9kZWwYASABKAsyES5jbGlwcGVyLnYxLk1vZGVsIjsKGURlbGV0ZU1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSIcChpEZWxldGVNb2RlbFZlcnNpb25SZXNwb25zZSIjChJEZWxldGVNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkiFQoTRGVsZXRlTW9kZWxSZXNwb25zZSI0ChJHZXRCYXRjaGluZ1JlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSK0AQoTR2V0QmF0Y2hpbmdSZXNwb25zZRINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEiYKCGJhdGNoaW5nGAMgASgLMhQuY2xpcHBlci52MS5CYXRjaGluZxImCgVxdWV1ZRgEIAEoCzIXLmNsaXBwZXIudjEuUXVldWVTdGF0dXMSLQoIcmVwbGljYXMYBSADKAsyGy5jbGlwcGVyLnYxLlJlcGxpY2FCYXRjaGluZyLsAQoLUXVldWVTdGF0dXMSDAoEcm93cxgBIAEoDRIWCg5pbl9mbGlnaHRfcm93cxgCIAEoDRIoCgVkZWxheRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpkcmFpbl9yYXRlGAQgASgBEhIKCm92ZXJsb2FkZWQYBSABKAgSNQoHZHJvcHBlZBgGIAMoCzIkLmNsaXBwZXIudjEuUXVldWVTdGF0dXMuRHJvcHBlZEVudHJ5Gi4KDERyb3BwZWRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBItYCCg9SZXBsaWNhQmF0Y2hpbmcSDwoHcmVwbGljYRgBIAEoCRIUCgxmaXhlZF9taWNyb3MYAiABKAESEgoKcm93X21pY3JvcxgDIAEoARITCgt0YWlsX21pY3JvcxgEIAEoARISCgpob3BfbWljcm9zGAUgASgBEhQKDG9ic2VydmF0aW9ucxgGIAEoBBIUCgxsYXJnZXN0X3Jvd3MYByABKA0SEwoLdGFyZ2V0X3Jvd3MYCCABKA0SGQoRaW5fZmxpZ2h0X2JhdGNoZXMYCSABKA0SFgoOaW5fZmxpZ2h0X3Jvd3MYCiABKA0SKwoJbGF0ZW5jaWVzGAsgAygLMhguY2xpcHBlci52MS5MYXRlbmN5UG9pbnQSLAoJZGVjaXNpb25zGAwgAygLMhkuY2xpcHBlci52MS5CYXRjaERlY2lzaW9uEhAKCGluc3RhbmNlGA0gASgJInkKDExhdGVuY3lQb2ludBIMCgRyb3dzGAEgASgNEhQKDG9ic2VydmF0aW9ucxgCIAEoARIXCg9vYnNlcnZlZF9taWNyb3MYAyABKAESFwoPZXhwZWN0ZWRfbWljcm9zGAQgASgBEhMKC3RhaWxfbWljcm9zGAUgASgBIsUBCg1CYXRjaERlY2lzaW9uEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHJvd3MYAiABKA0SDwoHd2FpdGluZxgDIAEoDRIoCgVzbGFjaxgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIXCg9leHBlY3RlZF9taWNyb3MYBSABKAESDAoEc2hlZBgGIAEoDRINCgVhaGVhZBgHIAEoCBILCgN3aHkYCCABKAkihAEKFlJlZ2lzdGVyUmVwbGljYVJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIPCgdyZXBsaWNhGAMgASgJEg8KB2FkZHJlc3MYBCABKAkSKAoFbGVhc2UYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iVQoXUmVnaXN0ZXJSZXBsaWNhUmVzcG9uc2USKAoFbGVhc2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIZGVwbG95ZWQYAiABKAgqvwEKCk1vZGVsU3RhdGUSGwoXTU9ERUxfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRNT0RFTF9TVEFURV9TVEFSVElORxABEhUKEU1PREVMX1NUQVRFX1JFQURZEAISGAoUTU9ERUxfU1RBVEVfREVHUkFERUQQAxIWChJNT0RFTF9TVEFURV9GQUlMRUQQBBIXChNNT0RFTF9TVEFURV9TVE9QUEVEEAUSGAoUTU9ERUxfU1RBVEVfREVMRVRJTkcQBiqYAQoMUmVwbGljYVN0YXRlEh0KGVJFUExJQ0FfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZSRVBMSUNBX1NUQVRFX1NUQVJUSU5HEAESFwoTUkVQTElDQV9TVEFURV9SRUFEWRACEhoKFlJFUExJQ0FfU1RBVEVfRFJBSU5JTkcQAxIYChRSRVBMSUNBX1NUQVRFX0ZBSUxFRBAEMvYGCgxNb2RlbFNlcnZpY2USTgoLRGVwbG95TW9kZWwSHi5jbGlwcGVyLnYxLkRlcGxveU1vZGVsUmVxdWVzdBofLmNsaXBwZXIudjEuRGVwbG95TW9kZWxSZXNwb25zZRJFCghHZXRNb2RlbBIbLmNsaXBwZXIudjEuR2V0TW9kZWxSZXF1ZXN0GhwuY2xpcHBlci52MS5HZXRNb2RlbFJlc3BvbnNlEksKCkxpc3RNb2RlbHMSHS5jbGlwcGVyLnYxLkxpc3RNb2RlbHNSZXF1ZXN0Gh4uY2xpcHBlci52MS5MaXN0TW9kZWxzUmVzcG9uc2USWgoPR2V0TW9kZWxWZXJzaW9uEiIuY2xpcHBlci52MS5HZXRNb2RlbFZlcnNpb25SZXF1ZXN0GiMuY2xpcHBlci52MS5HZXRNb2RlbFZlcnNpb25SZXNwb25zZRJjChJVcGRhdGVNb2RlbFZlcnNpb24SJS5jbGlwcGVyLnYxLlVwZGF0ZU1vZGVsVmVyc2lvblJlcXVlc3QaJi5jbGlwcGVyLnYxLlVwZGF0ZU1vZGVsVmVyc2lvblJlc3BvbnNlEmAKEVNldEN1cnJlbnRWZXJzaW9uEiQuY2xpcHBlci52MS5TZXRDdXJyZW50VmVyc2lvblJlcXVlc3QaJS5jbGlwcGVyLnYxLlNldEN1cnJlbnRWZXJzaW9uUmVzcG9uc2USYwoSRGVsZXRlTW9kZWxWZXJzaW9uEiUuY2xpcHBlci52MS5EZWxldGVNb2RlbFZlcnNpb25SZXF1ZXN0GiYuY2xpcHBlci52MS5EZWxldGVNb2RlbFZlcnNpb25SZXNwb25zZRJOCgtEZWxldGVNb2RlbBIeLmNsaXBwZXIudjEuRGVsZXRlTW9kZWxSZXF1ZXN0Gh8uY2xpcHBlci52MS5EZWxldGVNb2RlbFJlc3BvbnNlEk4KC0dldEJhdGNoaW5nEh4uY2xpcHBlci52MS5HZXRCYXRjaGluZ1JlcXVlc3QaHy5jbGlwcGVyLnYxLkdldEJhdGNoaW5nUmVzcG9uc2USWgoPUmVnaXN0ZXJSZXBsaWNhEiIuY2xpcHBlci52MS5SZWdpc3RlclJlcGxpY2FSZXF1ZXN0GiMuY2xpcHBlci52MS5SZWdpc3RlclJlcGxpY2FSZXNwb25zZWIGcHJvdG8z", [file_clipper_v1_tensor, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("Ch5jbGlwcGVyL3YxL21vZGVsX3NlcnZpY2UucHJvdG8SCmNsaXBwZXIudjEiWgoFTW9kZWwSDAoEbmFtZRgBIAEoCRIXCg9jdXJyZW50X3ZlcnNpb24YAiABKAkSKgoIdmVyc2lvbnMYAyADKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiLkBAoMTW9kZWxWZXJzaW9uEg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSKAoJc2lnbmF0dXJlGAMgASgLMhUuY2xpcHBlci52MS5TaWduYXR1cmUSKAoJY29udGFpbmVyGAQgASgLMhUuY2xpcHBlci52MS5Db250YWluZXISFQoIcmVwbGljYXMYBSABKA1IAIgBARImCghiYXRjaGluZxgGIAEoCzIULmNsaXBwZXIudjEuQmF0Y2hpbmcSIAoFY2FjaGUYByABKAsyES5jbGlwcGVyLnYxLkNhY2hlEjQKBmxhYmVscxgIIAMoCzIkLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uLkxhYmVsc0VudHJ5Eg8KB2N1cnJlbnQYCSABKAgSJQoFc3RhdGUYCiABKA4yFi5jbGlwcGVyLnYxLk1vZGVsU3RhdGUSFQoNc3RhdGVfbWVzc2FnZRgLIAEoCRIrCg5yZXBsaWNhX3N0YXR1cxgMIAMoCzITLmNsaXBwZXIudjEuUmVwbGljYRIvCgtjcmVhdGVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIwoHd2FybV91cBgOIAEoCzISLmNsaXBwZXIudjEuV2FybVVwEg0KBWhvbWVzGBAgASgNEiwKC2F1dG9zY2FsaW5nGBQgASgLMhcuY2xpcHBlci52MS5BdXRvc2NhbGluZxotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgsKCV9yZXBsaWNhcyK0AQoLQXV0b3NjYWxpbmcSFAoMbWluX3JlcGxpY2FzGAEgASgNEhQKDG1heF9yZXBsaWNhcxgCIAEoDRITCgt0YXJnZXRfbG9hZBgDIAEoARIzChBzY2FsZV9kb3duX2RlbGF5GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi8KDGlkbGVfdGltZW91dBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJ0CgZXYXJtVXASKQoHc2FtcGxlcxgBIAMoCzIYLmNsaXBwZXIudjEuV2FybVVwU2FtcGxlEi0KCnRpbWVfbGltaXQYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIZGlzYWJsZWQYAyABKAgiMwoMV2FybVVwU2FtcGxlEiMKB3RlbnNvcnMYASADKAsyEi5jbGlwcGVyLnYxLlRlbnNvciKsAwoJQ29udGFpbmVyEiYKB2FkYXB0ZXIYASABKAsyEy5jbGlwcGVyLnYxLkFkYXB0ZXJIABImCgdjb21tYW5kGAIgASgLMhMuY2xpcHBlci52MS5Db21tYW5kSAASJgoHYWRkcmVzcxgDIAEoCzITLmNsaXBwZXIudjEuQWRkcmVzc0gAEiIKBWltYWdlGAQgASgLMhEuY2xpcHBlci52MS5JbWFnZUgAEiwKCnJlZ2lzdGVyZWQYByABKAsyFi5jbGlwcGVyLnYxLlJlZ2lzdGVyZWRIABI7CgtlbnZpcm9ubWVudBgFIAMoCzImLmNsaXBwZXIudjEuQ29udGFpbmVyLkVudmlyb25tZW50RW50cnkSMAoNc3RhcnRfdGltZW91dBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCglyZXNvdXJjZXMYCCABKAsyFS5jbGlwcGVyLnYxLlJlc291cmNlcxoyChBFbnZpcm9ubWVudEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCAoGc291cmNlIj0KCVJlc291cmNlcxIMCgRjcHVzGAEgASgBEhQKDG1lbW9yeV9ieXRlcxgCIAEoBBIMCgRncHVzGAMgASgNIjAKB0FkYXB0ZXISEQoJZnJhbWV3b3JrGAEgASgJEhIKCm1vZGVsX3BhdGgYAiABKAkiLwoHQ29tbWFuZBIRCglhcmd1bWVudHMYASADKAkSEQoJZGlyZWN0b3J5GAIgASgJIhoKB0FkZHJlc3MSDwoHYWRkcmVzcxgBIAEoCSIaCgVJbWFnZRIRCglyZWZlcmVuY2UYASABKAkiDAoKUmVnaXN0ZXJlZCLZAQoIQmF0Y2hpbmcSDgoGcG9saWN5GAEgASgJEhYKDm1heF9iYXRjaF9yb3dzGAIgASgNEjQKEWxhdGVuY3lfb2JqZWN0aXZlGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhUKDW1heF9pbl9mbGlnaHQYBCABKA0SFgoObWF4X3F1ZXVlX3Jvd3MYBSABKA0SLAoJbWF4X2RlbGF5GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhIKCmF1dG9fZGVsYXkYByABKAgiGQoFQ2FjaGUSEAoIZGlzYWJsZWQYASABKAgiyAEKB1JlcGxpY2ESCgoCaWQYASABKAkSJwoFc3RhdGUYAiABKA4yGC5jbGlwcGVyLnYxLlJlcGxpY2FTdGF0ZRIPCgdhZGRyZXNzGAMgASgJEg8KB21lc3NhZ2UYBCABKAkSEAoIcmVzdGFydHMYBSABKA0SLgoKc3RhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIaW5zdGFuY2UYCiABKAkSEgoKcmVnaXN0ZXJlZBgLIAEoCCJVChJEZXBsb3lNb2RlbFJlcXVlc3QSKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uEhQKDGtlZXBfY3VycmVudBgCIAEoCCJAChNEZXBsb3lNb2RlbFJlc3BvbnNlEikKB3ZlcnNpb24YASABKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiIgCg9HZXRNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkiNAoQR2V0TW9kZWxSZXNwb25zZRIgCgVtb2RlbBgBIAEoCzIRLmNsaXBwZXIudjEuTW9kZWwiOgoRTGlzdE1vZGVsc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgNEhIKCnBhZ2VfdG9rZW4YAiABKAkiUAoSTGlzdE1vZGVsc1Jlc3BvbnNlEiEKBm1vZGVscxgBIAMoCzIRLmNsaXBwZXIudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjgKFkdldE1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSJEChdHZXRNb2RlbFZlcnNpb25SZXNwb25zZRIpCgd2ZXJzaW9uGAEgASgLMhguY2xpcHBlci52MS5Nb2RlbFZlcnNpb24i9QEKGVVwZGF0ZU1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIVCghyZXBsaWNhcxgDIAEoDUgAiAEBEiYKCGJhdGNoaW5nGAQgASgLMhQuY2xpcHBlci52MS5CYXRjaGluZxIgCgVjYWNoZRgFIAEoCzIRLmNsaXBwZXIudjEuQ2FjaGUSEgoFaG9tZXMYByABKA1IAYgBARIsCgthdXRvc2NhbGluZxgKIAEoCzIXLmNsaXBwZXIudjEuQXV0b3NjYWxpbmdCCwoJX3JlcGxpY2FzQggKBl9ob21lcyJHChpVcGRhdGVNb2RlbFZlcnNpb25SZXNwb25zZRIpCgd2ZXJzaW9uGAEgASgLMhguY2xpcHBlci52MS5Nb2RlbFZlcnNpb24iOgoYU2V0Q3VycmVudFZlcnNpb25SZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkiPQoZU2V0Q3VycmVudFZlcnNpb25SZXNwb25zZRIgCgVtb2RlbBgBIAEoCzIRLmNsaXBwZXIudjEuTW9kZWwiOwoZRGVsZXRlTW9kZWxWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJIhwKGkRlbGV0ZU1vZGVsVmVyc2lvblJlc3BvbnNlIiMKEkRlbGV0ZU1vZGVsUmVxdWVzdBINCgVtb2RlbBgBIAEoCSIVChNEZWxldGVNb2RlbFJlc3BvbnNlIjQKEkdldEJhdGNoaW5nUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJIuABChNHZXRCYXRjaGluZ1Jlc3BvbnNlEg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSJgoIYmF0Y2hpbmcYAyABKAsyFC5jbGlwcGVyLnYxLkJhdGNoaW5nEiYKBXF1ZXVlGAQgASgLMhcuY2xpcHBlci52MS5RdWV1ZVN0YXR1cxItCghyZXBsaWNhcxgFIAMoCzIbLmNsaXBwZXIudjEuUmVwbGljYUJhdGNoaW5nEioKB3NjYWxpbmcYCCABKAsyGS5jbGlwcGVyLnYxLlNjYWxpbmdTdGF0dXMijgMKDVNjYWxpbmdTdGF0dXMSLAoLYXV0b3NjYWxpbmcYASABKAsyFy5jbGlwcGVyLnYxLkF1dG9zY2FsaW5nEhAKCHJlcGxpY2FzGAIgASgNEhcKD25lZWRlZF9yZXBsaWNhcxgDIAEoDRIWCg5yZWFkeV9yZXBsaWNhcxgEIAEoDRIUCgxhcnJpdmFsX3JhdGUYBSABKAESEgoKYnVyc3RpbmVzcxgGIAEoARIuCgt0aW1lX2J1ZGdldBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpiYXRjaF9yb3dzGAggASgNEhQKDHJlcGxpY2FfcmF0ZRgJIAEoARISCgpsb2FkX3JhdGlvGAogASgBEgsKA3doeRgLIAEoCRIMCgRoZWxkGAwgASgJEi0KCnN0YXJ0X3RpbWUYDSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKgoHY2hhbmdlcxgOIAMoCzIZLmNsaXBwZXIudjEuU2NhbGluZ0NoYW5nZSJgCg1TY2FsaW5nQ2hhbmdlEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGZyb20YAiABKA0SCgoCdG8YAyABKA0SCwoDd2h5GAQgASgJIuwBCgtRdWV1ZVN0YXR1cxIMCgRyb3dzGAEgASgNEhYKDmluX2ZsaWdodF9yb3dzGAIgASgNEigKBWRlbGF5GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhIKCmRyYWluX3JhdGUYBCABKAESEgoKb3ZlcmxvYWRlZBgFIAEoCBI1Cgdkcm9wcGVkGAYgAygLMiQuY2xpcHBlci52MS5RdWV1ZVN0YXR1cy5Ecm9wcGVkRW50cnkaLgoMRHJvcHBlZEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoBDoCOAEi1gIKD1JlcGxpY2FCYXRjaGluZxIPCgdyZXBsaWNhGAEgASgJEhQKDGZpeGVkX21pY3JvcxgCIAEoARISCgpyb3dfbWljcm9zGAMgASgBEhMKC3RhaWxfbWljcm9zGAQgASgBEhIKCmhvcF9taWNyb3MYBSABKAESFAoMb2JzZXJ2YXRpb25zGAYgASgEEhQKDGxhcmdlc3Rfcm93cxgHIAEoDRITCgt0YXJnZXRfcm93cxgIIAEoDRIZChFpbl9mbGlnaHRfYmF0Y2hlcxgJIAEoDRIWCg5pbl9mbGlnaHRfcm93cxgKIAEoDRIrCglsYXRlbmNpZXMYCyADKAsyGC5jbGlwcGVyLnYxLkxhdGVuY3lQb2ludBIsCglkZWNpc2lvbnMYDCADKAsyGS5jbGlwcGVyLnYxLkJhdGNoRGVjaXNpb24SEAoIaW5zdGFuY2UYDSABKAkieQoMTGF0ZW5jeVBvaW50EgwKBHJvd3MYASABKA0SFAoMb2JzZXJ2YXRpb25zGAIgASgBEhcKD29ic2VydmVkX21pY3JvcxgDIAEoARIXCg9leHBlY3RlZF9taWNyb3MYBCABKAESEwoLdGFpbF9taWNyb3MYBSABKAEixQEKDUJhdGNoRGVjaXNpb24SKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEcm93cxgCIAEoDRIPCgd3YWl0aW5nGAMgASgNEigKBXNsYWNrGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhcKD2V4cGVjdGVkX21pY3JvcxgFIAEoARIMCgRzaGVkGAYgASgNEg0KBWFoZWFkGAcgASgIEgsKA3doeRgIIAEoCSKEAQoWUmVnaXN0ZXJSZXBsaWNhUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEg8KB3JlcGxpY2EYAyABKAkSDwoHYWRkcmVzcxgEIAEoCRIoCgVsZWFzZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJVChdSZWdpc3RlclJlcGxpY2FSZXNwb25zZRIoCgVsZWFzZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghkZXBsb3llZBgCIAEoCCq/AQoKTW9kZWxTdGF0ZRIbChdNT0RFTF9TVEFURV9VTlNQRUNJRklFRBAAEhgKFE1PREVMX1NUQVRFX1NUQVJUSU5HEAESFQoRTU9ERUxfU1RBVEVfUkVBRFkQAhIYChRNT0RFTF9TVEFURV9ERUdSQURFRBADEhYKEk1PREVMX1NUQVRFX0ZBSUxFRBAEEhcKE01PREVMX1NUQVRFX1NUT1BQRUQQBRIYChRNT0RFTF9TVEFURV9ERUxFVElORxAGKpgBCgxSZXBsaWNhU3RhdGUSHQoZUkVQTElDQV9TVEFURV9VTlNQRUNJRklFRBAAEhoKFlJFUExJQ0FfU1RBVEVfU1RBUlRJTkcQARIXChNSRVBMSUNBX1NUQVRFX1JFQURZEAISGgoWUkVQTElDQV9TVEFURV9EUkFJTklORxADEhgKFFJFUExJQ0FfU1RBVEVfRkFJTEVEEAQy9gYKDE1vZGVsU2VydmljZRJOCgtEZXBsb3lNb2RlbBIeLmNsaXBwZXIudjEuRGVwbG95TW9kZWxSZXF1ZXN0Gh8uY2xpcHBlci52MS5EZXBsb3lNb2RlbFJlc3BvbnNlEkUKCEdldE1vZGVsEhsuY2xpcHBlci52MS5HZXRNb2RlbFJlcXVlc3QaHC5jbGlwcGVyLnYxLkdldE1vZGVsUmVzcG9uc2USSwoKTGlzdE1vZGVscxIdLmNsaXBwZXIudjEuTGlzdE1vZGVsc1JlcXVlc3QaHi5jbGlwcGVyLnYxLkxpc3RNb2RlbHNSZXNwb25zZRJaCg9HZXRNb2RlbFZlcnNpb24SIi5jbGlwcGVyLnYxLkdldE1vZGVsVmVyc2lvblJlcXVlc3QaIy5jbGlwcGVyLnYxLkdldE1vZGVsVmVyc2lvblJlc3BvbnNlEmMKElVwZGF0ZU1vZGVsVmVyc2lvbhIlLmNsaXBwZXIudjEuVXBkYXRlTW9kZWxWZXJzaW9uUmVxdWVzdBomLmNsaXBwZXIudjEuVXBkYXRlTW9kZWxWZXJzaW9uUmVzcG9uc2USYAoRU2V0Q3VycmVudFZlcnNpb24SJC5jbGlwcGVyLnYxLlNldEN1cnJlbnRWZXJzaW9uUmVxdWVzdBolLmNsaXBwZXIudjEuU2V0Q3VycmVudFZlcnNpb25SZXNwb25zZRJjChJEZWxldGVNb2RlbFZlcnNpb24SJS5jbGlwcGVyLnYxLkRlbGV0ZU1vZGVsVmVyc2lvblJlcXVlc3QaJi5jbGlwcGVyLnYxLkRlbGV0ZU1vZGVsVmVyc2lvblJlc3BvbnNlEk4KC0RlbGV0ZU1vZGVsEh4uY2xpcHBlci52MS5EZWxldGVNb2RlbFJlcXVlc3QaHy5jbGlwcGVyLnYxLkRlbGV0ZU1vZGVsUmVzcG9uc2USTgoLR2V0QmF0Y2hpbmcSHi5jbGlwcGVyLnYxLkdldEJhdGNoaW5nUmVxdWVzdBofLmNsaXBwZXIudjEuR2V0QmF0Y2hpbmdSZXNwb25zZRJaCg9SZWdpc3RlclJlcGxpY2ESIi5jbGlwcGVyLnYxLlJlZ2lzdGVyUmVwbGljYVJlcXVlc3QaIy5jbGlwcGVyLnYxLlJlZ2lzdGVyUmVwbGljYVJlc3BvbnNlYgZwcm90bzM", [file_clipper_v1_tensor, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Model is a name with versions.
@@ -166,6 +166,15 @@ export type ModelVersion = Message<"clipper.v1.ModelVersion"> & {
    * @generated from field: uint32 homes = 16;
    */
   homes: number;
+
+  /**
+   * Between which numbers of replicas Clipper chooses by itself. `replicas` is then what it has chosen
+   * last; when the version is deployed, what it begins with: by default the minimum, at least 1. Absent:
+   * `replicas` stays as it is.
+   *
+   * @generated from field: clipper.v1.Autoscaling autoscaling = 20;
+   */
+  autoscaling?: Autoscaling | undefined;
 };
 
 /**
@@ -174,6 +183,59 @@ export type ModelVersion = Message<"clipper.v1.ModelVersion"> & {
  */
 export const ModelVersionSchema: GenMessage<ModelVersion> = /*@__PURE__*/
   messageDesc(file_clipper_v1_model_service, 1);
+
+/**
+ * Autoscaling says between which bounds the number of replicas follows the load. It is for versions whose
+ * replicas Clipper starts.
+ *
+ * @generated from message clipper.v1.Autoscaling
+ */
+export type Autoscaling = Message<"clipper.v1.Autoscaling"> & {
+  /**
+   * The fewest replicas, 0 to 256. With 0 a version that nobody asks has none; the next query starts one,
+   * and waits for it as long as its deadline allows. Default 0.
+   *
+   * @generated from field: uint32 min_replicas = 1;
+   */
+  minReplicas: number;
+
+  /**
+   * The most replicas, from `min_replicas` to 256; 0 turns autoscaling off.
+   *
+   * @generated from field: uint32 max_replicas = 2;
+   */
+  maxReplicas: number;
+
+  /**
+   * The share of what the replicas can answer that the load may be, above 0 and at most 1. Default 0.85.
+   *
+   * @generated from field: double target_load = 3;
+   */
+  targetLoad: number;
+
+  /**
+   * How long fewer replicas must have been enough before some are let go, up to 1 h. Default: twice as
+   * long as a replica takes to start, from 5 s to 5 min.
+   *
+   * @generated from field: google.protobuf.Duration scale_down_delay = 4;
+   */
+  scaleDownDelay?: Duration | undefined;
+
+  /**
+   * How long nobody must have asked before the last replica is let go, when `min_replicas` is 0; up to 24 h.
+   * Default 5 min.
+   *
+   * @generated from field: google.protobuf.Duration idle_timeout = 5;
+   */
+  idleTimeout?: Duration | undefined;
+};
+
+/**
+ * Describes the message clipper.v1.Autoscaling.
+ * Use `create(AutoscalingSchema)` to create a new message.
+ */
+export const AutoscalingSchema: GenMessage<Autoscaling> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 2);
 
 /**
  * WarmUp says how a replica is warmed up before it takes queries: it gets batches of 1, 2, 4, ...
@@ -213,7 +275,7 @@ export type WarmUp = Message<"clipper.v1.WarmUp"> & {
  * Use `create(WarmUpSchema)` to create a new message.
  */
 export const WarmUpSchema: GenMessage<WarmUp> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 2);
+  messageDesc(file_clipper_v1_model_service, 3);
 
 /**
  * WarmUpSample is one input.
@@ -234,7 +296,7 @@ export type WarmUpSample = Message<"clipper.v1.WarmUpSample"> & {
  * Use `create(WarmUpSampleSchema)` to create a new message.
  */
 export const WarmUpSampleSchema: GenMessage<WarmUpSample> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 3);
+  messageDesc(file_clipper_v1_model_service, 4);
 
 /**
  * Container says how a replica of a version is started or reached.
@@ -317,7 +379,7 @@ export type Container = Message<"clipper.v1.Container"> & {
  * Use `create(ContainerSchema)` to create a new message.
  */
 export const ContainerSchema: GenMessage<Container> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 4);
+  messageDesc(file_clipper_v1_model_service, 5);
 
 /**
  * Resources are what one replica may use. 0 is no limit.
@@ -352,7 +414,7 @@ export type Resources = Message<"clipper.v1.Resources"> & {
  * Use `create(ResourcesSchema)` to create a new message.
  */
 export const ResourcesSchema: GenMessage<Resources> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 5);
+  messageDesc(file_clipper_v1_model_service, 6);
 
 /**
  * Adapter is a framework's adapter with a saved model.
@@ -381,7 +443,7 @@ export type Adapter = Message<"clipper.v1.Adapter"> & {
  * Use `create(AdapterSchema)` to create a new message.
  */
 export const AdapterSchema: GenMessage<Adapter> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 6);
+  messageDesc(file_clipper_v1_model_service, 7);
 
 /**
  * Command is a program that serves the container RPC at the address in the environment variable
@@ -410,7 +472,7 @@ export type Command = Message<"clipper.v1.Command"> & {
  * Use `create(CommandSchema)` to create a new message.
  */
 export const CommandSchema: GenMessage<Command> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 7);
+  messageDesc(file_clipper_v1_model_service, 8);
 
 /**
  * Address is a container that somebody else runs.
@@ -431,7 +493,7 @@ export type Address = Message<"clipper.v1.Address"> & {
  * Use `create(AddressSchema)` to create a new message.
  */
 export const AddressSchema: GenMessage<Address> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 8);
+  messageDesc(file_clipper_v1_model_service, 9);
 
 /**
  * Image is a container image.
@@ -452,7 +514,7 @@ export type Image = Message<"clipper.v1.Image"> & {
  * Use `create(ImageSchema)` to create a new message.
  */
 export const ImageSchema: GenMessage<Image> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 9);
+  messageDesc(file_clipper_v1_model_service, 10);
 
 /**
  * Registered is for versions whose replicas all register. `ModelVersion.replicas` is then how many
@@ -468,7 +530,7 @@ export type Registered = Message<"clipper.v1.Registered"> & {
  * Use `create(RegisteredSchema)` to create a new message.
  */
 export const RegisteredSchema: GenMessage<Registered> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 10);
+  messageDesc(file_clipper_v1_model_service, 11);
 
 /**
  * Batching says how queries are gathered into batches.
@@ -537,7 +599,7 @@ export type Batching = Message<"clipper.v1.Batching"> & {
  * Use `create(BatchingSchema)` to create a new message.
  */
 export const BatchingSchema: GenMessage<Batching> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 11);
+  messageDesc(file_clipper_v1_model_service, 12);
 
 /**
  * Cache says whether predictions are remembered.
@@ -558,7 +620,7 @@ export type Cache = Message<"clipper.v1.Cache"> & {
  * Use `create(CacheSchema)` to create a new message.
  */
 export const CacheSchema: GenMessage<Cache> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 12);
+  messageDesc(file_clipper_v1_model_service, 13);
 
 /**
  * Replica is one running container of a version.
@@ -629,7 +691,7 @@ export type Replica = Message<"clipper.v1.Replica"> & {
  * Use `create(ReplicaSchema)` to create a new message.
  */
 export const ReplicaSchema: GenMessage<Replica> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 13);
+  messageDesc(file_clipper_v1_model_service, 14);
 
 /**
  * DeployModelRequest holds the version to deploy.
@@ -657,7 +719,7 @@ export type DeployModelRequest = Message<"clipper.v1.DeployModelRequest"> & {
  * Use `create(DeployModelRequestSchema)` to create a new message.
  */
 export const DeployModelRequestSchema: GenMessage<DeployModelRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 14);
+  messageDesc(file_clipper_v1_model_service, 15);
 
 /**
  * DeployModelResponse holds the version as recorded.
@@ -678,7 +740,7 @@ export type DeployModelResponse = Message<"clipper.v1.DeployModelResponse"> & {
  * Use `create(DeployModelResponseSchema)` to create a new message.
  */
 export const DeployModelResponseSchema: GenMessage<DeployModelResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 15);
+  messageDesc(file_clipper_v1_model_service, 16);
 
 /**
  * GetModelRequest names a model.
@@ -699,7 +761,7 @@ export type GetModelRequest = Message<"clipper.v1.GetModelRequest"> & {
  * Use `create(GetModelRequestSchema)` to create a new message.
  */
 export const GetModelRequestSchema: GenMessage<GetModelRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 16);
+  messageDesc(file_clipper_v1_model_service, 17);
 
 /**
  * GetModelResponse holds the model.
@@ -720,7 +782,7 @@ export type GetModelResponse = Message<"clipper.v1.GetModelResponse"> & {
  * Use `create(GetModelResponseSchema)` to create a new message.
  */
 export const GetModelResponseSchema: GenMessage<GetModelResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 17);
+  messageDesc(file_clipper_v1_model_service, 18);
 
 /**
  * ListModelsRequest asks for one page.
@@ -748,7 +810,7 @@ export type ListModelsRequest = Message<"clipper.v1.ListModelsRequest"> & {
  * Use `create(ListModelsRequestSchema)` to create a new message.
  */
 export const ListModelsRequestSchema: GenMessage<ListModelsRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 18);
+  messageDesc(file_clipper_v1_model_service, 19);
 
 /**
  * ListModelsResponse is one page.
@@ -776,7 +838,7 @@ export type ListModelsResponse = Message<"clipper.v1.ListModelsResponse"> & {
  * Use `create(ListModelsResponseSchema)` to create a new message.
  */
 export const ListModelsResponseSchema: GenMessage<ListModelsResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 19);
+  messageDesc(file_clipper_v1_model_service, 20);
 
 /**
  * GetModelVersionRequest names a version.
@@ -804,7 +866,7 @@ export type GetModelVersionRequest = Message<"clipper.v1.GetModelVersionRequest"
  * Use `create(GetModelVersionRequestSchema)` to create a new message.
  */
 export const GetModelVersionRequestSchema: GenMessage<GetModelVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 20);
+  messageDesc(file_clipper_v1_model_service, 21);
 
 /**
  * GetModelVersionResponse holds the version.
@@ -825,7 +887,7 @@ export type GetModelVersionResponse = Message<"clipper.v1.GetModelVersionRespons
  * Use `create(GetModelVersionResponseSchema)` to create a new message.
  */
 export const GetModelVersionResponseSchema: GenMessage<GetModelVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 21);
+  messageDesc(file_clipper_v1_model_service, 22);
 
 /**
  * UpdateModelVersionRequest holds the new values; what is absent stays as it is.
@@ -874,6 +936,14 @@ export type UpdateModelVersionRequest = Message<"clipper.v1.UpdateModelVersionRe
    * @generated from field: optional uint32 homes = 7;
    */
   homes?: number | undefined;
+
+  /**
+   * Between which numbers of replicas Clipper chooses by itself; with `max_replicas` 0, it stops to. The
+   * number of replicas is moved within the bounds.
+   *
+   * @generated from field: clipper.v1.Autoscaling autoscaling = 10;
+   */
+  autoscaling?: Autoscaling | undefined;
 };
 
 /**
@@ -881,7 +951,7 @@ export type UpdateModelVersionRequest = Message<"clipper.v1.UpdateModelVersionRe
  * Use `create(UpdateModelVersionRequestSchema)` to create a new message.
  */
 export const UpdateModelVersionRequestSchema: GenMessage<UpdateModelVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 22);
+  messageDesc(file_clipper_v1_model_service, 23);
 
 /**
  * UpdateModelVersionResponse holds the version as changed.
@@ -902,7 +972,7 @@ export type UpdateModelVersionResponse = Message<"clipper.v1.UpdateModelVersionR
  * Use `create(UpdateModelVersionResponseSchema)` to create a new message.
  */
 export const UpdateModelVersionResponseSchema: GenMessage<UpdateModelVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 23);
+  messageDesc(file_clipper_v1_model_service, 24);
 
 /**
  * SetCurrentVersionRequest names a version.
@@ -930,7 +1000,7 @@ export type SetCurrentVersionRequest = Message<"clipper.v1.SetCurrentVersionRequ
  * Use `create(SetCurrentVersionRequestSchema)` to create a new message.
  */
 export const SetCurrentVersionRequestSchema: GenMessage<SetCurrentVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 24);
+  messageDesc(file_clipper_v1_model_service, 25);
 
 /**
  * SetCurrentVersionResponse holds the model as changed.
@@ -951,7 +1021,7 @@ export type SetCurrentVersionResponse = Message<"clipper.v1.SetCurrentVersionRes
  * Use `create(SetCurrentVersionResponseSchema)` to create a new message.
  */
 export const SetCurrentVersionResponseSchema: GenMessage<SetCurrentVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 25);
+  messageDesc(file_clipper_v1_model_service, 26);
 
 /**
  * DeleteModelVersionRequest names a version.
@@ -979,7 +1049,7 @@ export type DeleteModelVersionRequest = Message<"clipper.v1.DeleteModelVersionRe
  * Use `create(DeleteModelVersionRequestSchema)` to create a new message.
  */
 export const DeleteModelVersionRequestSchema: GenMessage<DeleteModelVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 26);
+  messageDesc(file_clipper_v1_model_service, 27);
 
 /**
  * DeleteModelVersionResponse is empty.
@@ -994,7 +1064,7 @@ export type DeleteModelVersionResponse = Message<"clipper.v1.DeleteModelVersionR
  * Use `create(DeleteModelVersionResponseSchema)` to create a new message.
  */
 export const DeleteModelVersionResponseSchema: GenMessage<DeleteModelVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 27);
+  messageDesc(file_clipper_v1_model_service, 28);
 
 /**
  * DeleteModelRequest names a model.
@@ -1015,7 +1085,7 @@ export type DeleteModelRequest = Message<"clipper.v1.DeleteModelRequest"> & {
  * Use `create(DeleteModelRequestSchema)` to create a new message.
  */
 export const DeleteModelRequestSchema: GenMessage<DeleteModelRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 28);
+  messageDesc(file_clipper_v1_model_service, 29);
 
 /**
  * DeleteModelResponse is empty.
@@ -1030,7 +1100,7 @@ export type DeleteModelResponse = Message<"clipper.v1.DeleteModelResponse"> & {
  * Use `create(DeleteModelResponseSchema)` to create a new message.
  */
 export const DeleteModelResponseSchema: GenMessage<DeleteModelResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 29);
+  messageDesc(file_clipper_v1_model_service, 30);
 
 /**
  * GetBatchingRequest names a version.
@@ -1058,7 +1128,7 @@ export type GetBatchingRequest = Message<"clipper.v1.GetBatchingRequest"> & {
  * Use `create(GetBatchingRequestSchema)` to create a new message.
  */
 export const GetBatchingRequestSchema: GenMessage<GetBatchingRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 30);
+  messageDesc(file_clipper_v1_model_service, 31);
 
 /**
  * GetBatchingResponse says how a version's queries are batched now.
@@ -1100,6 +1170,14 @@ export type GetBatchingResponse = Message<"clipper.v1.GetBatchingResponse"> & {
    * @generated from field: repeated clipper.v1.ReplicaBatching replicas = 5;
    */
   replicas: ReplicaBatching[];
+
+  /**
+   * How many replicas the load needs, and why there are as many as there are. Absent until it was
+   * first looked at.
+   *
+   * @generated from field: clipper.v1.ScalingStatus scaling = 8;
+   */
+  scaling?: ScalingStatus | undefined;
 };
 
 /**
@@ -1107,7 +1185,165 @@ export type GetBatchingResponse = Message<"clipper.v1.GetBatchingResponse"> & {
  * Use `create(GetBatchingResponseSchema)` to create a new message.
  */
 export const GetBatchingResponseSchema: GenMessage<GetBatchingResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 31);
+  messageDesc(file_clipper_v1_model_service, 32);
+
+/**
+ * ScalingStatus is how many replicas a version needs, as its home sees it. It is there for versions
+ * without autoscaling too, as advice.
+ *
+ * @generated from message clipper.v1.ScalingStatus
+ */
+export type ScalingStatus = Message<"clipper.v1.ScalingStatus"> & {
+  /**
+   * The bounds and settings, with every default filled in; absent when replicas are set by hand.
+   *
+   * @generated from field: clipper.v1.Autoscaling autoscaling = 1;
+   */
+  autoscaling?: Autoscaling | undefined;
+
+  /**
+   * The number of replicas that is to be there now.
+   *
+   * @generated from field: uint32 replicas = 2;
+   */
+  replicas: number;
+
+  /**
+   * The fewest replicas that meet the objective at this load, whatever the bounds; 0 when nothing comes or
+   * nothing is known of the latency.
+   *
+   * @generated from field: uint32 needed_replicas = 3;
+   */
+  neededReplicas: number;
+
+  /**
+   * The replicas that are ready.
+   *
+   * @generated from field: uint32 ready_replicas = 4;
+   */
+  readyReplicas: number;
+
+  /**
+   * The rows per second that come to the replicas, after the cache.
+   *
+   * @generated from field: double arrival_rate = 5;
+   */
+  arrivalRate: number;
+
+  /**
+   * The variance of the number of rows that come in the time of a batch, relative to its mean: 1 when
+   * they come independently, more for bursts.
+   *
+   * @generated from field: double burstiness = 6;
+   */
+  burstiness: number;
+
+  /**
+   * The time that queries have when they come; with different ones, their harmonic mean. Absent when they
+   * have no deadline.
+   *
+   * @generated from field: google.protobuf.Duration time_budget = 7;
+   */
+  timeBudget?: Duration | undefined;
+
+  /**
+   * The largest batch that fits into that time, in rows; 0 when nothing is known of the latency.
+   *
+   * @generated from field: uint32 batch_rows = 8;
+   */
+  batchRows: number;
+
+  /**
+   * The rows per second that one replica answers in such batches; 0 when nothing is known.
+   *
+   * @generated from field: double replica_rate = 9;
+   */
+  replicaRate: number;
+
+  /**
+   * The load, with its margins, relative to what the ready replicas can take: above 1 more are needed.
+   *
+   * @generated from field: double load_ratio = 10;
+   */
+  loadRatio: number;
+
+  /**
+   * Why there are so many replicas, in words.
+   *
+   * @generated from field: string why = 11;
+   */
+  why: string;
+
+  /**
+   * What keeps the number from being another one now; empty when nothing does.
+   *
+   * @generated from field: string held = 12;
+   */
+  held: string;
+
+  /**
+   * How long the replicas took to start; absent when none has.
+   *
+   * @generated from field: google.protobuf.Duration start_time = 13;
+   */
+  startTime?: Duration | undefined;
+
+  /**
+   * The last changes, newest first; at most 20.
+   *
+   * @generated from field: repeated clipper.v1.ScalingChange changes = 14;
+   */
+  changes: ScalingChange[];
+};
+
+/**
+ * Describes the message clipper.v1.ScalingStatus.
+ * Use `create(ScalingStatusSchema)` to create a new message.
+ */
+export const ScalingStatusSchema: GenMessage<ScalingStatus> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 33);
+
+/**
+ * ScalingChange is one change of the number of replicas.
+ *
+ * @generated from message clipper.v1.ScalingChange
+ */
+export type ScalingChange = Message<"clipper.v1.ScalingChange"> & {
+  /**
+   * When it was made.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 1;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * The number before.
+   *
+   * @generated from field: uint32 from = 2;
+   */
+  from: number;
+
+  /**
+   * The number after.
+   *
+   * @generated from field: uint32 to = 3;
+   */
+  to: number;
+
+  /**
+   * The reason in words.
+   *
+   * @generated from field: string why = 4;
+   */
+  why: string;
+};
+
+/**
+ * Describes the message clipper.v1.ScalingChange.
+ * Use `create(ScalingChangeSchema)` to create a new message.
+ */
+export const ScalingChangeSchema: GenMessage<ScalingChange> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 34);
 
 /**
  * QueueStatus is the state of a version's queue; with several homes, of their queues together.
@@ -1167,7 +1403,7 @@ export type QueueStatus = Message<"clipper.v1.QueueStatus"> & {
  * Use `create(QueueStatusSchema)` to create a new message.
  */
 export const QueueStatusSchema: GenMessage<QueueStatus> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 32);
+  messageDesc(file_clipper_v1_model_service, 35);
 
 /**
  * ReplicaBatching is what is known of a replica's latency, and what follows from it. The time of a
@@ -1275,7 +1511,7 @@ export type ReplicaBatching = Message<"clipper.v1.ReplicaBatching"> & {
  * Use `create(ReplicaBatchingSchema)` to create a new message.
  */
 export const ReplicaBatchingSchema: GenMessage<ReplicaBatching> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 33);
+  messageDesc(file_clipper_v1_model_service, 36);
 
 /**
  * LatencyPoint is the time of batches of about one size: from a power of two to below the next.
@@ -1324,7 +1560,7 @@ export type LatencyPoint = Message<"clipper.v1.LatencyPoint"> & {
  * Use `create(LatencyPointSchema)` to create a new message.
  */
 export const LatencyPointSchema: GenMessage<LatencyPoint> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 34);
+  messageDesc(file_clipper_v1_model_service, 37);
 
 /**
  * BatchDecision is one batch and why it was made so.
@@ -1394,7 +1630,7 @@ export type BatchDecision = Message<"clipper.v1.BatchDecision"> & {
  * Use `create(BatchDecisionSchema)` to create a new message.
  */
 export const BatchDecisionSchema: GenMessage<BatchDecision> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 35);
+  messageDesc(file_clipper_v1_model_service, 38);
 
 /**
  * RegisterReplicaRequest says where a replica is, and until when.
@@ -1445,7 +1681,7 @@ export type RegisterReplicaRequest = Message<"clipper.v1.RegisterReplicaRequest"
  * Use `create(RegisterReplicaRequestSchema)` to create a new message.
  */
 export const RegisterReplicaRequestSchema: GenMessage<RegisterReplicaRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 36);
+  messageDesc(file_clipper_v1_model_service, 39);
 
 /**
  * RegisterReplicaResponse says what was granted.
@@ -1474,7 +1710,7 @@ export type RegisterReplicaResponse = Message<"clipper.v1.RegisterReplicaRespons
  * Use `create(RegisterReplicaResponseSchema)` to create a new message.
  */
 export const RegisterReplicaResponseSchema: GenMessage<RegisterReplicaResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 37);
+  messageDesc(file_clipper_v1_model_service, 40);
 
 /**
  * ModelState is what a version is doing.
@@ -1639,7 +1875,7 @@ export const ModelService: GenService<{
     output: typeof GetModelVersionResponseSchema;
   },
   /**
-   * UpdateModelVersion changes how a version runs: replicas, batching, cache, homes.
+   * UpdateModelVersion changes how a version runs: replicas, autoscaling, batching, cache, homes.
    *
    * INVALID_ARGUMENT: a field is not allowed. NOT_FOUND: no such model or version.
    *

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package autoscale
+
+import (
+	"math"
+	"time"
+)
+
+const (
+	// binWidth is the time whose rows are counted together, bins the number of such times that are
+	// remembered, that which is being counted included, and recent the number that is looked at to notice
+	// a change.
+	binWidth = 100 * time.Millisecond
+	bins     = 61
+	recent   = 10
+	// fewest is the number of rows below which nothing is said about their burstiness.
+	fewest = 50
+)
+
+// Arrivals counts the rows that come to a version, over the last six seconds. Not safe for concurrent
+// use: the queue counts under its lock. The zero value has counted nothing.
+type Arrivals struct {
+	rows    [bins]uint32
+	urgency [bins]float64 // the sums of one divided by the seconds that each row had
+	bin     int64         // the one that is being counted, since the epoch
+	first   int64         // the first one that counts
+	last    time.Duration
+	any     bool
+	budget  float64 // the last urgency per row that was seen
+}
+
+// Add counts a row that comes at a time since an epoch of the caller's, which never runs back. budget is
+// the time that it has; 0 when it has no deadline.
+func (a *Arrivals) Add(now, budget time.Duration) {
+	a.advance(now)
+	if !a.any {
+		a.any, a.first = true, a.bin
+	}
+	a.last = now
+	a.rows[a.bin%bins]++
+	if budget > 0 {
+		a.urgency[a.bin%bins] += 1 / budget.Seconds()
+	}
+}
+
+// advance forgets what is too old.
+func (a *Arrivals) advance(now time.Duration) {
+	bin := int64(now / binWidth)
+	for i := max(a.bin+1, bin-bins+1); i <= bin; i++ {
+		a.rows[i%bins], a.urgency[i%bins] = 0, 0
+	}
+	a.bin = max(a.bin, bin)
+}
+
+// Demand is what comes to a version. The zero value is nothing.
+type Demand struct {
+	// Rate and Recent are the rows per second over the last six seconds and over the last one.
+	Rate, Recent float64
+	// Burstiness is the variance of the rows in a tenth of a second, relative to their mean: 1 for a
+	// Poisson process, and when too few came to say.
+	Burstiness float64
+	// Urgency is the sum, over the rows of a second, of one divided by the seconds that each had when it
+	// came. Rate/Urgency is the harmonic mean of these times: the short ones count most, but single ones do
+	// not decide. 0: they have no deadline.
+	Urgency float64
+	// Waiting is the number of rows that wait.
+	Waiting int
+	// Idle is the time since the last row came; negative when none has.
+	Idle time.Duration
+}
+
+// Demand returns what came until now, a time as in Add.
+func (a *Arrivals) Demand(now time.Duration) Demand {
+	a.advance(now)
+	d := Demand{Burstiness: 1, Idle: -1}
+	if !a.any {
+		return d
+	}
+	d.Idle = now - a.last
+	n := min(a.bin-a.first, bins-1) // Those that are complete.
+	var rows, urgency, late float64
+	for i := a.bin - n; i < a.bin; i++ {
+		x := float64(a.rows[i%bins])
+		rows += x
+		urgency += a.urgency[i%bins]
+		if i >= a.bin-recent {
+			late += x
+		}
+	}
+	if n == 0 { // It has just begun.
+		return Demand{Burstiness: 1, Idle: d.Idle}
+	}
+	if rows > 0 {
+		a.budget = urgency / rows
+	}
+	d.Rate = rows / (float64(n) * binWidth.Seconds())
+	d.Recent = late / (float64(min(n, recent)) * binWidth.Seconds())
+	d.Urgency = a.budget * d.Rate
+	if rows >= fewest && n > 2*recent {
+		d.Burstiness = a.burstiness(n, rows/float64(n))
+	}
+	return d
+}
+
+// burstiness is by the mean squared difference of successive numbers (von Neumann, "Distribution of the
+// Ratio of the Mean Square Successive Difference to the Variance", 1941), so that a ramp is no burst.
+// The largest counts as much as the next: a step is no burst either.
+func (a *Arrivals) burstiness(n int64, mean float64) float64 {
+	var sum, largest, next float64
+	for i := a.bin - n + 1; i < a.bin; i++ {
+		d := float64(a.rows[i%bins]) - float64(a.rows[(i-1)%bins])
+		sum += d * d
+		if d *= d; d > largest {
+			largest, next = d, largest
+		} else {
+			next = max(next, d)
+		}
+	}
+	return (sum - largest + next) / (2 * float64(n-1) * mean)
+}
+
+// Add adds what comes to the same version at another instance.
+func (d *Demand) Add(o Demand) {
+	if all := d.Rate + o.Rate; all > 0 {
+		d.Burstiness = (d.Burstiness*d.Rate + o.Burstiness*o.Rate) / all
+	}
+	d.Rate += o.Rate
+	d.Recent += o.Recent
+	d.Urgency += o.Urgency
+	d.Waiting += o.Waiting
+	if o.Idle >= 0 && (d.Idle < 0 || o.Idle < d.Idle) {
+		d.Idle = o.Idle
+	}
+}
+
+// Budget returns the time that queries have; 0 when they have no deadline.
+func (d *Demand) Budget() time.Duration {
+	if d.Urgency <= 0 || d.Rate <= 0 {
+		return 0
+	}
+	return time.Duration(d.Rate / d.Urgency * float64(time.Second))
+}
+
+// now returns the rows per second to count on: the mean of some seconds, which chance moves little, or
+// that of the last one when it differs by more than chance makes it.
+func (d *Demand) now() float64 {
+	second := float64(recent) * binWidth.Seconds()
+	if math.Abs(d.Recent-d.Rate) > surprise*math.Sqrt(max(d.Burstiness, 1)*max(d.Rate, d.Recent)/second) {
+		return d.Recent
+	}
+	return d.Rate
+}
