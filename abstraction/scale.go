@@ -273,7 +273,7 @@ func scalingStatus(a *clipperv1.Autoscaling, settings autoscale.Settings, o auto
 // demandReport is what comes to the version here, for the instance that decides.
 func demandReport(d autoscale.Demand) *internalv1.Demand {
 	r := &internalv1.Demand{
-		Rate: d.Rate, Recent: d.Recent, Burstiness: d.Burstiness, Urgency: d.Urgency, Waiting: uint32(d.Waiting), //nolint:gosec // Bounded.
+		Rate: d.Rate, Burstiness: d.Burstiness, Urgency: d.Urgency, Waiting: uint32(d.Waiting), //nolint:gosec // Bounded.
 	}
 	if d.Idle >= 0 {
 		r.IdleMillis = proto.Uint64(uint64(d.Idle.Milliseconds())) //nolint:gosec // Not negative.
@@ -283,7 +283,7 @@ func demandReport(d autoscale.Demand) *internalv1.Demand {
 
 func reportedDemand(r *internalv1.Demand) autoscale.Demand {
 	d := autoscale.Demand{
-		Rate: r.GetRate(), Recent: r.GetRecent(), Burstiness: r.GetBurstiness(), Urgency: r.GetUrgency(),
+		Rate: r.GetRate(), Burstiness: r.GetBurstiness(), Urgency: r.GetUrgency(),
 		Waiting: int(r.GetWaiting()), Idle: -1,
 	}
 	if r != nil && r.IdleMillis != nil {

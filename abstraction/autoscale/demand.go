@@ -9,14 +9,18 @@ import (
 
 const (
 	// binWidth is the time whose rows are counted together, bins the number of such times that are
-	// remembered, that which is being counted included, and recent the number that is looked at to notice
-	// a change.
+	// remembered, that which is being counted included.
 	binWidth = 100 * time.Millisecond
 	bins     = 61
-	recent   = 10
 	// fewest is the number of rows below which nothing is said about their burstiness.
 	fewest = 50
+	// surprise is how many standard deviations the number of rows of a window must differ from what those
+	// before make expect, for the window alone to count. Chance gets there in one of some 30,000 cases.
+	surprise = 4
 )
+
+// windows are the last bins that are looked at to notice a change, shortest first.
+var windows = []int64{5, 10, 20}
 
 // Arrivals counts the rows that come to a version, over the last six seconds. Not safe for concurrent
 // use: the queue counts under its lock. The zero value has counted nothing.
@@ -55,8 +59,9 @@ func (a *Arrivals) advance(now time.Duration) {
 
 // Demand is what comes to a version. The zero value is nothing.
 type Demand struct {
-	// Rate and Recent are the rows per second over the last six seconds and over the last one.
-	Rate, Recent float64
+	// Rate is the rows per second to count on: over the last six seconds, which chance moves little, or
+	// over the last 0.5, 1 or 2 s when these differ by more than chance makes them.
+	Rate float64
 	// Burstiness is the variance of the rows in a tenth of a second, relative to their mean: 1 for a
 	// Poisson process, and when too few came to say.
 	Burstiness float64
@@ -79,14 +84,10 @@ func (a *Arrivals) Demand(now time.Duration) Demand {
 	}
 	d.Idle = now - a.last
 	n := min(a.bin-a.first, bins-1) // Those that are complete.
-	var rows, urgency, late float64
+	var rows, urgency float64
 	for i := a.bin - n; i < a.bin; i++ {
-		x := float64(a.rows[i%bins])
-		rows += x
+		rows += float64(a.rows[i%bins])
 		urgency += a.urgency[i%bins]
-		if i >= a.bin-recent {
-			late += x
-		}
 	}
 	if n == 0 { // It has just begun.
 		return Demand{Burstiness: 1, Idle: d.Idle}
@@ -94,13 +95,33 @@ func (a *Arrivals) Demand(now time.Duration) Demand {
 	if rows > 0 {
 		a.budget = urgency / rows
 	}
-	d.Rate = rows / (float64(n) * binWidth.Seconds())
-	d.Recent = late / (float64(min(n, recent)) * binWidth.Seconds())
-	d.Urgency = a.budget * d.Rate
-	if rows >= fewest && n > 2*recent {
-		d.Burstiness = a.burstiness(n, rows/float64(n))
+	each := rows / float64(n)
+	if rows >= fewest && n > windows[len(windows)-1] {
+		d.Burstiness = a.burstiness(n, each)
 	}
+	d.Rate = a.now(n, each, d.Burstiness) / binWidth.Seconds()
+	d.Urgency = a.budget * d.Rate
 	return d
+}
+
+// now returns the rows of a bin to count on, given the mean of the last n. The square root of a Poisson
+// variable has a standard deviation of about a half, whatever its mean (Bartlett, "The Square Root
+// Transformation in Analysis of Variance", 1936), so that small numbers are no surprise too soon.
+func (a *Arrivals) now(n int64, mean, burstiness float64) float64 {
+	limit := surprise * math.Sqrt(max(burstiness, 1)) / 2
+	for _, w := range windows {
+		if w >= n {
+			break
+		}
+		rows := 0.0
+		for i := a.bin - w; i < a.bin; i++ {
+			rows += float64(a.rows[i%bins])
+		}
+		if math.Abs(math.Sqrt(rows)-math.Sqrt(mean*float64(w))) > limit {
+			return rows / float64(w)
+		}
+	}
+	return mean
 }
 
 // burstiness is by the mean squared difference of successive numbers (von Neumann, "Distribution of the
@@ -126,7 +147,6 @@ func (d *Demand) Add(o Demand) {
 		d.Burstiness = (d.Burstiness*d.Rate + o.Burstiness*o.Rate) / all
 	}
 	d.Rate += o.Rate
-	d.Recent += o.Recent
 	d.Urgency += o.Urgency
 	d.Waiting += o.Waiting
 	if o.Idle >= 0 && (d.Idle < 0 || o.Idle < d.Idle) {
@@ -140,14 +160,4 @@ func (d *Demand) Budget() time.Duration {
 		return 0
 	}
 	return time.Duration(d.Rate / d.Urgency * float64(time.Second))
-}
-
-// now returns the rows per second to count on: the mean of some seconds, which chance moves little, or
-// that of the last one when it differs by more than chance makes it.
-func (d *Demand) now() float64 {
-	second := float64(recent) * binWidth.Seconds()
-	if math.Abs(d.Recent-d.Rate) > surprise*math.Sqrt(max(d.Burstiness, 1)*max(d.Rate, d.Recent)/second) {
-		return d.Recent
-	}
-	return d.Rate
 }

@@ -21,9 +21,6 @@ const (
 	// hysteresis is the part by which the load may grow and fewer replicas must still be enough, for some
 	// to go: what was just let go is not to be missed by chance.
 	hysteresis = 0.15
-	// surprise is how many standard deviations the last second must differ from those before to count
-	// as a change. Chance gets there in one of some 30,000 cases.
-	surprise = 4
 	// drainTime is the time in which what waits is to be worked off beside what comes.
 	drainTime = 10 * time.Second
 	// memory is the number of decisions over which the burstiness is averaged.
@@ -133,7 +130,7 @@ func (s *Scaler) Decide(settings Settings, o Observed) Decision {
 	}
 	s.burstiness += (o.Demand.Burstiness - s.burstiness) / memory
 	d := Decision{Replicas: o.Replicas}
-	d.Load = Load{Rate: o.Demand.now(), Burstiness: s.burstiness}
+	d.Load = Load{Rate: o.Demand.Rate, Burstiness: s.burstiness}
 	load := d.Load
 	load.Rate += float64(o.Demand.Waiting) / drainTime.Seconds()
 	target := settings.target()

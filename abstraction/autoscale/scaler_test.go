@@ -28,7 +28,7 @@ var (
 	start  = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	model  = line(8*time.Millisecond, 2*time.Millisecond, 50*time.Millisecond) // 8 to 20 rows, 350 to 450 rows/s
 	steady = func(rate float64) autoscale.Demand {
-		return autoscale.Demand{Rate: rate, Recent: rate, Burstiness: 1, Urgency: 20 * rate}
+		return autoscale.Demand{Rate: rate, Burstiness: 1, Urgency: 20 * rate}
 	}
 )
 

@@ -481,19 +481,17 @@ func (x *VersionReport) GetDemand() *Demand {
 // Demand is what comes to a version at one instance.
 type Demand struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The rows per second, over some seconds.
+	// The rows per second.
 	Rate float64 `protobuf:"fixed64,1,opt,name=rate,proto3" json:"rate,omitempty"`
-	// The rows per second in the last second.
-	Recent float64 `protobuf:"fixed64,2,opt,name=recent,proto3" json:"recent,omitempty"`
 	// The variance of the rows in a tenth of a second, relative to its mean.
-	Burstiness float64 `protobuf:"fixed64,3,opt,name=burstiness,proto3" json:"burstiness,omitempty"`
+	Burstiness float64 `protobuf:"fixed64,2,opt,name=burstiness,proto3" json:"burstiness,omitempty"`
 	// The rows that wait.
-	Waiting uint32 `protobuf:"varint,4,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	Waiting uint32 `protobuf:"varint,3,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	// The sum, over the rows of a second, of one divided by the seconds that each had when it came; 0 when
 	// they have no deadline.
-	Urgency float64 `protobuf:"fixed64,5,opt,name=urgency,proto3" json:"urgency,omitempty"`
+	Urgency float64 `protobuf:"fixed64,4,opt,name=urgency,proto3" json:"urgency,omitempty"`
 	// How many milliseconds ago the last row came; absent when none has.
-	IdleMillis    *uint64 `protobuf:"varint,6,opt,name=idle_millis,json=idleMillis,proto3,oneof" json:"idle_millis,omitempty"`
+	IdleMillis    *uint64 `protobuf:"varint,5,opt,name=idle_millis,json=idleMillis,proto3,oneof" json:"idle_millis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -531,13 +529,6 @@ func (*Demand) Descriptor() ([]byte, []int) {
 func (x *Demand) GetRate() float64 {
 	if x != nil {
 		return x.Rate
-	}
-	return 0
-}
-
-func (x *Demand) GetRecent() float64 {
-	if x != nil {
-		return x.Recent
 	}
 	return 0
 }
@@ -666,16 +657,15 @@ const file_clipper_internal_v1_abstraction_service_proto_rawDesc = "" +
 	"\breplicas\x18\x03 \x03(\v2\".clipper.internal.v1.ReplicaReportR\breplicas\x12\x18\n" +
 	"\afailure\x18\x04 \x01(\tR\afailure\x12;\n" +
 	"\bbatching\x18\x05 \x01(\v2\x1f.clipper.v1.GetBatchingResponseR\bbatching\x123\n" +
-	"\x06demand\x18\b \x01(\v2\x1b.clipper.internal.v1.DemandR\x06demand\"\xbe\x01\n" +
+	"\x06demand\x18\b \x01(\v2\x1b.clipper.internal.v1.DemandR\x06demand\"\xa6\x01\n" +
 	"\x06Demand\x12\x12\n" +
-	"\x04rate\x18\x01 \x01(\x01R\x04rate\x12\x16\n" +
-	"\x06recent\x18\x02 \x01(\x01R\x06recent\x12\x1e\n" +
+	"\x04rate\x18\x01 \x01(\x01R\x04rate\x12\x1e\n" +
 	"\n" +
-	"burstiness\x18\x03 \x01(\x01R\n" +
+	"burstiness\x18\x02 \x01(\x01R\n" +
 	"burstiness\x12\x18\n" +
-	"\awaiting\x18\x04 \x01(\rR\awaiting\x12\x18\n" +
-	"\aurgency\x18\x05 \x01(\x01R\aurgency\x12$\n" +
-	"\vidle_millis\x18\x06 \x01(\x04H\x00R\n" +
+	"\awaiting\x18\x03 \x01(\rR\awaiting\x12\x18\n" +
+	"\aurgency\x18\x04 \x01(\x01R\aurgency\x12$\n" +
+	"\vidle_millis\x18\x05 \x01(\x04H\x00R\n" +
 	"idleMillis\x88\x01\x01B\x0e\n" +
 	"\f_idle_millis\"r\n" +
 	"\rReplicaReport\x12-\n" +

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package simulation_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clipper-serving/clipper/abstraction/autoscale"
+	"github.com/clipper-serving/clipper/abstraction/autoscale/simulation"
+)
+
+// TestRun: the load steps, bursts, and rises and falls slowly; replicas follow, nearly all queries are
+// answered in time, and the number of replicas does not oscillate.
+func TestRun(t *testing.T) {
+	for _, s := range simulation.Scenarios(1) {
+		t.Run(s.Name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rule := &simulation.Latency{Settings: autoscale.Settings{Min: 1, Max: 30}}
+				o, err := simulation.Run(t.Context(), s.Load, s.Replica, 1, rule)
+				require.NoError(t, err)
+				follows := time.Duration(0)
+				if len(s.Steps) > 0 {
+					follows = o.Follows(s.Steps...)
+				}
+				t.Logf("%d queries, %.2f %% in time, follows within %v, %d changes with %d reversals, %.0f replica seconds",
+					o.Queries, 100*o.InTime, follows, o.Changes, o.Reversals, o.ReplicaSeconds)
+				for i, x := range o.Samples {
+					if testing.Verbose() && i%10 == 0 {
+						t.Logf("%+v", x)
+					}
+				}
+				require.GreaterOrEqual(t, o.InTime, 0.97)
+				require.LessOrEqual(t, o.Reversals, s.Turns)
+				require.LessOrEqual(t, follows, 10*time.Second)
+				require.GreaterOrEqual(t, follows, time.Duration(0))
+			})
+		})
+	}
+}
