@@ -17,6 +17,10 @@ const (
 	// surprise is how many standard deviations the number of rows of a window must differ from what those
 	// before make expect, for the window alone to count. Chance gets there in one of some 30,000 cases.
 	surprise = 4
+	// memory is the time over which burstiness is averaged.
+	memory = 10 * time.Second
+	// window is the time over which the rate is averaged.
+	window = (bins - 1) * binWidth
 )
 
 // windows are the last bins that are looked at to notice a change, shortest first.
@@ -32,6 +36,10 @@ type Arrivals struct {
 	last    time.Duration
 	any     bool
 	budget  float64 // the last urgency per row that was seen
+
+	// excess is the burstiness beyond 1, relative to the rows of a bin; averaged, last at a time.
+	excess   float64
+	averaged time.Duration
 }
 
 // Add counts a row that comes at a time since an epoch of the caller's, which never runs back. budget is
@@ -62,8 +70,8 @@ type Demand struct {
 	// Rate is the rows per second to count on: over the last six seconds, which chance moves little, or
 	// over the last 0.5, 1 or 2 s when these differ by more than chance makes them.
 	Rate float64
-	// Burstiness is the variance of the rows in a tenth of a second, relative to their mean: 1 for a
-	// Poisson process, and when too few came to say.
+	// Burstiness is the variance of the rows in a tenth of a second, relative to their mean, as it was over
+	// some seconds: 1 for a Poisson process, and when too few came to say.
 	Burstiness float64
 	// Urgency is the sum, over the rows of a second, of one divided by the seconds that each had when it
 	// came. Rate/Urgency is the harmonic mean of these times: the short ones count most, but single ones do
@@ -95,11 +103,17 @@ func (a *Arrivals) Demand(now time.Duration) Demand {
 	if rows > 0 {
 		a.budget = urgency / rows
 	}
-	each := rows / float64(n)
-	if rows >= fewest && n > windows[len(windows)-1] {
-		d.Burstiness = a.burstiness(n, each)
+	mean := rows / float64(n)
+	each := a.now(n, mean)
+	if each == mean && rows >= fewest && n > windows[len(windows)-1] {
+		// What varies the rate varies it by a share, so it is the excess relative to it that stays when
+		// the rate changes. While it changes, the variance says nothing.
+		share := -math.Expm1(-(now - a.averaged).Seconds() / memory.Seconds())
+		a.excess += ((a.burstiness(n, mean)-1)/mean - a.excess) * share
+		a.averaged = now
 	}
-	d.Rate = a.now(n, each, d.Burstiness) / binWidth.Seconds()
+	d.Burstiness = max(0, 1+a.excess*each)
+	d.Rate = each / binWidth.Seconds()
 	d.Urgency = a.budget * d.Rate
 	return d
 }
@@ -107,8 +121,8 @@ func (a *Arrivals) Demand(now time.Duration) Demand {
 // now returns the rows of a bin to count on, given the mean of the last n. The square root of a Poisson
 // variable has a standard deviation of about a half, whatever its mean (Bartlett, "The Square Root
 // Transformation in Analysis of Variance", 1936), so that small numbers are no surprise too soon.
-func (a *Arrivals) now(n int64, mean, burstiness float64) float64 {
-	limit := surprise * math.Sqrt(max(burstiness, 1)) / 2
+func (a *Arrivals) now(n int64, mean float64) float64 {
+	limit := surprise * math.Sqrt(1+max(a.excess, 0)*mean) / 2
 	for _, w := range windows {
 		if w >= n {
 			break

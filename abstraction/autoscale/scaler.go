@@ -9,6 +9,7 @@ package autoscale
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -18,17 +19,19 @@ const (
 	// DefaultIdleTimeout is how long nobody must have asked before the last replica goes.
 	DefaultIdleTimeout = 5 * time.Minute
 
-	// hysteresis is the part by which the load may grow and fewer replicas must still be enough, for some
-	// to go: what was just let go is not to be missed by chance.
+	// Some replicas go only when fewer are enough for a load that is larger by the part hysteresis, and by
+	// so many standard deviations of what is measured: what was just let go is not to be missed by chance.
 	hysteresis = 0.15
+	doubts     = 3
 	// drainTime is the time in which what waits is to be worked off beside what comes.
 	drainTime = 10 * time.Second
-	// memory is the number of decisions over which the burstiness is averaged.
-	memory = 20
 	// The delay before replicas go is so many times as long as one takes to start, within bounds: what is
 	// quickly there again need not be kept for long.
-	starts              = 2
-	shortest, longestIn = 5 * time.Second, 5 * time.Minute
+	starts = 2
+	// The delay is doubled, up to a factor, when what had gone was missed within so many delays, and is as it
+	// was when that has not happened for so many.
+	soon, forgiven, mostPatience = 4, 40, 8
+	shortest, longestIn          = 5 * time.Second, 5 * time.Minute
 )
 
 // Settings are the bounds and the damping.
@@ -110,10 +113,14 @@ type Decision struct {
 // Scaler decides for one version. It remembers what was needed before. Not safe for concurrent use. The
 // zero value has seen nothing.
 type Scaler struct {
-	burstiness float64
-	needs      []need    // within the delay: each is the most from its time on
-	began      time.Time // when it was asked first
-	grown      time.Time // when it last wanted more than there were; at first, when it was asked first
+	needs  []need    // within the delay: each is the most from its time on
+	began  time.Time // when it was asked first
+	shrunk time.Time // when it last let some go
+	before int       // how many there were
+	regret time.Time // when some that had gone were last missed soon
+	// patience is by how much longer than the delay replicas are kept, since some were missed soon; 0 is 1.
+	patience int
+	grown    time.Time // when it last wanted more than there were; at first, when it was asked first
 }
 
 // need is how many replicas were needed at a time, with some reserve.
@@ -126,11 +133,10 @@ type need struct {
 // most, and at once when a query waits and there is no replica.
 func (s *Scaler) Decide(settings Settings, o Observed) Decision {
 	if s.began.IsZero() {
-		s.began, s.grown, s.burstiness = o.Now, o.Now, o.Demand.Burstiness
+		s.began, s.grown = o.Now, o.Now
 	}
-	s.burstiness += (o.Demand.Burstiness - s.burstiness) / memory
 	d := Decision{Replicas: o.Replicas}
-	d.Load = Load{Rate: o.Demand.Rate, Burstiness: s.burstiness}
+	d.Load = Load{Rate: o.Demand.Rate, Burstiness: o.Demand.Burstiness}
 	load := d.Load
 	load.Rate += float64(o.Demand.Waiting) / drainTime.Seconds()
 	target := settings.target()
@@ -140,9 +146,10 @@ func (s *Scaler) Decide(settings Settings, o Observed) Decision {
 	d.Ratio = load.Ratio(k, o.Plan(k), target)
 
 	reserved := load
-	reserved.Rate *= 1 + hysteresis
-	fewest := s.remember(o, reserved.Need(o.Plan, target), settings.Delay(o.Start))
-	s.choose(settings, o, fewest, &d)
+	reserved.Rate += hysteresis*load.Rate + doubts*math.Sqrt(load.Burstiness*load.Rate/window.Seconds())
+	delay := s.delay(settings, o)
+	fewest := s.remember(o, reserved.Need(o.Plan, target), delay)
+	s.choose(settings, o, fewest, delay, &d)
 	return d
 }
 
@@ -158,8 +165,27 @@ func (s *Scaler) remember(o Observed, replicas int, delay time.Duration) int {
 	return s.needs[0].replicas
 }
 
+// delay returns how long fewer replicas must have been enough now: longer when some were missed soon after
+// they had gone, until that has not happened for a while.
+func (s *Scaler) delay(settings Settings, o Observed) time.Duration {
+	delay := settings.Delay(o.Start)
+	if s.patience > 1 && o.Now.Sub(s.regret) > forgiven*delay {
+		s.patience = 1
+	}
+	return time.Duration(max(s.patience, 1)) * delay
+}
+
+// grow notes that more are wanted than there are. When no more than there were, it was chance that let some
+// go, or a load that comes and goes.
+func (s *Scaler) grow(settings Settings, o Observed, wanted int) {
+	s.grown = o.Now
+	if wanted <= s.before && o.Now.Sub(s.shrunk) < soon*settings.Delay(o.Start) {
+		s.regret, s.patience = o.Now, min(2*max(s.patience, 1), mostPatience)
+	}
+}
+
 // choose decides. fewest is what was needed at most within the delay.
-func (s *Scaler) choose(settings Settings, o Observed, fewest int, d *Decision) {
+func (s *Scaler) choose(settings Settings, o Observed, fewest int, delay time.Duration, d *Decision) {
 	d.Why = why(o, d)
 	if settings.Max == 0 {
 		return
@@ -180,7 +206,7 @@ func (s *Scaler) choose(settings Settings, o Observed, fewest int, d *Decision) 
 		d.Held = fmt.Sprintf("%d is the minimum", settings.Min)
 	}
 	have := min(o.Replicas, settings.Max) // The bounds may have changed.
-	switch delay := settings.Delay(o.Start); {
+	switch {
 	case wanted == 0:
 		d.Held = ""
 		d.Why = fmt.Sprintf("nobody has asked for %v; the next query starts a replica", settings.idleTimeout())
@@ -188,7 +214,7 @@ func (s *Scaler) choose(settings Settings, o Observed, fewest int, d *Decision) 
 		d.Held = fmt.Sprintf("%d replicas are wanted; no more are tried while one cannot be started: %s", wanted, o.Failing)
 		wanted = have
 	case wanted > have:
-		s.grown = o.Now
+		s.grow(settings, o, wanted)
 	case wanted < have && o.Starting > 0 && o.Failing == "":
 		d.Held = "fewer would do; none goes while one is being started"
 		wanted = have
@@ -197,8 +223,11 @@ func (s *Scaler) choose(settings Settings, o Observed, fewest int, d *Decision) 
 			wanted = have
 		}
 		if wanted == have {
-			d.Held = fmt.Sprintf("fewer would do; some go when fewer have been enough for %v, for %.0f %% more load too", delay, 100*hysteresis)
+			d.Held = fmt.Sprintf("fewer would do; some go when fewer have been enough for %v, for somewhat more load too", delay)
+			break
 		}
+		s.shrunk, s.before = o.Now, have
+		d.Why = fmt.Sprintf("fewer have been enough for %v; %s", delay, d.Why)
 	}
 	d.Replicas = wanted
 }

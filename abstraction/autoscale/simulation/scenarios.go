@@ -14,9 +14,6 @@ type Scenario struct {
 	Replica Replica
 	// Steps are the moments at which the load changes at once.
 	Steps []time.Duration
-	// Turns is how often the load changes its direction: a rule that does not oscillate changes its own
-	// no more often.
-	Turns int
 }
 
 const (
@@ -51,9 +48,9 @@ func Scenarios(seed uint64) []Scenario {
 	slow.Start = 3 * time.Second
 	steps := []time.Duration{phase, 2 * phase}
 	return []Scenario{
-		{Name: "step", Load: step, Replica: quick, Steps: steps, Turns: 1},
-		{Name: "bursty step", Load: bursty, Replica: quick, Steps: steps, Turns: 1},
-		{Name: "step, slow start", Load: step, Replica: slow, Steps: steps, Turns: 1},
-		{Name: "day", Load: day, Replica: slow, Turns: 1},
+		{Name: "step", Load: step, Replica: quick, Steps: steps},
+		{Name: "bursty step", Load: bursty, Replica: quick, Steps: steps},
+		{Name: "step, slow start", Load: step, Replica: slow, Steps: steps},
+		{Name: "day", Load: day, Replica: slow},
 	}
 }

@@ -105,41 +105,45 @@ type Outcome struct {
 	InTime  float64
 	// ReplicaSeconds is the sum of the times for which replicas were started or ready.
 	ReplicaSeconds float64
-	// Changes is the number of changes of the number of replicas, Reversals how many of them were in
-	// another direction than the one before.
-	Changes, Reversals int
+	// Changes is the number of changes of the number of replicas.
+	Changes int
 	// Samples are the states at each decision.
 	Samples []Sample
 }
 
-// Follows returns the longest time after one of the given moments until there were as many replicas as
-// needed, and no more than by a third, and one, above it; and it stayed so until the next one, or the end.
-// It is negative when that did not happen.
+// Follows returns the longest time after one of the given moments until there were as many ready replicas as
+// needed, and at most a third more, and one. It is negative when that did not happen before the next one.
 func (o *Outcome) Follows(moments ...time.Duration) time.Duration {
 	longest := time.Duration(0)
 	for i, from := range moments {
-		until := time.Duration(math.MaxInt64)
-		if i+1 < len(moments) {
-			until = moments[i+1]
-		}
-		reached := time.Duration(-1)
-		for _, s := range o.Samples {
-			if s.At < from || s.At >= until {
-				continue
-			}
-			switch good := s.Ready >= s.Needed && s.Ready <= s.Needed+1+s.Needed/3; {
-			case !good:
-				reached = -1
-			case reached < 0:
-				reached = s.At - from
-			}
-		}
-		if reached < 0 {
+		at := slices.IndexFunc(o.Samples, func(s Sample) bool {
+			return s.At >= from && s.Ready >= s.Needed && s.Ready <= s.Needed+1+s.Needed/3
+		})
+		if at < 0 || i+1 < len(moments) && o.Samples[at].At >= moments[i+1] {
 			return -1
 		}
-		longest = max(longest, reached)
+		longest = max(longest, o.Samples[at].At-from)
 	}
 	return longest
+}
+
+// Flaps returns how often replicas were added after some had gone, although the load had not changed at
+// one of the given moments between the two.
+func (o *Outcome) Flaps(moments ...time.Duration) int {
+	flaps, down := 0, false
+	for i := 1; i < len(o.Samples); i++ {
+		at, change := o.Samples[i].At, o.Samples[i].Wanted-o.Samples[i-1].Wanted
+		if slices.ContainsFunc(moments, func(m time.Duration) bool { return m > o.Samples[i-1].At && m <= at }) {
+			down = false
+		}
+		if change > 0 && down {
+			flaps++
+		}
+		if change != 0 {
+			down = change < 0
+		}
+	}
+	return flaps
 }
 
 // Run lets a load come to replicas whose number is a rule's. It begins with some replicas that are ready.
@@ -180,9 +184,7 @@ type system struct {
 	random  *rand.Rand
 	pulls   sync.WaitGroup
 
-	containers []*container // those that start included
-	first      time.Duration
-	direction  int
+	containers []*container  // those that start included
 	seen       time.Duration // the last decision
 	outcome    Outcome
 	prior      batching.Learned
@@ -280,12 +282,8 @@ func (s *system) decide(ctx context.Context, at time.Duration) {
 
 	before := len(s.containers)
 	wanted := s.rule.Decide(state)
-	if sign := sign(wanted - before); sign != 0 {
+	if wanted != before {
 		s.outcome.Changes++
-		if s.direction != 0 && sign != s.direction {
-			s.outcome.Reversals++
-		}
-		s.direction = sign
 	}
 	s.outcome.ReplicaSeconds += float64(before) * (at - s.seen).Seconds()
 	s.seen = at
@@ -302,8 +300,6 @@ func (s *system) decide(ctx context.Context, at time.Duration) {
 		At: at, Rate: rate, Needed: s.needed(rate), Wanted: wanted, Ready: state.Ready,
 	})
 }
-
-func sign(n int) int { return min(max(n, -1), 1) }
 
 // needed is how many replicas a rate needs, by the true latencies without their noise.
 func (s *system) needed(rate float64) int {
