@@ -144,7 +144,7 @@ func TestDecide_settles(t *testing.T) {
 		var s autoscale.Scaler
 		o := autoscale.Observed{Now: start, Plan: model, Replicas: rapid.IntRange(0, 200).Draw(t, "replicas")}
 		down, changes := false, 0
-		for i := range 600 {
+		for i := range 300 {
 			o.Now = o.Now.Add(500 * time.Millisecond)
 			o.Demand = steady(rate * (1 + 0.05*(noise.Float64()-0.5)))
 			d := s.Decide(settings, o)

@@ -24,7 +24,7 @@ const (
 )
 
 // Scenarios returns the loads that are looked at: steps from 1x to 5x and back, the same bursty and with
-// replicas that take three seconds to start, and a day in six minutes. Replicas take 20 ms and 5 ms for each
+// replicas that take three seconds to start, and a day in four minutes. Replicas take 20 ms and 5 ms for each
 // row, and answer some 150 queries a second each. Bars of the issue: 97 % in time, and replicas follow
 // within 10 s.
 func Scenarios(seed uint64) []Scenario {
@@ -39,7 +39,7 @@ func Scenarios(seed uint64) []Scenario {
 	}
 	bursty, day := step, step
 	bursty.Bursty = true
-	day.Duration = 6 * phase
+	day.Duration = 4 * phase
 	day.Rate = func(at time.Duration) float64 {
 		return base * (1 + (factor-1)*(1-math.Cos(2*math.Pi*at.Seconds()/day.Duration.Seconds()))/2)
 	}
