@@ -120,7 +120,8 @@ func (a *Arrivals) Demand(now time.Duration) Demand {
 
 // now returns the rows of a bin to count on, given the mean of the last n. The square root of a Poisson
 // variable has a standard deviation of about a half, whatever its mean (Bartlett, "The Square Root
-// Transformation in Analysis of Variance", 1936), so that small numbers are no surprise too soon.
+// Transformation in Analysis of Variance", 1936), so that small numbers are no surprise too soon. What was
+// before a change is forgotten.
 func (a *Arrivals) now(n int64, mean float64) float64 {
 	limit := surprise * math.Sqrt(1+max(a.excess, 0)*mean) / 2
 	for _, w := range windows {
@@ -132,6 +133,7 @@ func (a *Arrivals) now(n int64, mean float64) float64 {
 			rows += float64(a.rows[i%bins])
 		}
 		if math.Abs(math.Sqrt(rows)-math.Sqrt(mean*float64(w))) > limit {
+			a.first = a.bin - w
 			return rows / float64(w)
 		}
 	}

@@ -113,14 +113,17 @@ type Decision struct {
 // Scaler decides for one version. It remembers what was needed before. Not safe for concurrent use. The
 // zero value has seen nothing.
 type Scaler struct {
-	needs  []need    // within the delay: each is the most from its time on
-	began  time.Time // when it was asked first
+	needs []need    // within the delay: each is the most from its time on
+	began time.Time // when it was asked first
+	grown time.Time // when it last wanted more than there were; at first, when it was asked first
+
 	shrunk time.Time // when it last let some go
 	before int       // how many there were
-	regret time.Time // when some that had gone were last missed soon
-	// patience is by how much longer than the delay replicas are kept, since some were missed soon; 0 is 1.
+	// When and how many were wanted when some that had gone were last missed soon, and by how many times
+	// longer than the delay replicas are kept since then; 0 is 1.
+	regret   time.Time
+	missed   int
 	patience int
-	grown    time.Time // when it last wanted more than there were; at first, when it was asked first
 }
 
 // need is how many replicas were needed at a time, with some reserve.
@@ -147,7 +150,7 @@ func (s *Scaler) Decide(settings Settings, o Observed) Decision {
 
 	reserved := load
 	reserved.Rate += hysteresis*load.Rate + doubts*math.Sqrt(load.Burstiness*load.Rate/window.Seconds())
-	delay := s.delay(settings, o)
+	delay := s.delay(settings, o, d.Needed)
 	fewest := s.remember(o, reserved.Need(o.Plan, target), delay)
 	s.choose(settings, o, fewest, delay, &d)
 	return d
@@ -166,10 +169,10 @@ func (s *Scaler) remember(o Observed, replicas int, delay time.Duration) int {
 }
 
 // delay returns how long fewer replicas must have been enough now: longer when some were missed soon after
-// they had gone, until that has not happened for a while.
-func (s *Scaler) delay(settings Settings, o Observed) time.Duration {
+// they had gone, until that has not happened for a while, or the load is quite another one.
+func (s *Scaler) delay(settings Settings, o Observed, needed int) time.Duration {
 	delay := settings.Delay(o.Start)
-	if s.patience > 1 && o.Now.Sub(s.regret) > forgiven*delay {
+	if s.patience > 1 && (o.Now.Sub(s.regret) > forgiven*delay || needed > 2*s.missed || 2*needed < s.missed) {
 		s.patience = 1
 	}
 	return time.Duration(max(s.patience, 1)) * delay
@@ -180,7 +183,7 @@ func (s *Scaler) delay(settings Settings, o Observed) time.Duration {
 func (s *Scaler) grow(settings Settings, o Observed, wanted int) {
 	s.grown = o.Now
 	if wanted <= s.before && o.Now.Sub(s.shrunk) < soon*settings.Delay(o.Start) {
-		s.regret, s.patience = o.Now, min(2*max(s.patience, 1), mostPatience)
+		s.regret, s.missed, s.patience = o.Now, wanted, min(2*max(s.patience, 1), mostPatience)
 	}
 }
 

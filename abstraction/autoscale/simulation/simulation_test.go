@@ -29,14 +29,15 @@ func TestRun(t *testing.T) {
 				t.Logf("%d queries, %.2f %% in time, follows within %v, %d changes, %d flaps, %.0f replica seconds",
 					o.Queries, 100*o.InTime, follows, o.Changes, o.Flaps(s.Steps...), o.ReplicaSeconds)
 				require.GreaterOrEqual(t, o.InTime, 0.97)
-				if s.Load.Bursty {
-					// Chance may let one go too soon; that is not to go on.
-					require.LessOrEqual(t, o.Flaps(s.Steps...), 1, "it oscillates")
-				} else {
-					require.Zero(t, o.Flaps(s.Steps...), "it oscillates")
-				}
-				require.LessOrEqual(t, follows, 10*time.Second)
 				require.GreaterOrEqual(t, follows, time.Duration(0))
+				if s.Load.Bursty {
+					// Chance may let one go too soon, which is not to go on, and keep others for longer: how
+					// long, the experiment tells.
+					require.LessOrEqual(t, o.Flaps(s.Steps...), 1, "it oscillates")
+					return
+				}
+				require.Zero(t, o.Flaps(s.Steps...), "it oscillates")
+				require.LessOrEqual(t, follows, 10*time.Second)
 			})
 		})
 	}
