@@ -31,7 +31,7 @@ const (
 	// The delay is doubled, up to a factor, when what had gone was missed within so many delays, and is as it
 	// was when that has not happened for so many.
 	soon, forgiven, mostPatience = 4, 40, 8
-	shortest, longestIn          = 5 * time.Second, 5 * time.Minute
+	shortest, longest            = 5 * time.Second, 5 * time.Minute
 )
 
 // Settings are the bounds and the damping.
@@ -69,7 +69,7 @@ func (s Settings) Delay(start time.Duration) time.Duration {
 	if s.DownDelay > 0 {
 		return s.DownDelay
 	}
-	return min(max(starts*start, shortest), longestIn)
+	return min(max(starts*start.Round(time.Second/10), shortest), longest)
 }
 
 // Observed is what is known when a decision is made.

@@ -71,7 +71,7 @@ func addScaling(facts *table, s *clipperv1.ScalingStatus) {
 	}
 	load := fmt.Sprintf("%.1f rows a second, burstiness %.1f", s.GetArrivalRate(), s.GetBurstiness())
 	if s.GetTimeBudget() != nil {
-		load += ", " + duration(s.GetTimeBudget().AsDuration()) + " for each"
+		load += ", " + duration(s.GetTimeBudget().AsDuration().Round(time.Millisecond/10)) + " for each"
 	}
 	if s.GetLoadRatio() > 0 {
 		load += "; with margins, " + percent(s.GetLoadRatio()) + " of what is ready"
@@ -81,7 +81,7 @@ func addScaling(facts *table, s *clipperv1.ScalingStatus) {
 		facts.add("one replica", fmt.Sprintf("%.1f rows a second, in batches of %d", s.GetReplicaRate(), s.GetBatchRows()))
 	}
 	if s.GetStartTime() != nil {
-		facts.add("a start", "takes "+duration(s.GetStartTime().AsDuration()))
+		facts.add("a start", "takes "+duration(s.GetStartTime().AsDuration().Round(10*time.Millisecond)))
 	}
 	facts.add("why", s.GetWhy())
 	if s.GetHeld() != "" {
