@@ -44,12 +44,44 @@ func TestScaleToZero(t *testing.T) {
 	f.deploy(t, "m", "1", answering(t, 5), elastic(0, 2))
 	v := f.awaitState(t, "m", "1", clipperv1.ModelState_MODEL_STATE_STOPPED)
 	require.Contains(t, v.StateMessage, "the next query starts one")
-	require.Equal(t, clipperv1.PredictionStatus_PREDICTION_STATUS_OK, f.ask(t, fresh(), ref("m", ""))[0].Status)
-	f.awaitState(t, "m", "1", clipperv1.ModelState_MODEL_STATE_STOPPED)
-
-	s := f.scaled(t, "m", "1", func(s *clipperv1.ScalingStatus) bool { return s.Replicas == 0 })
+	// The first may still be answered by the replica that goes.
+	s := f.scaled(t, "m", "1", func(s *clipperv1.ScalingStatus) bool {
+		if s.Replicas > 0 {
+			return false
+		}
+		require.Equal(t, clipperv1.PredictionStatus_PREDICTION_STATUS_OK, f.ask(t, fresh(), ref("m", ""))[0].Status)
+		return len(s.Changes) >= 3
+	})
 	require.Contains(t, s.Why, "nobody has asked")
-	require.GreaterOrEqual(t, len(s.Changes), 3)
+	require.EqualValues(t, 0, s.Changes[1].From)
+	require.EqualValues(t, 1, s.Changes[1].To)
+}
+
+// TestInstances_scale: of several instances, one decides for all, and a query starts a replica whichever
+// instance it reaches.
+func TestInstances_scale(t *testing.T) {
+	all := startMembers(t, 3)
+	deployMany(t, all[0], 1, elastic(0, 4), func(r *clipperv1.DeployModelRequest) {
+		r.Version.Homes, r.Version.Cache = 2, &clipperv1.Cache{Disabled: true}
+	})
+	view := all[0].service.catalog.View()
+	model := view.Models[len(view.Models)-1].Name
+	for _, m := range all {
+		m.awaitState(t, model, "v1", clipperv1.ModelState_MODEL_STATE_STOPPED)
+		in := fresh()
+		requireAnswer(t, answerTo(in), m.ask(t, in, ref(model, ""))[0])
+	}
+	deciding := 0
+	for _, m := range all {
+		m.service.mu.Lock()
+		for _, v := range m.service.running {
+			if status, _ := v.scaling.now(); status != nil {
+				deciding++
+			}
+		}
+		m.service.mu.Unlock()
+	}
+	require.Equal(t, 1, deciding)
 }
 
 // TestScaleFailing: a query for a replica that cannot start is refused with the time of the next try.
