@@ -94,6 +94,8 @@ type Service struct {
 
 	table   atomic.Pointer[table] // what queries read
 	changed chan struct{}         // wakes the loop: a replica's state changed, or a version is gone
+	// demanded wakes the autoscaling: a query waits for a version that has no replica.
+	demanded chan struct{}
 
 	patience context.Context // its end ends everything that is still in good order
 	hurry    context.CancelFunc
@@ -162,6 +164,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		restarts: restarts,
 		passed:   passed,
 		changed:  make(chan struct{}, 1),
+		demanded: make(chan struct{}, 1),
 		patience: patience,
 		hurry:    hurry,
 		running:  map[name]*version{},
@@ -205,6 +208,10 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	tasks.Go(func() error {
 		s.saveLearned(ctx)
+		return nil
+	})
+	tasks.Go(func() error {
+		s.autoscale(ctx)
 		return nil
 	})
 	tasks.Go(func() error { return s.run(ctx) })

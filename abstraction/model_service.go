@@ -116,6 +116,13 @@ func (m modelService) UpdateModelVersion(ctx context.Context, req *clipperv1.Upd
 	if err != nil {
 		return nil, err
 	}
+	scaling, err := catalog.NormalizeAutoscaling("autoscaling", req.GetAutoscaling())
+	if err != nil {
+		return nil, err
+	}
+	if err := m.service.checkScaling(ctx, req); err != nil {
+		return nil, err
+	}
 	var changed *clipperv1.ModelVersion
 	err = m.service.catalog.Update(ctx, req.Model, req.Version, func(v *clipperv1.ModelVersion) {
 		if req.Replicas != nil {
@@ -129,6 +136,12 @@ func (m modelService) UpdateModelVersion(ctx context.Context, req *clipperv1.Upd
 		}
 		if req.Homes != nil {
 			v.Homes = max(*req.Homes, 1)
+		}
+		if req.Autoscaling != nil {
+			v.Autoscaling = scaling
+			if scaling != nil {
+				v.Replicas = proto.Uint32(min(max(v.GetReplicas(), scaling.MinReplicas), scaling.MaxReplicas))
+			}
 		}
 		changed = v
 	})

@@ -93,6 +93,7 @@ func (v *version) startReplica(number int) *replica {
 		state:   clipperv1.ReplicaState_REPLICA_STATE_STARTING,
 		since:   time.Now(),
 	}
+	v.serving.SetFirst(v.scaling.earliest())
 	v.serving.Expect(1)
 	r.met = sync.OnceFunc(func() { v.serving.Expect(-1) })
 	go r.run(ctx, v.spec.Container)
@@ -149,7 +150,7 @@ func (r *replica) run(ctx context.Context, c *clipperv1.Container) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(r.failed(f)):
+		case <-time.After(r.retryAfter(f)):
 		}
 		r.restart()
 	}
@@ -166,7 +167,7 @@ type failure struct {
 
 // once starts the replica and returns when it has ended or ctx has.
 func (r *replica) once(ctx context.Context, c *clipperv1.Container) failure {
-	v := r.version
+	v, begun := r.version, time.Now()
 	instance, err := v.launcher.Start(ctx, launcher.Spec{Model: v.name.model, Version: v.name.version, Replica: r.id, Container: c})
 	if err != nil {
 		return failure{what: fmt.Sprintf("the replica cannot be started: %v.", err)}
@@ -174,6 +175,7 @@ func (r *replica) once(ctx context.Context, c *clipperv1.Container) failure {
 	r.connect(instance.Address())
 
 	var readySince time.Time
+	started := sync.OnceFunc(func() { v.scaling.started(time.Since(begun)) })
 	limit := c.GetStartTimeout().AsDuration()
 	unready := time.NewTimer(limit)
 	defer unready.Stop()
@@ -205,6 +207,7 @@ func (r *replica) once(ctx context.Context, c *clipperv1.Container) failure {
 			switch ready := r.isReady(); {
 			case ready && readySince.IsZero():
 				readySince = time.Now()
+				started()
 				unready.Stop()
 			case !ready && !readySince.IsZero():
 				// It runs but has stopped serving: it has as long to come back as to start.
@@ -252,6 +255,13 @@ func (r *replica) isReady() bool {
 	}
 	r.message = ""
 	return true
+}
+
+// retryAfter is failed, and tells those whose queries are refused meanwhile.
+func (r *replica) retryAfter(f failure) time.Duration {
+	delay := r.failed(f)
+	r.version.serving.SetRetry(delay)
+	return delay
 }
 
 // failed records a failure and returns how long to wait.

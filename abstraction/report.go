@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/clipper-serving/clipper/abstraction/autoscale"
 	"github.com/clipper-serving/clipper/abstraction/catalog"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
@@ -30,11 +31,12 @@ type report struct {
 	failures  []string // why instances that should run it cannot
 	silent    []string // instances that should know and did not answer
 	batching  *clipperv1.GetBatchingResponse
+	demand    autoscale.Demand // at all of them together
 }
 
 func (r reports) of(uid string) *report {
 	if r[uid] == nil {
-		r[uid] = &report{}
+		r[uid] = &report{demand: autoscale.Demand{Burstiness: 1, Idle: -1}}
 	}
 	return r[uid]
 }
@@ -52,6 +54,7 @@ func (r reports) add(all []*internalv1.VersionReport) {
 			to.signature = one.Signature
 		}
 		to.explain(one.Batching)
+		to.demand.Add(reportedDemand(one.Demand))
 		for _, replica := range one.Replicas {
 			to.replicas = append(to.replicas, replicaStatus{Replica: replica.Replica, leaving: replica.Leaving, failing: replica.Failing})
 		}
@@ -173,9 +176,10 @@ func (s *Service) reportHere(uids []string, batching bool) []*internalv1.Version
 
 // report returns what the version does here.
 func (v *version) report(batching bool) *internalv1.VersionReport {
-	r := &internalv1.VersionReport{Uid: v.uid, Signature: v.serving.Signature()}
+	r := &internalv1.VersionReport{Uid: v.uid, Signature: v.serving.Signature(), Demand: demandReport(v.serving.Demand())}
 	if batching {
 		r.Batching = v.serving.Batching()
+		r.Batching.Scaling, _ = v.scaling.now()
 		for _, replica := range r.Batching.Replicas {
 			if v.service.group != nil {
 				replica.Instance = v.service.group.Address()
@@ -200,6 +204,9 @@ func (r *report) describe(spec *clipperv1.ModelVersion) {
 		return strings.Compare(a.Instance, b.Instance)
 	})
 	spec.State, spec.StateMessage, spec.ReplicaStatus = summarize(wantedReplicas(spec, r.replicas), r.replicas, spec.Container)
+	if isAutoscaled(spec) && spec.GetReplicas() == 0 {
+		spec.StateMessage = "nobody asks, so there is no replica: the next query starts one"
+	}
 	switch {
 	case len(r.silent) > 0:
 		spec.State = clipperv1.ModelState_MODEL_STATE_UNSPECIFIED
@@ -223,6 +230,9 @@ func (r *report) explain(b *clipperv1.GetBatchingResponse) {
 	case r.batching == nil:
 		r.batching = b
 		return
+	}
+	if r.batching.Scaling == nil {
+		r.batching.Scaling = b.Scaling
 	}
 	r.batching.Replicas = append(r.batching.Replicas, b.Replicas...)
 	slices.SortStableFunc(r.batching.Replicas, func(a, b *clipperv1.ReplicaBatching) int {

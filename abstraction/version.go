@@ -30,6 +30,7 @@ type version struct {
 	service  *Service
 	log      *slog.Logger
 	memory
+	scaling scaling
 
 	// leavesAt is when it ends, after it has been handed over to other instances; zero while it has
 	// not. Guarded by Service.mu.
@@ -72,6 +73,7 @@ func (s *Service) newVersion(n name, doc *catalog.Version, here share) (*version
 		Recent:       func() [][]*clipperv1.Tensor { return s.recentInputs(n.model) },
 		StartTimeout: doc.Spec.Container.StartTimeout.AsDuration(),
 		OnChange:     v.notify,
+		OnDemand:     s.demand,
 	}, s.serving)
 	if err != nil {
 		return nil, fmt.Errorf("serve version: %w", err)
@@ -127,6 +129,11 @@ func (v *version) scale() {
 		}
 	}
 	wanted := v.share.count(launchedReplicas(v.spec))
+	if asleep := isAutoscaled(v.spec) && v.spec.GetReplicas() == 0; asleep {
+		v.serving.Hold(true)
+	} else {
+		defer v.serving.Hold(false) // Not before a replica is expected.
+	}
 	for len(staying) < wanted {
 		r := v.startReplica(v.freeID())
 		staying = append(staying, r)

@@ -89,6 +89,7 @@ func TestSystem(t *testing.T) {
 		{"stragglers", testStragglers},
 		{"versions", testVersions},
 		{"replicas", testReplicas},
+		{"autoscaling", testAutoscaling},
 		{"administration", testAdministration},
 		{"concurrent administration", testConcurrentAdministration},
 		{"bad queries", testBadQueries},

@@ -5,6 +5,7 @@
 package batching
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -148,6 +149,26 @@ func MaxRows(cfg *clipperv1.Batching, containerRows int) int {
 		rows = min(rows, containerRows)
 	}
 	return rows
+}
+
+// Plan returns the batches that each of some replicas, at least 1, is to have over and over when there is
+// more to do than it can: the largest that fit into the time that queries have by the rule of the slo
+// policy (see slo), whatever was seen, and how long they take in the mean; with the policies "fixed" and
+// "none", the size that these have. A budget of 0 is no deadline. Both are 0 when nothing is known.
+// containerRows is as for New.
+func Plan(cfg *clipperv1.Batching, containerRows int, m *Model, budget time.Duration, replicas int) (rows int, mean time.Duration) {
+	rows = MaxRows(cfg, containerRows)
+	if policy := cfg.GetPolicy(); policy != "fixed" && policy != "none" {
+		objective := cfg.GetLatencyObjective().AsDuration()
+		if budget <= 0 {
+			budget = 2 * cmp.Or(objective, defaultObjective)
+		}
+		rows = m.fits(budget, objective, float64(replicas), rows)
+	}
+	if mean = m.Mean(rows); mean == 0 {
+		return 0, 0
+	}
+	return rows, mean
 }
 
 // fixed is the policies "fixed", whatever waits up to a size that is set by hand, and "none", one

@@ -380,7 +380,7 @@ func (m *Model) affordable(slack time.Duration, limit int) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	one := m.tailTime(1)
-	return m.within(max(slack, one+one/company), limit, m.tailTime)
+	return m.within(max(slack, one+one/company), min(limit, m.bound()), m.tailTime)
 }
 
 // sustained returns the most rows, from 1 to limit, of batches that follow each other for ever on
@@ -388,7 +388,20 @@ func (m *Model) affordable(slack time.Duration, limit int) int {
 func (m *Model) sustained(budget, most time.Duration, replicas, rate float64, limit int) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.within(budget, limit, func(rows int) time.Duration {
+	return m.within(budget, min(limit, m.bound()), m.cycle(most, replicas, rate))
+}
+
+// fits is sustained for an unknown rate, with no bound on what is believed.
+func (m *Model) fits(budget, most time.Duration, replicas float64, limit int) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.within(budget, limit, m.cycle(most, replicas, 0))
+}
+
+// cycle returns how long a query takes at most with batches of some rows that follow each other, as for
+// sustained. The lock is held while it is used.
+func (m *Model) cycle(most time.Duration, replicas, rate float64) func(rows int) time.Duration {
+	return func(rows int) time.Duration {
 		t := m.tailTime(rows)
 		if most > 0 && t > most {
 			return math.MaxInt64
@@ -399,14 +412,13 @@ func (m *Model) sustained(budget, most time.Duration, replicas, rate float64, li
 			wait = min(wait, max(float64(rows)/rate*float64(time.Second), spread/replicas))
 		}
 		return t + time.Duration(wait)
-	})
+	}
 }
 
-// within returns the most rows, from 1 to limit, whose cost is within the budget, and that are no more
-// than twice the largest batch that was seen. It finds the size by bisection. Where a step of the table makes a larger batch look faster,
-// any of the sizes that fit may be found.
+// within returns the most rows, from 1 to limit, whose cost is within the budget. It finds the size by
+// bisection. Where a step of the table makes a larger batch look faster, any of the sizes that fit may be
+// found.
 func (m *Model) within(budget time.Duration, limit int, cost func(int) time.Duration) int {
-	limit = min(limit, m.bound())
 	if limit <= 1 || cost(limit) <= budget {
 		return max(1, limit)
 	}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/clipper-serving/clipper/abstraction/autoscale"
 	"github.com/clipper-serving/clipper/abstraction/warmup"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
@@ -42,6 +43,7 @@ const (
 	defaultInFlight  = 2
 	defaultQueueRows = 65536
 	maxDelay         = time.Minute
+	maxIdle          = 24 * time.Hour
 	defaultPolicy    = "slo"
 )
 
@@ -95,6 +97,16 @@ func Normalize(v *clipperv1.ModelVersion) (*clipperv1.ModelVersion, error) {
 	if err := CheckHomes("version.homes", v.Homes); err != nil {
 		return nil, err
 	}
+	scaling, err := NormalizeAutoscaling("version.autoscaling", v.Autoscaling)
+	if err != nil {
+		return nil, err
+	}
+	if err := CheckScalable("version.autoscaling", scaling, v.Container); err != nil {
+		return nil, err
+	}
+	if err := CheckWithin("version.replicas", v.Replicas, scaling); err != nil {
+		return nil, err
+	}
 	if err := checkLabels(v.Labels); err != nil {
 		return nil, err
 	}
@@ -112,12 +124,14 @@ func Normalize(v *clipperv1.ModelVersion) (*clipperv1.ModelVersion, error) {
 		Cache:     v.Cache,
 		WarmUp:    proto.CloneOf(v.WarmUp),
 		Homes:     max(v.Homes, 1),
+
+		Autoscaling: scaling,
 	}
 	if n.Container.StartTimeout == nil {
 		n.Container.StartTimeout = durationpb.New(defaultTimeout)
 	}
 	if n.Replicas == nil {
-		n.Replicas = proto.Uint32(1)
+		n.Replicas = proto.Uint32(max(scaling.GetMinReplicas(), 1))
 	}
 	if n.Cache == nil {
 		n.Cache = &clipperv1.Cache{}
@@ -143,6 +157,53 @@ func CheckReplicas(field string, n *uint32) error {
 func CheckKeepVersions(field string, n *uint32) error {
 	if n != nil && *n > maxKeep {
 		return invalid(field, "want 0 to %d versions, not %d", maxKeep, *n)
+	}
+	return nil
+}
+
+// NormalizeAutoscaling checks the bounds between which Clipper chooses the number of replicas and fills in the
+// defaults that do not depend on what is learned. It returns nil when it does not choose.
+func NormalizeAutoscaling(field string, a *clipperv1.Autoscaling) (*clipperv1.Autoscaling, error) {
+	if a == nil {
+		return nil, nil
+	}
+	n := proto.CloneOf(a)
+	if n.TargetLoad == 0 {
+		n.TargetLoad = autoscale.DefaultTargetLoad
+	}
+	if n.IdleTimeout == nil {
+		n.IdleTimeout = durationpb.New(autoscale.DefaultIdleTimeout)
+	}
+	switch idle := n.IdleTimeout; {
+	case n.MaxReplicas > maxReplicas:
+		return nil, invalid(field+".max_replicas", "want 1 to %d replicas, or 0 to turn autoscaling off, not %d", maxReplicas, n.MaxReplicas)
+	case n.MaxReplicas == 0 && n.MinReplicas > 0:
+		return nil, missing(field+".max_replicas", "with a minimum, say how many replicas there may be at most")
+	case n.MinReplicas > n.MaxReplicas:
+		return nil, invalid(field+".min_replicas", "want at most max_replicas, which is %d, not %d", n.MaxReplicas, n.MinReplicas)
+	case !(n.TargetLoad > 0 && n.TargetLoad <= 1):
+		return nil, invalid(field+".target_load", "want a share above 0 and of at most 1, not %v", n.TargetLoad)
+	case idle.CheckValid() != nil || idle.AsDuration() <= 0 || idle.AsDuration() > maxIdle:
+		return nil, invalid(field+".idle_timeout", "want a duration above 0 and of at most %v", maxIdle)
+	case n.MaxReplicas == 0:
+		return nil, nil
+	}
+	return n, checkDuration(field+".scale_down_delay", n.ScaleDownDelay)
+}
+
+// CheckScalable refuses autoscaling for replicas that are somebody else's to start.
+func CheckScalable(field string, a *clipperv1.Autoscaling, c *clipperv1.Container) error {
+	if a.GetMaxReplicas() > 0 && (c.GetAddress() != nil || c.GetRegistered() != nil) {
+		return invalid(field, "want none for containers that somebody else starts: let that scale them, by the metrics clipper_model_load_ratio or clipper_model_desired_replicas")
+	}
+	return nil
+}
+
+// CheckWithin refuses a number of replicas that is set by hand outside of the bounds of autoscaling; nil is
+// the default.
+func CheckWithin(field string, n *uint32, a *clipperv1.Autoscaling) error {
+	if n != nil && a.GetMaxReplicas() > 0 && (*n < a.GetMinReplicas() || *n > a.GetMaxReplicas()) {
+		return invalid(field, "want %d to %d, the bounds of autoscaling, not %d: change autoscaling, or turn it off with max_replicas 0", a.GetMinReplicas(), a.GetMaxReplicas(), *n)
 	}
 	return nil
 }

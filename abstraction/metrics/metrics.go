@@ -57,6 +57,9 @@ type Metrics struct {
 	cacheStores  *prometheus.CounterVec
 	late         *prometheus.CounterVec
 	coalesced    *prometheus.CounterVec
+	arrivals     *prometheus.GaugeVec
+	desired      *prometheus.GaugeVec
+	loadRatio    *prometheus.GaugeVec
 }
 
 // New registers the series with reg.
@@ -90,6 +93,9 @@ func New(reg prometheus.Registerer) (*Metrics, error) {
 		cacheStores:  counter("cache_stores_total", "Predictions that were remembered."),
 		late:         counter("late_predictions_total", "Predictions that came when the query had been answered without them."),
 		coalesced:    counter("coalesced_total", "Requests that shared the computation of an equal one in flight."),
+		arrivals:     gauge("arrival_rows_per_second", "Rows per second that come to the replicas, after the cache."),
+		desired:      gauge("desired_replicas", "Replicas that are to be there: as autoscaling has decided, else as many as the load needs."),
+		loadRatio:    gauge("load_ratio", "Load with its margins relative to what the ready replicas can take; above 1 more are needed."),
 	}
 	for _, c := range m.collectors() {
 		if err := reg.Register(c.(prometheus.Collector)); err != nil {
@@ -108,6 +114,7 @@ func (m *Metrics) collectors() []vec {
 	return []vec{
 		m.queueRows, m.drainRate, m.queueDelay, m.dropped, m.batchRows, m.batchLatency, m.inFlight,
 		m.failedRows, m.retries, m.replicas, m.warmUps, m.cacheHits, m.cacheMisses, m.cacheStores, m.late, m.coalesced,
+		m.arrivals, m.desired, m.loadRatio,
 	}
 }
 
@@ -167,6 +174,21 @@ func (m *Metrics) Version(model, version string) *Version {
 		v.Dropped[reason] = m.dropped.WithLabelValues(model, version, reason.String())
 	}
 	return v
+}
+
+// SetScaling sets the series about the number of replicas. They are kept by one instance of several, for
+// all.
+func (m *Metrics) SetScaling(model, version string, arrivals, loadRatio float64, desired int) {
+	m.arrivals.WithLabelValues(model, version).Set(arrivals)
+	m.loadRatio.WithLabelValues(model, version).Set(loadRatio)
+	m.desired.WithLabelValues(model, version).Set(float64(desired))
+}
+
+// DeleteScaling removes them.
+func (m *Metrics) DeleteScaling(model, version string) {
+	for _, g := range []*prometheus.GaugeVec{m.arrivals, m.loadRatio, m.desired} {
+		g.DeleteLabelValues(model, version)
+	}
 }
 
 // Delete removes the series of a model version.

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/clipper-serving/clipper/abstraction/autoscale"
 	"github.com/clipper-serving/clipper/abstraction/metrics"
 	"github.com/clipper-serving/clipper/abstraction/prediction"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
@@ -53,6 +54,9 @@ type Queue struct {
 	dropped [metrics.Drops]uint64
 	load    load
 	pace    pace
+
+	arrivals autoscale.Arrivals
+	first    int64 // before this time no replica serves, if there is none
 }
 
 var _ prediction.Predictor = (*Queue)(nil)
@@ -101,6 +105,7 @@ func (q *Queue) Submit(r *prediction.Request) {
 	q.mu.Lock()
 	q.lastSeq++
 	it.seq = q.lastSeq
+	q.arrivals.Add(time.Duration(now), it.budget())
 	if len(q.items) >= q.maxRows {
 		q.dropHeads(now, &gone)
 	}
@@ -108,6 +113,8 @@ func (q *Queue) Submit(r *prediction.Request) {
 	case q.refusal != nil:
 		q.drop(&gone, r, metrics.DropNoReplica, q.refusal)
 	case q.useless(&it, now, &gone):
+	case len(q.pullers) == 0 && it.deadline < q.first:
+		q.drop(&gone, r, metrics.DropNoReplica, q.tooSoon(now))
 	case q.admit(&it, now, &gone):
 		q.push(it)
 		given = q.dispatch(now, &gone)
@@ -235,6 +242,8 @@ func (q *Queue) dropHeads(now int64, gone *drops) {
 // list of what is to be answered. The lock is held.
 func (q *Queue) useless(it *Item, now int64, gone *drops) bool {
 	switch {
+	case it.deadline <= now && len(q.pullers) == 0:
+		q.drop(gone, it.Request, metrics.DropExpired, q.notStarted(now))
 	case it.deadline <= now:
 		q.drop(gone, it.Request, metrics.DropExpired, errExpired)
 	case it.Request.Context.Err() != nil:

@@ -16,6 +16,7 @@ import (
 
 	"github.com/zeebo/xxh3"
 
+	"github.com/clipper-serving/clipper/abstraction/autoscale"
 	"github.com/clipper-serving/clipper/abstraction/batching"
 	"github.com/clipper-serving/clipper/abstraction/cache"
 	"github.com/clipper-serving/clipper/abstraction/coalesce"
@@ -50,6 +51,9 @@ type Config struct {
 	// OnChange is called after a replica's state or the signature has changed, from any goroutine,
 	// without a lock held. It must not block. May be nil.
 	OnChange func()
+	// OnDemand is called when a request comes while the version is held (see Hold), as OnChange is. May be
+	// nil.
+	OnDemand func()
 }
 
 // Deps is what the versions of a service share.
@@ -74,12 +78,15 @@ type Version struct {
 	recent  warmup.Recent
 
 	signature atomic.Pointer[clipperv1.Signature]
+	rows      atomic.Uint32 // the most that the last container takes in a batch; 0: no limit
+	held      atomic.Bool
 
 	mu       sync.Mutex
 	batching *clipperv1.Batching
 	prior    batching.Learned // of replicas that are gone
 	replicas map[string]*replica.Replica
-	expected int // replicas that are being started and have no address yet
+	retry    time.Duration // after which a replica that has failed is started again; 0: not known
+	expected int           // replicas that are being started and have no address yet
 	closed   bool
 
 	// changing orders the looks at the replicas' states, so that an older one never has the last word.
@@ -143,6 +150,43 @@ func (a admission) Submit(r *prediction.Request) {
 	}
 	a.recent.Offer(tensors)
 	a.queue.Submit(r)
+	if a.held.Load() && a.cfg.OnDemand != nil {
+		a.cfg.OnDemand()
+	}
+}
+
+// Hold says whether requests are held while there is no replica, since one is started when a request comes.
+func (v *Version) Hold(held bool) {
+	if v.held.Swap(held) != held {
+		v.follow()
+	}
+}
+
+// SetFirst says that the first replica cannot serve before a time: while there is none, requests that
+// cannot wait so long are refused at once.
+func (v *Version) SetFirst(at time.Time) { v.queue.SetFirst(at) }
+
+// SetRetry says after how long a replica that has failed is started again. Requests that are refused
+// since there is no other are told so.
+func (v *Version) SetRetry(after time.Duration) {
+	v.mu.Lock()
+	v.retry = after
+	v.mu.Unlock()
+	v.follow()
+}
+
+// Demand returns what comes to the version here, after the cache.
+func (v *Version) Demand() autoscale.Demand { return v.queue.Demand() }
+
+// Plan returns what replicas can do, by all that was learned here, for queries that have so much time.
+func (v *Version) Plan(budget time.Duration) autoscale.Plan {
+	v.mu.Lock()
+	model, settings := batching.NewModel(v.learned()), v.batching
+	v.mu.Unlock()
+	return func(replicas int) autoscale.Batch {
+		rows, mean := batching.Plan(settings, int(v.rows.Load()), model, budget, replicas)
+		return autoscale.Batch{Rows: rows, Time: mean}
+	}
 }
 
 // Recent returns a sample of the inputs that the version was asked about lately.
@@ -319,6 +363,9 @@ func (v *Version) accept(d *clipperv1.DescribeResponse) (*clipperv1.Signature, e
 	if err == nil && merged != known {
 		v.signature.Store(merged)
 	}
+	if err == nil {
+		v.rows.Store(d.MaxBatchRows)
+	}
 	v.mu.Unlock()
 	return merged, err
 }
@@ -340,7 +387,7 @@ func (v *Version) follow() {
 	for _, r := range v.replicas {
 		counts[r.State()]++
 	}
-	closed := v.closed
+	closed, retry := v.closed, v.retry
 	v.mu.Unlock()
 	for state, name := range stateNames {
 		if !closed {
@@ -348,8 +395,9 @@ func (v *Version) follow() {
 		}
 	}
 	var refusal *prediction.Error
-	if counts[clipperv1.ReplicaState_REPLICA_STATE_READY]+counts[clipperv1.ReplicaState_REPLICA_STATE_STARTING] == 0 {
+	if counts[clipperv1.ReplicaState_REPLICA_STATE_READY]+counts[clipperv1.ReplicaState_REPLICA_STATE_STARTING] == 0 && !v.held.Load() {
 		refusal = v.noReplica("has no replica that can serve")
+		refusal.RetryAfter = retry
 	}
 	v.queue.Refuse(refusal)
 }

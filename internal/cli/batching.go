@@ -115,7 +115,7 @@ type modelExplain struct {
 }
 
 func (modelExplain) Help() string {
-	return "Shows what was learned about how long each replica takes, what waits, and the last batches with the reason for their size.\n\nExamples:\n\n    clipper model explain digits\n    clipper model explain digits:2 --json"
+	return "Shows what was learned about how long each replica takes, what waits, why there are so many replicas, and the last batches with the reason for their size.\n\nExamples:\n\n    clipper model explain digits\n    clipper model explain digits:2 --json"
 }
 
 func (m modelExplain) Run(c *client) error {
@@ -151,6 +151,7 @@ func (c *client) showBatching(r *clipperv1.GetBatchingResponse) error {
 	for _, reason := range slices.Sorted(maps.Keys(q.GetDropped())) {
 		facts.add("dropped", fmt.Sprintf("%d %s", q.GetDropped()[reason], strings.ReplaceAll(reason, "_", " ")))
 	}
+	addScaling(facts, r.GetScaling())
 	if err := facts.write(c.Stdout, false); err != nil {
 		return err
 	}

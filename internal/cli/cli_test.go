@@ -83,6 +83,8 @@ func TestGolden(t *testing.T) {
 			"model set-version digits 2",
 			"model scale digits 3",
 			"model scale digits 0",
+			"model scale digits --min-replicas 1 --max-replicas 8 --no-wait",
+			"model scale digits",
 			"model scale nope 1",
 			"model delete digits --version 1",
 			"model delete digits",
@@ -358,6 +360,18 @@ func TestRequests(t *testing.T) {
 			[]string{"model", "scale", "m", "4", "--version", "1", "--homes", "2", "--no-wait"},
 			&clipperv1.UpdateModelVersionRequest{},
 			`{"model": "m", "version": "1", "replicas": 4, "homes": 2}`,
+		},
+		{
+			"scale by load",
+			[]string{"model", "scale", "m", "--version", "1", "--max-replicas", "8", "--target-load", "0.7", "--scale-down-delay", "30s", "--idle-timeout", "1m", "--no-wait"},
+			&clipperv1.UpdateModelVersionRequest{},
+			`{"model": "m", "version": "1", "autoscaling": {"maxReplicas": 8, "targetLoad": 0.7, "scaleDownDelay": "30s", "idleTimeout": "60s"}}`,
+		},
+		{
+			"scale by hand again",
+			[]string{"model", "scale", "m", "2", "--version", "1", "--max-replicas", "0", "--no-wait"},
+			&clipperv1.UpdateModelVersionRequest{},
+			`{"model": "m", "version": "1", "replicas": 2, "autoscaling": {}}`,
 		},
 		{
 			"query",

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
@@ -41,6 +42,7 @@ type modelDeploy struct {
 	Memory       config.Bytes      `placeholder:"SIZE" help:"Memory that a replica may use, in Docker (B, KiB, MiB, GiB). Default: no limit."`
 	GPUs         uint32            `name:"gpus" placeholder:"N" help:"GPUs that a replica gets, in Docker. Default: none."`
 	batchingFlags
+	Scaling scalingFlags `embed:""`
 	waiting
 }
 
@@ -55,7 +57,8 @@ Examples:
     clipper model deploy digits --version 3 --address 10.0.0.7:9000 --no-wait
     clipper model deploy digits --version 4 --image registry.example.com/digits:4
     clipper model deploy digits --version 5 --registered --replicas 2 --no-wait
-    clipper model deploy digits --version 6 --keep-versions 1 --framework http --env HTTP_URL=http://10.0.0.8:8000/predict`
+    clipper model deploy digits --version 6 --keep-versions 1 --framework http --env HTTP_URL=http://10.0.0.8:8000/predict
+    clipper model deploy digits --version 7 --framework sklearn --path model.joblib --min-replicas 1 --max-replicas 8`
 }
 
 // waiting is the flag of commands after which replicas start.
@@ -81,6 +84,9 @@ func (m *modelDeploy) Run(c *client) error {
 	}
 	if b := (&clipperv1.Batching{}); m.apply(b) {
 		version.Batching = b
+	}
+	if a := (&clipperv1.Autoscaling{}); m.Scaling.apply(a) {
+		version.Autoscaling = a
 	}
 	response, err := service.DeployModel(c.ctx, &clipperv1.DeployModelRequest{Version: version, KeepCurrent: m.KeepCurrent, KeepVersions: m.KeepVersions})
 	if err != nil {
@@ -159,14 +165,16 @@ func (m *modelDeploy) command() (*clipperv1.Command, error) {
 
 type modelScale struct {
 	Name       string  `arg:"" complete:"model" help:"The model."`
-	Replicas   uint32  `arg:"" help:"The number of replicas; 0 stops the version."`
+	Replicas   *uint32 `arg:"" optional:"" help:"The number of replicas; 0 stops the version."`
 	OldVersion string  `name:"version" placeholder:"V" help:"The version. Default: the current one."`
 	Homes      *uint32 `placeholder:"N" help:"Number of abstraction instances that serve it."`
+
+	Scaling scalingFlags `embed:""`
 	waiting
 }
 
 func (modelScale) Help() string {
-	return "Examples:\n\n    clipper model scale digits 3\n    clipper model scale digits 8 --homes 2"
+	return "Examples:\n\n    clipper model scale digits 3\n    clipper model scale digits 8 --homes 2\n    clipper model scale digits --min-replicas 1 --max-replicas 8\n    clipper model scale digits 2 --max-replicas 0"
 }
 
 func (m modelScale) Run(c *client) error {
@@ -178,7 +186,21 @@ func (m modelScale) Run(c *client) error {
 	if err != nil {
 		return err
 	}
-	response, err := service.UpdateModelVersion(c.ctx, &clipperv1.UpdateModelVersionRequest{Model: m.Name, Version: version, Replicas: &m.Replicas, Homes: m.Homes})
+	request := &clipperv1.UpdateModelVersionRequest{Model: m.Name, Version: version, Replicas: m.Replicas, Homes: m.Homes}
+	if m.Scaling != (scalingFlags{}) {
+		now, err := service.GetModelVersion(c.ctx, &clipperv1.GetModelVersionRequest{Model: m.Name, Version: version})
+		if err != nil {
+			return err
+		}
+		request.Autoscaling = &clipperv1.Autoscaling{}
+		if a := now.GetVersion().GetAutoscaling(); a != nil {
+			request.Autoscaling = proto.CloneOf(a)
+		}
+		m.Scaling.apply(request.Autoscaling)
+	} else if m.Replicas == nil && m.Homes == nil {
+		return usagef("how many replicas? Give a number, or --max-replicas to let it follow the load")
+	}
+	response, err := service.UpdateModelVersion(c.ctx, request)
 	if err != nil {
 		return err
 	}

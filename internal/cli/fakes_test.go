@@ -180,6 +180,9 @@ func (s *server) UpdateModelVersion(_ context.Context, req *clipperv1.UpdateMode
 			if req.Batching != nil {
 				v.Batching = req.Batching
 			}
+			if req.Autoscaling != nil {
+				v.Autoscaling = req.Autoscaling
+			}
 			return &clipperv1.UpdateModelVersionResponse{Version: v}, nil
 		}
 	}
@@ -207,6 +210,13 @@ func (s *server) GetBatching(_ context.Context, req *clipperv1.GetBatchingReques
 				{Rows: 1, Waiting: 1, Why: "all that waited"},
 			},
 		}, {Replica: "1"}},
+		Scaling: &clipperv1.ScalingStatus{
+			Autoscaling: &clipperv1.Autoscaling{MaxReplicas: 4, TargetLoad: 0.85, ScaleDownDelay: durationpb.New(6 * time.Second), IdleTimeout: durationpb.New(5 * time.Minute)},
+			Replicas:    4, NeededReplicas: 6, ReadyReplicas: 2, ArrivalRate: 812.25, Burstiness: 1.4, TimeBudget: durationpb.New(50 * time.Millisecond),
+			BatchRows: 12, ReplicaRate: 240, LoadRatio: 2.904, StartTime: durationpb.New(3 * time.Second),
+			Why: "812.2 rows/s need 6", Held: "6 replicas are needed and 4 is the maximum",
+			Changes: []*clipperv1.ScalingChange{{Time: timestamppb.New(time.Unix(1800000000, 0)), From: 2, To: 4, Why: "812.2 rows/s need 6"}},
+		},
 	}, nil
 }
 

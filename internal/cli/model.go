@@ -167,6 +167,9 @@ func (c *client) showVersion(v *clipperv1.ModelVersion) error {
 	if v.GetHomes() > 1 {
 		facts.add("  homes", strconv.Itoa(int(v.GetHomes())))
 	}
+	if v.GetAutoscaling() != nil {
+		facts.add("  scaling", scaling(v.GetAutoscaling()))
+	}
 	if v.GetStateMessage() != "" {
 		facts.add("  message", indent(v.GetStateMessage(), "  "))
 	}

@@ -399,7 +399,9 @@ type VersionReport struct {
 	// Why it cannot be run, in words; empty when it runs.
 	Failure string `protobuf:"bytes,4,opt,name=failure,proto3" json:"failure,omitempty"`
 	// How its queries are batched at this instance, when that was asked.
-	Batching      *v1.GetBatchingResponse `protobuf:"bytes,5,opt,name=batching,proto3" json:"batching,omitempty"`
+	Batching *v1.GetBatchingResponse `protobuf:"bytes,5,opt,name=batching,proto3" json:"batching,omitempty"`
+	// What comes to the version at this instance; absent when it cannot be run.
+	Demand        *Demand `protobuf:"bytes,8,opt,name=demand,proto3" json:"demand,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -469,6 +471,96 @@ func (x *VersionReport) GetBatching() *v1.GetBatchingResponse {
 	return nil
 }
 
+func (x *VersionReport) GetDemand() *Demand {
+	if x != nil {
+		return x.Demand
+	}
+	return nil
+}
+
+// Demand is what comes to a version at one instance.
+type Demand struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rows per second.
+	Rate float64 `protobuf:"fixed64,1,opt,name=rate,proto3" json:"rate,omitempty"`
+	// The variance of the rows in a tenth of a second, relative to its mean.
+	Burstiness float64 `protobuf:"fixed64,2,opt,name=burstiness,proto3" json:"burstiness,omitempty"`
+	// The rows that wait.
+	Waiting uint32 `protobuf:"varint,3,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// The sum, over the rows of a second, of one divided by the seconds that each had when it came; 0 when
+	// they have no deadline.
+	Urgency float64 `protobuf:"fixed64,4,opt,name=urgency,proto3" json:"urgency,omitempty"`
+	// How many milliseconds ago the last row came; absent when none has.
+	IdleMillis    *uint64 `protobuf:"varint,5,opt,name=idle_millis,json=idleMillis,proto3,oneof" json:"idle_millis,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Demand) Reset() {
+	*x = Demand{}
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Demand) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Demand) ProtoMessage() {}
+
+func (x *Demand) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Demand.ProtoReflect.Descriptor instead.
+func (*Demand) Descriptor() ([]byte, []int) {
+	return file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Demand) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Demand) GetBurstiness() float64 {
+	if x != nil {
+		return x.Burstiness
+	}
+	return 0
+}
+
+func (x *Demand) GetWaiting() uint32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *Demand) GetUrgency() float64 {
+	if x != nil {
+		return x.Urgency
+	}
+	return 0
+}
+
+func (x *Demand) GetIdleMillis() uint64 {
+	if x != nil && x.IdleMillis != nil {
+		return *x.IdleMillis
+	}
+	return 0
+}
+
 // ReplicaReport is a replica with what its version's state depends on.
 type ReplicaReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -484,7 +576,7 @@ type ReplicaReport struct {
 
 func (x *ReplicaReport) Reset() {
 	*x = ReplicaReport{}
-	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[7]
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -496,7 +588,7 @@ func (x *ReplicaReport) String() string {
 func (*ReplicaReport) ProtoMessage() {}
 
 func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[7]
+	mi := &file_clipper_internal_v1_abstraction_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -509,7 +601,7 @@ func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaReport.ProtoReflect.Descriptor instead.
 func (*ReplicaReport) Descriptor() ([]byte, []int) {
-	return file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP(), []int{7}
+	return file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReplicaReport) GetReplica() *v1.Replica {
@@ -558,13 +650,24 @@ const file_clipper_internal_v1_abstraction_service_proto_rawDesc = "" +
 	"\x04uids\x18\x01 \x03(\tR\x04uids\x12\x1a\n" +
 	"\bbatching\x18\x02 \x01(\bR\bbatching\"N\n" +
 	"\x0eVersionReports\x12<\n" +
-	"\areports\x18\x01 \x03(\v2\".clipper.internal.v1.VersionReportR\areports\"\xed\x01\n" +
+	"\areports\x18\x01 \x03(\v2\".clipper.internal.v1.VersionReportR\areports\"\xa2\x02\n" +
 	"\rVersionReport\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x123\n" +
 	"\tsignature\x18\x02 \x01(\v2\x15.clipper.v1.SignatureR\tsignature\x12>\n" +
 	"\breplicas\x18\x03 \x03(\v2\".clipper.internal.v1.ReplicaReportR\breplicas\x12\x18\n" +
 	"\afailure\x18\x04 \x01(\tR\afailure\x12;\n" +
-	"\bbatching\x18\x05 \x01(\v2\x1f.clipper.v1.GetBatchingResponseR\bbatching\"r\n" +
+	"\bbatching\x18\x05 \x01(\v2\x1f.clipper.v1.GetBatchingResponseR\bbatching\x123\n" +
+	"\x06demand\x18\b \x01(\v2\x1b.clipper.internal.v1.DemandR\x06demand\"\xa6\x01\n" +
+	"\x06Demand\x12\x12\n" +
+	"\x04rate\x18\x01 \x01(\x01R\x04rate\x12\x1e\n" +
+	"\n" +
+	"burstiness\x18\x02 \x01(\x01R\n" +
+	"burstiness\x12\x18\n" +
+	"\awaiting\x18\x03 \x01(\rR\awaiting\x12\x18\n" +
+	"\aurgency\x18\x04 \x01(\x01R\aurgency\x12$\n" +
+	"\vidle_millis\x18\x05 \x01(\x04H\x00R\n" +
+	"idleMillis\x88\x01\x01B\x0e\n" +
+	"\f_idle_millis\"r\n" +
 	"\rReplicaReport\x12-\n" +
 	"\areplica\x18\x01 \x01(\v2\x13.clipper.v1.ReplicaR\areplica\x12\x18\n" +
 	"\aleaving\x18\x02 \x01(\bR\aleaving\x12\x18\n" +
@@ -583,7 +686,7 @@ func file_clipper_internal_v1_abstraction_service_proto_rawDescGZIP() []byte {
 	return file_clipper_internal_v1_abstraction_service_proto_rawDescData
 }
 
-var file_clipper_internal_v1_abstraction_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_clipper_internal_v1_abstraction_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_clipper_internal_v1_abstraction_service_proto_goTypes = []any{
 	(*PredictModels)(nil),          // 0: clipper.internal.v1.PredictModels
 	(*ModelReference)(nil),         // 1: clipper.internal.v1.ModelReference
@@ -592,26 +695,28 @@ var file_clipper_internal_v1_abstraction_service_proto_goTypes = []any{
 	(*DescribeVersions)(nil),       // 4: clipper.internal.v1.DescribeVersions
 	(*VersionReports)(nil),         // 5: clipper.internal.v1.VersionReports
 	(*VersionReport)(nil),          // 6: clipper.internal.v1.VersionReport
-	(*ReplicaReport)(nil),          // 7: clipper.internal.v1.ReplicaReport
-	(*v1.ModelPrediction)(nil),     // 8: clipper.v1.ModelPrediction
-	(*v1.Signature)(nil),           // 9: clipper.v1.Signature
-	(*v1.GetBatchingResponse)(nil), // 10: clipper.v1.GetBatchingResponse
-	(*v1.Replica)(nil),             // 11: clipper.v1.Replica
+	(*Demand)(nil),                 // 7: clipper.internal.v1.Demand
+	(*ReplicaReport)(nil),          // 8: clipper.internal.v1.ReplicaReport
+	(*v1.ModelPrediction)(nil),     // 9: clipper.v1.ModelPrediction
+	(*v1.Signature)(nil),           // 10: clipper.v1.Signature
+	(*v1.GetBatchingResponse)(nil), // 11: clipper.v1.GetBatchingResponse
+	(*v1.Replica)(nil),             // 12: clipper.v1.Replica
 }
 var file_clipper_internal_v1_abstraction_service_proto_depIdxs = []int32{
 	1,  // 0: clipper.internal.v1.PredictModels.models:type_name -> clipper.internal.v1.ModelReference
-	8,  // 1: clipper.internal.v1.ModelPredictions.predictions:type_name -> clipper.v1.ModelPrediction
+	9,  // 1: clipper.internal.v1.ModelPredictions.predictions:type_name -> clipper.v1.ModelPrediction
 	1,  // 2: clipper.internal.v1.RecallPredictions.models:type_name -> clipper.internal.v1.ModelReference
 	6,  // 3: clipper.internal.v1.VersionReports.reports:type_name -> clipper.internal.v1.VersionReport
-	9,  // 4: clipper.internal.v1.VersionReport.signature:type_name -> clipper.v1.Signature
-	7,  // 5: clipper.internal.v1.VersionReport.replicas:type_name -> clipper.internal.v1.ReplicaReport
-	10, // 6: clipper.internal.v1.VersionReport.batching:type_name -> clipper.v1.GetBatchingResponse
-	11, // 7: clipper.internal.v1.ReplicaReport.replica:type_name -> clipper.v1.Replica
-	8,  // [8:8] is the sub-list for method output_type
-	8,  // [8:8] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	10, // 4: clipper.internal.v1.VersionReport.signature:type_name -> clipper.v1.Signature
+	8,  // 5: clipper.internal.v1.VersionReport.replicas:type_name -> clipper.internal.v1.ReplicaReport
+	11, // 6: clipper.internal.v1.VersionReport.batching:type_name -> clipper.v1.GetBatchingResponse
+	7,  // 7: clipper.internal.v1.VersionReport.demand:type_name -> clipper.internal.v1.Demand
+	12, // 8: clipper.internal.v1.ReplicaReport.replica:type_name -> clipper.v1.Replica
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_clipper_internal_v1_abstraction_service_proto_init() }
@@ -619,13 +724,14 @@ func file_clipper_internal_v1_abstraction_service_proto_init() {
 	if File_clipper_internal_v1_abstraction_service_proto != nil {
 		return
 	}
+	file_clipper_internal_v1_abstraction_service_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clipper_internal_v1_abstraction_service_proto_rawDesc), len(file_clipper_internal_v1_abstraction_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

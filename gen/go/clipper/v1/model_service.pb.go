@@ -325,7 +325,11 @@ type ModelVersion struct {
 	// How many abstraction instances serve the version at the same time, 1 to 16. Its replicas are
 	// spread over them, and its queries by their input, so that each remembers predictions of its own.
 	// More than there are instances, or replicas, is as many as there are. Default 1.
-	Homes         uint32 `protobuf:"varint,16,opt,name=homes,proto3" json:"homes,omitempty"`
+	Homes uint32 `protobuf:"varint,16,opt,name=homes,proto3" json:"homes,omitempty"`
+	// Between which numbers of replicas Clipper chooses by itself. `replicas` is then what it has chosen
+	// last; when the version is deployed, what it begins with: by default the minimum, at least 1. Absent:
+	// `replicas` stays as it is.
+	Autoscaling   *Autoscaling `protobuf:"bytes,20,opt,name=autoscaling,proto3" json:"autoscaling,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -465,6 +469,99 @@ func (x *ModelVersion) GetHomes() uint32 {
 	return 0
 }
 
+func (x *ModelVersion) GetAutoscaling() *Autoscaling {
+	if x != nil {
+		return x.Autoscaling
+	}
+	return nil
+}
+
+// Autoscaling says between which bounds the number of replicas follows the load. It is for versions whose
+// replicas Clipper starts.
+type Autoscaling struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The fewest replicas, 0 to 256. With 0 a version that nobody asks has none; the next query starts one,
+	// and waits for it as long as its deadline allows. Default 0.
+	MinReplicas uint32 `protobuf:"varint,1,opt,name=min_replicas,json=minReplicas,proto3" json:"min_replicas,omitempty"`
+	// The most replicas, from `min_replicas` to 256; 0 turns autoscaling off.
+	MaxReplicas uint32 `protobuf:"varint,2,opt,name=max_replicas,json=maxReplicas,proto3" json:"max_replicas,omitempty"`
+	// The share of what the replicas can answer that the load may be, above 0 and at most 1. Default 0.85.
+	TargetLoad float64 `protobuf:"fixed64,3,opt,name=target_load,json=targetLoad,proto3" json:"target_load,omitempty"`
+	// How long fewer replicas must have been enough before some are let go, up to 1 h. Default: twice as
+	// long as a replica takes to start, from 5 s to 5 min.
+	ScaleDownDelay *durationpb.Duration `protobuf:"bytes,4,opt,name=scale_down_delay,json=scaleDownDelay,proto3" json:"scale_down_delay,omitempty"`
+	// How long nobody must have asked before the last replica is let go, when `min_replicas` is 0; up to 24 h.
+	// Default 5 min.
+	IdleTimeout   *durationpb.Duration `protobuf:"bytes,5,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Autoscaling) Reset() {
+	*x = Autoscaling{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Autoscaling) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Autoscaling) ProtoMessage() {}
+
+func (x *Autoscaling) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Autoscaling.ProtoReflect.Descriptor instead.
+func (*Autoscaling) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Autoscaling) GetMinReplicas() uint32 {
+	if x != nil {
+		return x.MinReplicas
+	}
+	return 0
+}
+
+func (x *Autoscaling) GetMaxReplicas() uint32 {
+	if x != nil {
+		return x.MaxReplicas
+	}
+	return 0
+}
+
+func (x *Autoscaling) GetTargetLoad() float64 {
+	if x != nil {
+		return x.TargetLoad
+	}
+	return 0
+}
+
+func (x *Autoscaling) GetScaleDownDelay() *durationpb.Duration {
+	if x != nil {
+		return x.ScaleDownDelay
+	}
+	return nil
+}
+
+func (x *Autoscaling) GetIdleTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.IdleTimeout
+	}
+	return nil
+}
+
 // WarmUp says how a replica is warmed up before it takes queries: it gets batches of 1, 2, 4, ...
 // sample inputs, whose predictions are thrown away. Without samples, recent inputs of the model's
 // current version are taken, else zeros when the signature leaves no type or dimension open; a
@@ -485,7 +582,7 @@ type WarmUp struct {
 
 func (x *WarmUp) Reset() {
 	*x = WarmUp{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[2]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -497,7 +594,7 @@ func (x *WarmUp) String() string {
 func (*WarmUp) ProtoMessage() {}
 
 func (x *WarmUp) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[2]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -510,7 +607,7 @@ func (x *WarmUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmUp.ProtoReflect.Descriptor instead.
 func (*WarmUp) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{2}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *WarmUp) GetSamples() []*WarmUpSample {
@@ -545,7 +642,7 @@ type WarmUpSample struct {
 
 func (x *WarmUpSample) Reset() {
 	*x = WarmUpSample{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[3]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +654,7 @@ func (x *WarmUpSample) String() string {
 func (*WarmUpSample) ProtoMessage() {}
 
 func (x *WarmUpSample) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[3]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +667,7 @@ func (x *WarmUpSample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmUpSample.ProtoReflect.Descriptor instead.
 func (*WarmUpSample) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{3}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WarmUpSample) GetTensors() []*Tensor {
@@ -606,7 +703,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[4]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +715,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[4]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +728,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{4}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Container) GetSource() isContainer_Source {
@@ -761,7 +858,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[5]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +870,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[5]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +883,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{5}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Resources) GetCpus() float64 {
@@ -824,7 +921,7 @@ type Adapter struct {
 
 func (x *Adapter) Reset() {
 	*x = Adapter{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[6]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +933,7 @@ func (x *Adapter) String() string {
 func (*Adapter) ProtoMessage() {}
 
 func (x *Adapter) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[6]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +946,7 @@ func (x *Adapter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adapter.ProtoReflect.Descriptor instead.
 func (*Adapter) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{6}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Adapter) GetFramework() string {
@@ -880,7 +977,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[7]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +989,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[7]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1002,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{7}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Command) GetArguments() []string {
@@ -933,7 +1030,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[8]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1042,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[8]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1055,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{8}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Address) GetAddress() string {
@@ -979,7 +1076,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1088,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[9]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1101,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{9}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Image) GetReference() string {
@@ -1024,7 +1121,7 @@ type Registered struct {
 
 func (x *Registered) Reset() {
 	*x = Registered{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1133,7 @@ func (x *Registered) String() string {
 func (*Registered) ProtoMessage() {}
 
 func (x *Registered) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[10]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1146,7 @@ func (x *Registered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registered.ProtoReflect.Descriptor instead.
 func (*Registered) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{10}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{11}
 }
 
 // Batching says how queries are gathered into batches.
@@ -1081,7 +1178,7 @@ type Batching struct {
 
 func (x *Batching) Reset() {
 	*x = Batching{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1190,7 @@ func (x *Batching) String() string {
 func (*Batching) ProtoMessage() {}
 
 func (x *Batching) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[11]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1203,7 @@ func (x *Batching) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batching.ProtoReflect.Descriptor instead.
 func (*Batching) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{11}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Batching) GetPolicy() string {
@@ -1169,7 +1266,7 @@ type Cache struct {
 
 func (x *Cache) Reset() {
 	*x = Cache{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1278,7 @@ func (x *Cache) String() string {
 func (*Cache) ProtoMessage() {}
 
 func (x *Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[12]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1291,7 @@ func (x *Cache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cache.ProtoReflect.Descriptor instead.
 func (*Cache) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{12}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Cache) GetDisabled() bool {
@@ -1230,7 +1327,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1242,7 +1339,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[13]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1255,7 +1352,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{13}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Replica) GetId() string {
@@ -1331,7 +1428,7 @@ type DeployModelRequest struct {
 
 func (x *DeployModelRequest) Reset() {
 	*x = DeployModelRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1440,7 @@ func (x *DeployModelRequest) String() string {
 func (*DeployModelRequest) ProtoMessage() {}
 
 func (x *DeployModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[14]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1453,7 @@ func (x *DeployModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployModelRequest.ProtoReflect.Descriptor instead.
 func (*DeployModelRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{14}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeployModelRequest) GetVersion() *ModelVersion {
@@ -1391,7 +1488,7 @@ type DeployModelResponse struct {
 
 func (x *DeployModelResponse) Reset() {
 	*x = DeployModelResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1500,7 @@ func (x *DeployModelResponse) String() string {
 func (*DeployModelResponse) ProtoMessage() {}
 
 func (x *DeployModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[15]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1513,7 @@ func (x *DeployModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployModelResponse.ProtoReflect.Descriptor instead.
 func (*DeployModelResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{15}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeployModelResponse) GetVersion() *ModelVersion {
@@ -1437,7 +1534,7 @@ type GetModelRequest struct {
 
 func (x *GetModelRequest) Reset() {
 	*x = GetModelRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1546,7 @@ func (x *GetModelRequest) String() string {
 func (*GetModelRequest) ProtoMessage() {}
 
 func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[16]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1559,7 @@ func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelRequest.ProtoReflect.Descriptor instead.
 func (*GetModelRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{16}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetModelRequest) GetModel() string {
@@ -1483,7 +1580,7 @@ type GetModelResponse struct {
 
 func (x *GetModelResponse) Reset() {
 	*x = GetModelResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1592,7 @@ func (x *GetModelResponse) String() string {
 func (*GetModelResponse) ProtoMessage() {}
 
 func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[17]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1605,7 @@ func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelResponse.ProtoReflect.Descriptor instead.
 func (*GetModelResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{17}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetModelResponse) GetModel() *Model {
@@ -1531,7 +1628,7 @@ type ListModelsRequest struct {
 
 func (x *ListModelsRequest) Reset() {
 	*x = ListModelsRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1543,7 +1640,7 @@ func (x *ListModelsRequest) String() string {
 func (*ListModelsRequest) ProtoMessage() {}
 
 func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[18]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1556,7 +1653,7 @@ func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
 func (*ListModelsRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{18}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListModelsRequest) GetPageSize() uint32 {
@@ -1586,7 +1683,7 @@ type ListModelsResponse struct {
 
 func (x *ListModelsResponse) Reset() {
 	*x = ListModelsResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1695,7 @@ func (x *ListModelsResponse) String() string {
 func (*ListModelsResponse) ProtoMessage() {}
 
 func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[19]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1708,7 @@ func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
 func (*ListModelsResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{19}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListModelsResponse) GetModels() []*Model {
@@ -1641,7 +1738,7 @@ type GetModelVersionRequest struct {
 
 func (x *GetModelVersionRequest) Reset() {
 	*x = GetModelVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1750,7 @@ func (x *GetModelVersionRequest) String() string {
 func (*GetModelVersionRequest) ProtoMessage() {}
 
 func (x *GetModelVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[20]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1763,7 @@ func (x *GetModelVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelVersionRequest.ProtoReflect.Descriptor instead.
 func (*GetModelVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{20}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetModelVersionRequest) GetModel() string {
@@ -1694,7 +1791,7 @@ type GetModelVersionResponse struct {
 
 func (x *GetModelVersionResponse) Reset() {
 	*x = GetModelVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +1803,7 @@ func (x *GetModelVersionResponse) String() string {
 func (*GetModelVersionResponse) ProtoMessage() {}
 
 func (x *GetModelVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[21]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +1816,7 @@ func (x *GetModelVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelVersionResponse.ProtoReflect.Descriptor instead.
 func (*GetModelVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{21}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetModelVersionResponse) GetVersion() *ModelVersion {
@@ -1743,14 +1840,17 @@ type UpdateModelVersionRequest struct {
 	// Whether predictions are remembered.
 	Cache *Cache `protobuf:"bytes,5,opt,name=cache,proto3" json:"cache,omitempty"`
 	// How many instances serve the version, 1 to 16.
-	Homes         *uint32 `protobuf:"varint,7,opt,name=homes,proto3,oneof" json:"homes,omitempty"`
+	Homes *uint32 `protobuf:"varint,7,opt,name=homes,proto3,oneof" json:"homes,omitempty"`
+	// Between which numbers of replicas Clipper chooses by itself; with `max_replicas` 0, it stops to. The
+	// number of replicas is moved within the bounds.
+	Autoscaling   *Autoscaling `protobuf:"bytes,10,opt,name=autoscaling,proto3" json:"autoscaling,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateModelVersionRequest) Reset() {
 	*x = UpdateModelVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +1862,7 @@ func (x *UpdateModelVersionRequest) String() string {
 func (*UpdateModelVersionRequest) ProtoMessage() {}
 
 func (x *UpdateModelVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[22]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +1875,7 @@ func (x *UpdateModelVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateModelVersionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateModelVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{22}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateModelVersionRequest) GetModel() string {
@@ -1820,6 +1920,13 @@ func (x *UpdateModelVersionRequest) GetHomes() uint32 {
 	return 0
 }
 
+func (x *UpdateModelVersionRequest) GetAutoscaling() *Autoscaling {
+	if x != nil {
+		return x.Autoscaling
+	}
+	return nil
+}
+
 // UpdateModelVersionResponse holds the version as changed.
 type UpdateModelVersionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1831,7 +1938,7 @@ type UpdateModelVersionResponse struct {
 
 func (x *UpdateModelVersionResponse) Reset() {
 	*x = UpdateModelVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1843,7 +1950,7 @@ func (x *UpdateModelVersionResponse) String() string {
 func (*UpdateModelVersionResponse) ProtoMessage() {}
 
 func (x *UpdateModelVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[23]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1856,7 +1963,7 @@ func (x *UpdateModelVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateModelVersionResponse.ProtoReflect.Descriptor instead.
 func (*UpdateModelVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{23}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateModelVersionResponse) GetVersion() *ModelVersion {
@@ -1879,7 +1986,7 @@ type SetCurrentVersionRequest struct {
 
 func (x *SetCurrentVersionRequest) Reset() {
 	*x = SetCurrentVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +1998,7 @@ func (x *SetCurrentVersionRequest) String() string {
 func (*SetCurrentVersionRequest) ProtoMessage() {}
 
 func (x *SetCurrentVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[24]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +2011,7 @@ func (x *SetCurrentVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCurrentVersionRequest.ProtoReflect.Descriptor instead.
 func (*SetCurrentVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{24}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SetCurrentVersionRequest) GetModel() string {
@@ -1932,7 +2039,7 @@ type SetCurrentVersionResponse struct {
 
 func (x *SetCurrentVersionResponse) Reset() {
 	*x = SetCurrentVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2051,7 @@ func (x *SetCurrentVersionResponse) String() string {
 func (*SetCurrentVersionResponse) ProtoMessage() {}
 
 func (x *SetCurrentVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[25]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2064,7 @@ func (x *SetCurrentVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCurrentVersionResponse.ProtoReflect.Descriptor instead.
 func (*SetCurrentVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{25}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SetCurrentVersionResponse) GetModel() *Model {
@@ -1980,7 +2087,7 @@ type DeleteModelVersionRequest struct {
 
 func (x *DeleteModelVersionRequest) Reset() {
 	*x = DeleteModelVersionRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1992,7 +2099,7 @@ func (x *DeleteModelVersionRequest) String() string {
 func (*DeleteModelVersionRequest) ProtoMessage() {}
 
 func (x *DeleteModelVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[26]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2005,7 +2112,7 @@ func (x *DeleteModelVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelVersionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteModelVersionRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{26}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeleteModelVersionRequest) GetModel() string {
@@ -2031,7 +2138,7 @@ type DeleteModelVersionResponse struct {
 
 func (x *DeleteModelVersionResponse) Reset() {
 	*x = DeleteModelVersionResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2043,7 +2150,7 @@ func (x *DeleteModelVersionResponse) String() string {
 func (*DeleteModelVersionResponse) ProtoMessage() {}
 
 func (x *DeleteModelVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[27]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2056,7 +2163,7 @@ func (x *DeleteModelVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelVersionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteModelVersionResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{27}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{28}
 }
 
 // DeleteModelRequest names a model.
@@ -2070,7 +2177,7 @@ type DeleteModelRequest struct {
 
 func (x *DeleteModelRequest) Reset() {
 	*x = DeleteModelRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[28]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2189,7 @@ func (x *DeleteModelRequest) String() string {
 func (*DeleteModelRequest) ProtoMessage() {}
 
 func (x *DeleteModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[28]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2202,7 @@ func (x *DeleteModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelRequest.ProtoReflect.Descriptor instead.
 func (*DeleteModelRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{28}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DeleteModelRequest) GetModel() string {
@@ -2114,7 +2221,7 @@ type DeleteModelResponse struct {
 
 func (x *DeleteModelResponse) Reset() {
 	*x = DeleteModelResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[29]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2233,7 @@ func (x *DeleteModelResponse) String() string {
 func (*DeleteModelResponse) ProtoMessage() {}
 
 func (x *DeleteModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[29]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2246,7 @@ func (x *DeleteModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteModelResponse.ProtoReflect.Descriptor instead.
 func (*DeleteModelResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{29}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{30}
 }
 
 // GetBatchingRequest names a version.
@@ -2155,7 +2262,7 @@ type GetBatchingRequest struct {
 
 func (x *GetBatchingRequest) Reset() {
 	*x = GetBatchingRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[30]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2274,7 @@ func (x *GetBatchingRequest) String() string {
 func (*GetBatchingRequest) ProtoMessage() {}
 
 func (x *GetBatchingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[30]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2287,7 @@ func (x *GetBatchingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBatchingRequest.ProtoReflect.Descriptor instead.
 func (*GetBatchingRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{30}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetBatchingRequest) GetModel() string {
@@ -2209,14 +2316,17 @@ type GetBatchingResponse struct {
 	// What waits.
 	Queue *QueueStatus `protobuf:"bytes,4,opt,name=queue,proto3" json:"queue,omitempty"`
 	// The replicas that take batches, sorted by id; at most 256.
-	Replicas      []*ReplicaBatching `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Replicas []*ReplicaBatching `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// How many replicas the load needs, and why there are as many as there are. Absent until it was
+	// first looked at.
+	Scaling       *ScalingStatus `protobuf:"bytes,8,opt,name=scaling,proto3" json:"scaling,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetBatchingResponse) Reset() {
 	*x = GetBatchingResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[31]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2338,7 @@ func (x *GetBatchingResponse) String() string {
 func (*GetBatchingResponse) ProtoMessage() {}
 
 func (x *GetBatchingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[31]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +2351,7 @@ func (x *GetBatchingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBatchingResponse.ProtoReflect.Descriptor instead.
 func (*GetBatchingResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{31}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetBatchingResponse) GetModel() string {
@@ -2279,6 +2389,253 @@ func (x *GetBatchingResponse) GetReplicas() []*ReplicaBatching {
 	return nil
 }
 
+func (x *GetBatchingResponse) GetScaling() *ScalingStatus {
+	if x != nil {
+		return x.Scaling
+	}
+	return nil
+}
+
+// ScalingStatus is how many replicas a version needs, as its home sees it. It is there for versions
+// without autoscaling too, as advice.
+type ScalingStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The bounds and settings, with every default filled in; absent when replicas are set by hand.
+	Autoscaling *Autoscaling `protobuf:"bytes,1,opt,name=autoscaling,proto3" json:"autoscaling,omitempty"`
+	// The number of replicas that is to be there now.
+	Replicas uint32 `protobuf:"varint,2,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// The fewest replicas that meet the objective at this load, whatever the bounds; 0 when nothing comes or
+	// nothing is known of the latency.
+	NeededReplicas uint32 `protobuf:"varint,3,opt,name=needed_replicas,json=neededReplicas,proto3" json:"needed_replicas,omitempty"`
+	// The replicas that are ready.
+	ReadyReplicas uint32 `protobuf:"varint,4,opt,name=ready_replicas,json=readyReplicas,proto3" json:"ready_replicas,omitempty"`
+	// The rows per second that come to the replicas, after the cache.
+	ArrivalRate float64 `protobuf:"fixed64,5,opt,name=arrival_rate,json=arrivalRate,proto3" json:"arrival_rate,omitempty"`
+	// The variance of the number of rows that come in the time of a batch, relative to its mean: 1 when
+	// they come independently, more for bursts.
+	Burstiness float64 `protobuf:"fixed64,6,opt,name=burstiness,proto3" json:"burstiness,omitempty"`
+	// The time that queries have when they come; with different ones, their harmonic mean. Absent when they
+	// have no deadline.
+	TimeBudget *durationpb.Duration `protobuf:"bytes,7,opt,name=time_budget,json=timeBudget,proto3" json:"time_budget,omitempty"`
+	// The largest batch that fits into that time, in rows; 0 when nothing is known of the latency.
+	BatchRows uint32 `protobuf:"varint,8,opt,name=batch_rows,json=batchRows,proto3" json:"batch_rows,omitempty"`
+	// The rows per second that one replica answers in such batches; 0 when nothing is known.
+	ReplicaRate float64 `protobuf:"fixed64,9,opt,name=replica_rate,json=replicaRate,proto3" json:"replica_rate,omitempty"`
+	// The load, with its margins, relative to what the ready replicas can take: above 1 more are needed.
+	LoadRatio float64 `protobuf:"fixed64,10,opt,name=load_ratio,json=loadRatio,proto3" json:"load_ratio,omitempty"`
+	// Why there are so many replicas, in words.
+	Why string `protobuf:"bytes,11,opt,name=why,proto3" json:"why,omitempty"`
+	// What keeps the number from being another one now; empty when nothing does.
+	Held string `protobuf:"bytes,12,opt,name=held,proto3" json:"held,omitempty"`
+	// How long the replicas took to start; absent when none has.
+	StartTime *durationpb.Duration `protobuf:"bytes,13,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// The last changes, newest first; at most 20.
+	Changes       []*ScalingChange `protobuf:"bytes,14,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScalingStatus) Reset() {
+	*x = ScalingStatus{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScalingStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScalingStatus) ProtoMessage() {}
+
+func (x *ScalingStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScalingStatus.ProtoReflect.Descriptor instead.
+func (*ScalingStatus) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ScalingStatus) GetAutoscaling() *Autoscaling {
+	if x != nil {
+		return x.Autoscaling
+	}
+	return nil
+}
+
+func (x *ScalingStatus) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *ScalingStatus) GetNeededReplicas() uint32 {
+	if x != nil {
+		return x.NeededReplicas
+	}
+	return 0
+}
+
+func (x *ScalingStatus) GetReadyReplicas() uint32 {
+	if x != nil {
+		return x.ReadyReplicas
+	}
+	return 0
+}
+
+func (x *ScalingStatus) GetArrivalRate() float64 {
+	if x != nil {
+		return x.ArrivalRate
+	}
+	return 0
+}
+
+func (x *ScalingStatus) GetBurstiness() float64 {
+	if x != nil {
+		return x.Burstiness
+	}
+	return 0
+}
+
+func (x *ScalingStatus) GetTimeBudget() *durationpb.Duration {
+	if x != nil {
+		return x.TimeBudget
+	}
+	return nil
+}
+
+func (x *ScalingStatus) GetBatchRows() uint32 {
+	if x != nil {
+		return x.BatchRows
+	}
+	return 0
+}
+
+func (x *ScalingStatus) GetReplicaRate() float64 {
+	if x != nil {
+		return x.ReplicaRate
+	}
+	return 0
+}
+
+func (x *ScalingStatus) GetLoadRatio() float64 {
+	if x != nil {
+		return x.LoadRatio
+	}
+	return 0
+}
+
+func (x *ScalingStatus) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *ScalingStatus) GetHeld() string {
+	if x != nil {
+		return x.Held
+	}
+	return ""
+}
+
+func (x *ScalingStatus) GetStartTime() *durationpb.Duration {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ScalingStatus) GetChanges() []*ScalingChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// ScalingChange is one change of the number of replicas.
+type ScalingChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it was made.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// The number before.
+	From uint32 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	// The number after.
+	To uint32 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
+	// The reason in words.
+	Why           string `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScalingChange) Reset() {
+	*x = ScalingChange{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScalingChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScalingChange) ProtoMessage() {}
+
+func (x *ScalingChange) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScalingChange.ProtoReflect.Descriptor instead.
+func (*ScalingChange) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ScalingChange) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ScalingChange) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *ScalingChange) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *ScalingChange) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 // QueueStatus is the state of a version's queue; with several homes, of their queues together.
 type QueueStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2304,7 +2661,7 @@ type QueueStatus struct {
 
 func (x *QueueStatus) Reset() {
 	*x = QueueStatus{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[32]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +2673,7 @@ func (x *QueueStatus) String() string {
 func (*QueueStatus) ProtoMessage() {}
 
 func (x *QueueStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[32]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +2686,7 @@ func (x *QueueStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueStatus.ProtoReflect.Descriptor instead.
 func (*QueueStatus) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{32}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *QueueStatus) GetRows() uint32 {
@@ -2412,7 +2769,7 @@ type ReplicaBatching struct {
 
 func (x *ReplicaBatching) Reset() {
 	*x = ReplicaBatching{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2781,7 @@ func (x *ReplicaBatching) String() string {
 func (*ReplicaBatching) ProtoMessage() {}
 
 func (x *ReplicaBatching) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2794,7 @@ func (x *ReplicaBatching) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaBatching.ProtoReflect.Descriptor instead.
 func (*ReplicaBatching) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{33}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReplicaBatching) GetReplica() string {
@@ -2550,7 +2907,7 @@ type LatencyPoint struct {
 
 func (x *LatencyPoint) Reset() {
 	*x = LatencyPoint{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[34]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2562,7 +2919,7 @@ func (x *LatencyPoint) String() string {
 func (*LatencyPoint) ProtoMessage() {}
 
 func (x *LatencyPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[34]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2575,7 +2932,7 @@ func (x *LatencyPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyPoint.ProtoReflect.Descriptor instead.
 func (*LatencyPoint) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{34}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LatencyPoint) GetRows() uint32 {
@@ -2638,7 +2995,7 @@ type BatchDecision struct {
 
 func (x *BatchDecision) Reset() {
 	*x = BatchDecision{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[35]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2650,7 +3007,7 @@ func (x *BatchDecision) String() string {
 func (*BatchDecision) ProtoMessage() {}
 
 func (x *BatchDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[35]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2663,7 +3020,7 @@ func (x *BatchDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchDecision.ProtoReflect.Descriptor instead.
 func (*BatchDecision) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{35}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *BatchDecision) GetTime() *timestamppb.Timestamp {
@@ -2743,7 +3100,7 @@ type RegisterReplicaRequest struct {
 
 func (x *RegisterReplicaRequest) Reset() {
 	*x = RegisterReplicaRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[36]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2755,7 +3112,7 @@ func (x *RegisterReplicaRequest) String() string {
 func (*RegisterReplicaRequest) ProtoMessage() {}
 
 func (x *RegisterReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[36]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2768,7 +3125,7 @@ func (x *RegisterReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterReplicaRequest.ProtoReflect.Descriptor instead.
 func (*RegisterReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{36}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RegisterReplicaRequest) GetModel() string {
@@ -2820,7 +3177,7 @@ type RegisterReplicaResponse struct {
 
 func (x *RegisterReplicaResponse) Reset() {
 	*x = RegisterReplicaResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[37]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2832,7 +3189,7 @@ func (x *RegisterReplicaResponse) String() string {
 func (*RegisterReplicaResponse) ProtoMessage() {}
 
 func (x *RegisterReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[37]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2845,7 +3202,7 @@ func (x *RegisterReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterReplicaResponse.ProtoReflect.Descriptor instead.
 func (*RegisterReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{37}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RegisterReplicaResponse) GetLease() *durationpb.Duration {
@@ -2871,7 +3228,7 @@ type GetModelRepositoryRequest struct {
 
 func (x *GetModelRepositoryRequest) Reset() {
 	*x = GetModelRepositoryRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[38]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +3240,7 @@ func (x *GetModelRepositoryRequest) String() string {
 func (*GetModelRepositoryRequest) ProtoMessage() {}
 
 func (x *GetModelRepositoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[38]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +3253,7 @@ func (x *GetModelRepositoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelRepositoryRequest.ProtoReflect.Descriptor instead.
 func (*GetModelRepositoryRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{38}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{41}
 }
 
 // GetModelRepositoryResponse is what the model repository holds.
@@ -2916,7 +3273,7 @@ type GetModelRepositoryResponse struct {
 
 func (x *GetModelRepositoryResponse) Reset() {
 	*x = GetModelRepositoryResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[39]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2928,7 +3285,7 @@ func (x *GetModelRepositoryResponse) String() string {
 func (*GetModelRepositoryResponse) ProtoMessage() {}
 
 func (x *GetModelRepositoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[39]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2941,7 +3298,7 @@ func (x *GetModelRepositoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelRepositoryResponse.ProtoReflect.Descriptor instead.
 func (*GetModelRepositoryResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{39}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetModelRepositoryResponse) GetLocation() string {
@@ -2989,7 +3346,7 @@ type RepositoryVersion struct {
 
 func (x *RepositoryVersion) Reset() {
 	*x = RepositoryVersion{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[40]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3001,7 +3358,7 @@ func (x *RepositoryVersion) String() string {
 func (*RepositoryVersion) ProtoMessage() {}
 
 func (x *RepositoryVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[40]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3014,7 +3371,7 @@ func (x *RepositoryVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepositoryVersion.ProtoReflect.Descriptor instead.
 func (*RepositoryVersion) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{40}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RepositoryVersion) GetModel() string {
@@ -3056,7 +3413,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x0fcurrent_version\x18\x02 \x01(\tR\x0ecurrentVersion\x124\n" +
 	"\bversions\x18\x03 \x03(\v2\x18.clipper.v1.ModelVersionR\bversions\x12(\n" +
 	"\rkeep_versions\x18\x04 \x01(\rH\x00R\fkeepVersions\x88\x01\x01B\x10\n" +
-	"\x0e_keep_versions\"\xd3\x05\n" +
+	"\x0e_keep_versions\"\x8e\x06\n" +
 	"\fModelVersion\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x123\n" +
@@ -3074,11 +3431,19 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\vcreate_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12+\n" +
 	"\awarm_up\x18\x0e \x01(\v2\x12.clipper.v1.WarmUpR\x06warmUp\x12\x14\n" +
-	"\x05homes\x18\x10 \x01(\rR\x05homes\x1a9\n" +
+	"\x05homes\x18\x10 \x01(\rR\x05homes\x129\n" +
+	"\vautoscaling\x18\x14 \x01(\v2\x17.clipper.v1.AutoscalingR\vautoscaling\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
-	"\t_replicas\"\x92\x01\n" +
+	"\t_replicas\"\xf7\x01\n" +
+	"\vAutoscaling\x12!\n" +
+	"\fmin_replicas\x18\x01 \x01(\rR\vminReplicas\x12!\n" +
+	"\fmax_replicas\x18\x02 \x01(\rR\vmaxReplicas\x12\x1f\n" +
+	"\vtarget_load\x18\x03 \x01(\x01R\n" +
+	"targetLoad\x12C\n" +
+	"\x10scale_down_delay\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0escaleDownDelay\x12<\n" +
+	"\fidle_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\"\x92\x01\n" +
 	"\x06WarmUp\x122\n" +
 	"\asamples\x18\x01 \x03(\v2\x18.clipper.v1.WarmUpSampleR\asamples\x128\n" +
 	"\n" +
@@ -3164,14 +3529,16 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"M\n" +
 	"\x17GetModelVersionResponse\x122\n" +
-	"\aversion\x18\x01 \x01(\v2\x18.clipper.v1.ModelVersionR\aversion\"\xf9\x01\n" +
+	"\aversion\x18\x01 \x01(\v2\x18.clipper.v1.ModelVersionR\aversion\"\xb4\x02\n" +
 	"\x19UpdateModelVersionRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1f\n" +
 	"\breplicas\x18\x03 \x01(\rH\x00R\breplicas\x88\x01\x01\x120\n" +
 	"\bbatching\x18\x04 \x01(\v2\x14.clipper.v1.BatchingR\bbatching\x12'\n" +
 	"\x05cache\x18\x05 \x01(\v2\x11.clipper.v1.CacheR\x05cache\x12\x19\n" +
-	"\x05homes\x18\a \x01(\rH\x01R\x05homes\x88\x01\x01B\v\n" +
+	"\x05homes\x18\a \x01(\rH\x01R\x05homes\x88\x01\x01\x129\n" +
+	"\vautoscaling\x18\n" +
+	" \x01(\v2\x17.clipper.v1.AutoscalingR\vautoscalingB\v\n" +
 	"\t_replicasB\b\n" +
 	"\x06_homes\"P\n" +
 	"\x1aUpdateModelVersionResponse\x122\n" +
@@ -3190,13 +3557,41 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x13DeleteModelResponse\"D\n" +
 	"\x12GetBatchingRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\"\xdf\x01\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"\x94\x02\n" +
 	"\x13GetBatchingResponse\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x120\n" +
 	"\bbatching\x18\x03 \x01(\v2\x14.clipper.v1.BatchingR\bbatching\x12-\n" +
 	"\x05queue\x18\x04 \x01(\v2\x17.clipper.v1.QueueStatusR\x05queue\x127\n" +
-	"\breplicas\x18\x05 \x03(\v2\x1b.clipper.v1.ReplicaBatchingR\breplicas\"\xb3\x02\n" +
+	"\breplicas\x18\x05 \x03(\v2\x1b.clipper.v1.ReplicaBatchingR\breplicas\x123\n" +
+	"\ascaling\x18\b \x01(\v2\x19.clipper.v1.ScalingStatusR\ascaling\"\xab\x04\n" +
+	"\rScalingStatus\x129\n" +
+	"\vautoscaling\x18\x01 \x01(\v2\x17.clipper.v1.AutoscalingR\vautoscaling\x12\x1a\n" +
+	"\breplicas\x18\x02 \x01(\rR\breplicas\x12'\n" +
+	"\x0fneeded_replicas\x18\x03 \x01(\rR\x0eneededReplicas\x12%\n" +
+	"\x0eready_replicas\x18\x04 \x01(\rR\rreadyReplicas\x12!\n" +
+	"\farrival_rate\x18\x05 \x01(\x01R\varrivalRate\x12\x1e\n" +
+	"\n" +
+	"burstiness\x18\x06 \x01(\x01R\n" +
+	"burstiness\x12:\n" +
+	"\vtime_budget\x18\a \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"timeBudget\x12\x1d\n" +
+	"\n" +
+	"batch_rows\x18\b \x01(\rR\tbatchRows\x12!\n" +
+	"\freplica_rate\x18\t \x01(\x01R\vreplicaRate\x12\x1d\n" +
+	"\n" +
+	"load_ratio\x18\n" +
+	" \x01(\x01R\tloadRatio\x12\x10\n" +
+	"\x03why\x18\v \x01(\tR\x03why\x12\x12\n" +
+	"\x04held\x18\f \x01(\tR\x04held\x128\n" +
+	"\n" +
+	"start_time\x18\r \x01(\v2\x19.google.protobuf.DurationR\tstartTime\x123\n" +
+	"\achanges\x18\x0e \x03(\v2\x19.clipper.v1.ScalingChangeR\achanges\"u\n" +
+	"\rScalingChange\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\rR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\rR\x02to\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\"\xb3\x02\n" +
 	"\vQueueStatus\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\rR\x04rows\x12$\n" +
 	"\x0ein_flight_rows\x18\x02 \x01(\rR\finFlightRows\x12/\n" +
@@ -3316,136 +3711,149 @@ func file_clipper_v1_model_service_proto_rawDescGZIP() []byte {
 }
 
 var file_clipper_v1_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_clipper_v1_model_service_proto_goTypes = []any{
 	(ModelState)(0),                    // 0: clipper.v1.ModelState
 	(ReplicaState)(0),                  // 1: clipper.v1.ReplicaState
 	(RepositoryState)(0),               // 2: clipper.v1.RepositoryState
 	(*Model)(nil),                      // 3: clipper.v1.Model
 	(*ModelVersion)(nil),               // 4: clipper.v1.ModelVersion
-	(*WarmUp)(nil),                     // 5: clipper.v1.WarmUp
-	(*WarmUpSample)(nil),               // 6: clipper.v1.WarmUpSample
-	(*Container)(nil),                  // 7: clipper.v1.Container
-	(*Resources)(nil),                  // 8: clipper.v1.Resources
-	(*Adapter)(nil),                    // 9: clipper.v1.Adapter
-	(*Command)(nil),                    // 10: clipper.v1.Command
-	(*Address)(nil),                    // 11: clipper.v1.Address
-	(*Image)(nil),                      // 12: clipper.v1.Image
-	(*Registered)(nil),                 // 13: clipper.v1.Registered
-	(*Batching)(nil),                   // 14: clipper.v1.Batching
-	(*Cache)(nil),                      // 15: clipper.v1.Cache
-	(*Replica)(nil),                    // 16: clipper.v1.Replica
-	(*DeployModelRequest)(nil),         // 17: clipper.v1.DeployModelRequest
-	(*DeployModelResponse)(nil),        // 18: clipper.v1.DeployModelResponse
-	(*GetModelRequest)(nil),            // 19: clipper.v1.GetModelRequest
-	(*GetModelResponse)(nil),           // 20: clipper.v1.GetModelResponse
-	(*ListModelsRequest)(nil),          // 21: clipper.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),         // 22: clipper.v1.ListModelsResponse
-	(*GetModelVersionRequest)(nil),     // 23: clipper.v1.GetModelVersionRequest
-	(*GetModelVersionResponse)(nil),    // 24: clipper.v1.GetModelVersionResponse
-	(*UpdateModelVersionRequest)(nil),  // 25: clipper.v1.UpdateModelVersionRequest
-	(*UpdateModelVersionResponse)(nil), // 26: clipper.v1.UpdateModelVersionResponse
-	(*SetCurrentVersionRequest)(nil),   // 27: clipper.v1.SetCurrentVersionRequest
-	(*SetCurrentVersionResponse)(nil),  // 28: clipper.v1.SetCurrentVersionResponse
-	(*DeleteModelVersionRequest)(nil),  // 29: clipper.v1.DeleteModelVersionRequest
-	(*DeleteModelVersionResponse)(nil), // 30: clipper.v1.DeleteModelVersionResponse
-	(*DeleteModelRequest)(nil),         // 31: clipper.v1.DeleteModelRequest
-	(*DeleteModelResponse)(nil),        // 32: clipper.v1.DeleteModelResponse
-	(*GetBatchingRequest)(nil),         // 33: clipper.v1.GetBatchingRequest
-	(*GetBatchingResponse)(nil),        // 34: clipper.v1.GetBatchingResponse
-	(*QueueStatus)(nil),                // 35: clipper.v1.QueueStatus
-	(*ReplicaBatching)(nil),            // 36: clipper.v1.ReplicaBatching
-	(*LatencyPoint)(nil),               // 37: clipper.v1.LatencyPoint
-	(*BatchDecision)(nil),              // 38: clipper.v1.BatchDecision
-	(*RegisterReplicaRequest)(nil),     // 39: clipper.v1.RegisterReplicaRequest
-	(*RegisterReplicaResponse)(nil),    // 40: clipper.v1.RegisterReplicaResponse
-	(*GetModelRepositoryRequest)(nil),  // 41: clipper.v1.GetModelRepositoryRequest
-	(*GetModelRepositoryResponse)(nil), // 42: clipper.v1.GetModelRepositoryResponse
-	(*RepositoryVersion)(nil),          // 43: clipper.v1.RepositoryVersion
-	nil,                                // 44: clipper.v1.ModelVersion.LabelsEntry
-	nil,                                // 45: clipper.v1.Container.EnvironmentEntry
-	nil,                                // 46: clipper.v1.QueueStatus.DroppedEntry
-	(*Signature)(nil),                  // 47: clipper.v1.Signature
-	(*timestamppb.Timestamp)(nil),      // 48: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 49: google.protobuf.Duration
-	(*Tensor)(nil),                     // 50: clipper.v1.Tensor
+	(*Autoscaling)(nil),                // 5: clipper.v1.Autoscaling
+	(*WarmUp)(nil),                     // 6: clipper.v1.WarmUp
+	(*WarmUpSample)(nil),               // 7: clipper.v1.WarmUpSample
+	(*Container)(nil),                  // 8: clipper.v1.Container
+	(*Resources)(nil),                  // 9: clipper.v1.Resources
+	(*Adapter)(nil),                    // 10: clipper.v1.Adapter
+	(*Command)(nil),                    // 11: clipper.v1.Command
+	(*Address)(nil),                    // 12: clipper.v1.Address
+	(*Image)(nil),                      // 13: clipper.v1.Image
+	(*Registered)(nil),                 // 14: clipper.v1.Registered
+	(*Batching)(nil),                   // 15: clipper.v1.Batching
+	(*Cache)(nil),                      // 16: clipper.v1.Cache
+	(*Replica)(nil),                    // 17: clipper.v1.Replica
+	(*DeployModelRequest)(nil),         // 18: clipper.v1.DeployModelRequest
+	(*DeployModelResponse)(nil),        // 19: clipper.v1.DeployModelResponse
+	(*GetModelRequest)(nil),            // 20: clipper.v1.GetModelRequest
+	(*GetModelResponse)(nil),           // 21: clipper.v1.GetModelResponse
+	(*ListModelsRequest)(nil),          // 22: clipper.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),         // 23: clipper.v1.ListModelsResponse
+	(*GetModelVersionRequest)(nil),     // 24: clipper.v1.GetModelVersionRequest
+	(*GetModelVersionResponse)(nil),    // 25: clipper.v1.GetModelVersionResponse
+	(*UpdateModelVersionRequest)(nil),  // 26: clipper.v1.UpdateModelVersionRequest
+	(*UpdateModelVersionResponse)(nil), // 27: clipper.v1.UpdateModelVersionResponse
+	(*SetCurrentVersionRequest)(nil),   // 28: clipper.v1.SetCurrentVersionRequest
+	(*SetCurrentVersionResponse)(nil),  // 29: clipper.v1.SetCurrentVersionResponse
+	(*DeleteModelVersionRequest)(nil),  // 30: clipper.v1.DeleteModelVersionRequest
+	(*DeleteModelVersionResponse)(nil), // 31: clipper.v1.DeleteModelVersionResponse
+	(*DeleteModelRequest)(nil),         // 32: clipper.v1.DeleteModelRequest
+	(*DeleteModelResponse)(nil),        // 33: clipper.v1.DeleteModelResponse
+	(*GetBatchingRequest)(nil),         // 34: clipper.v1.GetBatchingRequest
+	(*GetBatchingResponse)(nil),        // 35: clipper.v1.GetBatchingResponse
+	(*ScalingStatus)(nil),              // 36: clipper.v1.ScalingStatus
+	(*ScalingChange)(nil),              // 37: clipper.v1.ScalingChange
+	(*QueueStatus)(nil),                // 38: clipper.v1.QueueStatus
+	(*ReplicaBatching)(nil),            // 39: clipper.v1.ReplicaBatching
+	(*LatencyPoint)(nil),               // 40: clipper.v1.LatencyPoint
+	(*BatchDecision)(nil),              // 41: clipper.v1.BatchDecision
+	(*RegisterReplicaRequest)(nil),     // 42: clipper.v1.RegisterReplicaRequest
+	(*RegisterReplicaResponse)(nil),    // 43: clipper.v1.RegisterReplicaResponse
+	(*GetModelRepositoryRequest)(nil),  // 44: clipper.v1.GetModelRepositoryRequest
+	(*GetModelRepositoryResponse)(nil), // 45: clipper.v1.GetModelRepositoryResponse
+	(*RepositoryVersion)(nil),          // 46: clipper.v1.RepositoryVersion
+	nil,                                // 47: clipper.v1.ModelVersion.LabelsEntry
+	nil,                                // 48: clipper.v1.Container.EnvironmentEntry
+	nil,                                // 49: clipper.v1.QueueStatus.DroppedEntry
+	(*Signature)(nil),                  // 50: clipper.v1.Signature
+	(*timestamppb.Timestamp)(nil),      // 51: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 52: google.protobuf.Duration
+	(*Tensor)(nil),                     // 53: clipper.v1.Tensor
 }
 var file_clipper_v1_model_service_proto_depIdxs = []int32{
 	4,  // 0: clipper.v1.Model.versions:type_name -> clipper.v1.ModelVersion
-	47, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
-	7,  // 2: clipper.v1.ModelVersion.container:type_name -> clipper.v1.Container
-	14, // 3: clipper.v1.ModelVersion.batching:type_name -> clipper.v1.Batching
-	15, // 4: clipper.v1.ModelVersion.cache:type_name -> clipper.v1.Cache
-	44, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
+	50, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
+	8,  // 2: clipper.v1.ModelVersion.container:type_name -> clipper.v1.Container
+	15, // 3: clipper.v1.ModelVersion.batching:type_name -> clipper.v1.Batching
+	16, // 4: clipper.v1.ModelVersion.cache:type_name -> clipper.v1.Cache
+	47, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
 	0,  // 6: clipper.v1.ModelVersion.state:type_name -> clipper.v1.ModelState
-	16, // 7: clipper.v1.ModelVersion.replica_status:type_name -> clipper.v1.Replica
-	48, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
-	5,  // 9: clipper.v1.ModelVersion.warm_up:type_name -> clipper.v1.WarmUp
-	6,  // 10: clipper.v1.WarmUp.samples:type_name -> clipper.v1.WarmUpSample
-	49, // 11: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
-	50, // 12: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
-	9,  // 13: clipper.v1.Container.adapter:type_name -> clipper.v1.Adapter
-	10, // 14: clipper.v1.Container.command:type_name -> clipper.v1.Command
-	11, // 15: clipper.v1.Container.address:type_name -> clipper.v1.Address
-	12, // 16: clipper.v1.Container.image:type_name -> clipper.v1.Image
-	13, // 17: clipper.v1.Container.registered:type_name -> clipper.v1.Registered
-	45, // 18: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
-	49, // 19: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
-	8,  // 20: clipper.v1.Container.resources:type_name -> clipper.v1.Resources
-	49, // 21: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
-	49, // 22: clipper.v1.Batching.max_delay:type_name -> google.protobuf.Duration
-	1,  // 23: clipper.v1.Replica.state:type_name -> clipper.v1.ReplicaState
-	48, // 24: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
-	4,  // 25: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
-	4,  // 26: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
-	3,  // 27: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
-	3,  // 28: clipper.v1.ListModelsResponse.models:type_name -> clipper.v1.Model
-	4,  // 29: clipper.v1.GetModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
-	14, // 30: clipper.v1.UpdateModelVersionRequest.batching:type_name -> clipper.v1.Batching
-	15, // 31: clipper.v1.UpdateModelVersionRequest.cache:type_name -> clipper.v1.Cache
-	4,  // 32: clipper.v1.UpdateModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
-	3,  // 33: clipper.v1.SetCurrentVersionResponse.model:type_name -> clipper.v1.Model
-	14, // 34: clipper.v1.GetBatchingResponse.batching:type_name -> clipper.v1.Batching
-	35, // 35: clipper.v1.GetBatchingResponse.queue:type_name -> clipper.v1.QueueStatus
-	36, // 36: clipper.v1.GetBatchingResponse.replicas:type_name -> clipper.v1.ReplicaBatching
-	49, // 37: clipper.v1.QueueStatus.delay:type_name -> google.protobuf.Duration
-	46, // 38: clipper.v1.QueueStatus.dropped:type_name -> clipper.v1.QueueStatus.DroppedEntry
-	37, // 39: clipper.v1.ReplicaBatching.latencies:type_name -> clipper.v1.LatencyPoint
-	38, // 40: clipper.v1.ReplicaBatching.decisions:type_name -> clipper.v1.BatchDecision
-	48, // 41: clipper.v1.BatchDecision.time:type_name -> google.protobuf.Timestamp
-	49, // 42: clipper.v1.BatchDecision.slack:type_name -> google.protobuf.Duration
-	49, // 43: clipper.v1.RegisterReplicaRequest.lease:type_name -> google.protobuf.Duration
-	49, // 44: clipper.v1.RegisterReplicaResponse.lease:type_name -> google.protobuf.Duration
-	48, // 45: clipper.v1.GetModelRepositoryResponse.scan_time:type_name -> google.protobuf.Timestamp
-	43, // 46: clipper.v1.GetModelRepositoryResponse.versions:type_name -> clipper.v1.RepositoryVersion
-	2,  // 47: clipper.v1.RepositoryVersion.state:type_name -> clipper.v1.RepositoryState
-	17, // 48: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
-	19, // 49: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
-	21, // 50: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
-	23, // 51: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
-	25, // 52: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
-	27, // 53: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
-	29, // 54: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
-	31, // 55: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
-	33, // 56: clipper.v1.ModelService.GetBatching:input_type -> clipper.v1.GetBatchingRequest
-	39, // 57: clipper.v1.ModelService.RegisterReplica:input_type -> clipper.v1.RegisterReplicaRequest
-	41, // 58: clipper.v1.ModelService.GetModelRepository:input_type -> clipper.v1.GetModelRepositoryRequest
-	18, // 59: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
-	20, // 60: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
-	22, // 61: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
-	24, // 62: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
-	26, // 63: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
-	28, // 64: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
-	30, // 65: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
-	32, // 66: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
-	34, // 67: clipper.v1.ModelService.GetBatching:output_type -> clipper.v1.GetBatchingResponse
-	40, // 68: clipper.v1.ModelService.RegisterReplica:output_type -> clipper.v1.RegisterReplicaResponse
-	42, // 69: clipper.v1.ModelService.GetModelRepository:output_type -> clipper.v1.GetModelRepositoryResponse
-	59, // [59:70] is the sub-list for method output_type
-	48, // [48:59] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	17, // 7: clipper.v1.ModelVersion.replica_status:type_name -> clipper.v1.Replica
+	51, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
+	6,  // 9: clipper.v1.ModelVersion.warm_up:type_name -> clipper.v1.WarmUp
+	5,  // 10: clipper.v1.ModelVersion.autoscaling:type_name -> clipper.v1.Autoscaling
+	52, // 11: clipper.v1.Autoscaling.scale_down_delay:type_name -> google.protobuf.Duration
+	52, // 12: clipper.v1.Autoscaling.idle_timeout:type_name -> google.protobuf.Duration
+	7,  // 13: clipper.v1.WarmUp.samples:type_name -> clipper.v1.WarmUpSample
+	52, // 14: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
+	53, // 15: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
+	10, // 16: clipper.v1.Container.adapter:type_name -> clipper.v1.Adapter
+	11, // 17: clipper.v1.Container.command:type_name -> clipper.v1.Command
+	12, // 18: clipper.v1.Container.address:type_name -> clipper.v1.Address
+	13, // 19: clipper.v1.Container.image:type_name -> clipper.v1.Image
+	14, // 20: clipper.v1.Container.registered:type_name -> clipper.v1.Registered
+	48, // 21: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
+	52, // 22: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
+	9,  // 23: clipper.v1.Container.resources:type_name -> clipper.v1.Resources
+	52, // 24: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
+	52, // 25: clipper.v1.Batching.max_delay:type_name -> google.protobuf.Duration
+	1,  // 26: clipper.v1.Replica.state:type_name -> clipper.v1.ReplicaState
+	51, // 27: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
+	4,  // 28: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
+	4,  // 29: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
+	3,  // 30: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
+	3,  // 31: clipper.v1.ListModelsResponse.models:type_name -> clipper.v1.Model
+	4,  // 32: clipper.v1.GetModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
+	15, // 33: clipper.v1.UpdateModelVersionRequest.batching:type_name -> clipper.v1.Batching
+	16, // 34: clipper.v1.UpdateModelVersionRequest.cache:type_name -> clipper.v1.Cache
+	5,  // 35: clipper.v1.UpdateModelVersionRequest.autoscaling:type_name -> clipper.v1.Autoscaling
+	4,  // 36: clipper.v1.UpdateModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
+	3,  // 37: clipper.v1.SetCurrentVersionResponse.model:type_name -> clipper.v1.Model
+	15, // 38: clipper.v1.GetBatchingResponse.batching:type_name -> clipper.v1.Batching
+	38, // 39: clipper.v1.GetBatchingResponse.queue:type_name -> clipper.v1.QueueStatus
+	39, // 40: clipper.v1.GetBatchingResponse.replicas:type_name -> clipper.v1.ReplicaBatching
+	36, // 41: clipper.v1.GetBatchingResponse.scaling:type_name -> clipper.v1.ScalingStatus
+	5,  // 42: clipper.v1.ScalingStatus.autoscaling:type_name -> clipper.v1.Autoscaling
+	52, // 43: clipper.v1.ScalingStatus.time_budget:type_name -> google.protobuf.Duration
+	52, // 44: clipper.v1.ScalingStatus.start_time:type_name -> google.protobuf.Duration
+	37, // 45: clipper.v1.ScalingStatus.changes:type_name -> clipper.v1.ScalingChange
+	51, // 46: clipper.v1.ScalingChange.time:type_name -> google.protobuf.Timestamp
+	52, // 47: clipper.v1.QueueStatus.delay:type_name -> google.protobuf.Duration
+	49, // 48: clipper.v1.QueueStatus.dropped:type_name -> clipper.v1.QueueStatus.DroppedEntry
+	40, // 49: clipper.v1.ReplicaBatching.latencies:type_name -> clipper.v1.LatencyPoint
+	41, // 50: clipper.v1.ReplicaBatching.decisions:type_name -> clipper.v1.BatchDecision
+	51, // 51: clipper.v1.BatchDecision.time:type_name -> google.protobuf.Timestamp
+	52, // 52: clipper.v1.BatchDecision.slack:type_name -> google.protobuf.Duration
+	52, // 53: clipper.v1.RegisterReplicaRequest.lease:type_name -> google.protobuf.Duration
+	52, // 54: clipper.v1.RegisterReplicaResponse.lease:type_name -> google.protobuf.Duration
+	51, // 55: clipper.v1.GetModelRepositoryResponse.scan_time:type_name -> google.protobuf.Timestamp
+	46, // 56: clipper.v1.GetModelRepositoryResponse.versions:type_name -> clipper.v1.RepositoryVersion
+	2,  // 57: clipper.v1.RepositoryVersion.state:type_name -> clipper.v1.RepositoryState
+	18, // 58: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
+	20, // 59: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
+	22, // 60: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
+	24, // 61: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
+	26, // 62: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
+	28, // 63: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
+	30, // 64: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
+	32, // 65: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
+	34, // 66: clipper.v1.ModelService.GetBatching:input_type -> clipper.v1.GetBatchingRequest
+	42, // 67: clipper.v1.ModelService.RegisterReplica:input_type -> clipper.v1.RegisterReplicaRequest
+	44, // 68: clipper.v1.ModelService.GetModelRepository:input_type -> clipper.v1.GetModelRepositoryRequest
+	19, // 69: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
+	21, // 70: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
+	23, // 71: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
+	25, // 72: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
+	27, // 73: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
+	29, // 74: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
+	31, // 75: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
+	33, // 76: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
+	35, // 77: clipper.v1.ModelService.GetBatching:output_type -> clipper.v1.GetBatchingResponse
+	43, // 78: clipper.v1.ModelService.RegisterReplica:output_type -> clipper.v1.RegisterReplicaResponse
+	45, // 79: clipper.v1.ModelService.GetModelRepository:output_type -> clipper.v1.GetModelRepositoryResponse
+	69, // [69:80] is the sub-list for method output_type
+	58, // [58:69] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_clipper_v1_model_service_proto_init() }
@@ -3456,22 +3864,22 @@ func file_clipper_v1_model_service_proto_init() {
 	file_clipper_v1_tensor_proto_init()
 	file_clipper_v1_model_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_clipper_v1_model_service_proto_msgTypes[1].OneofWrappers = []any{}
-	file_clipper_v1_model_service_proto_msgTypes[4].OneofWrappers = []any{
+	file_clipper_v1_model_service_proto_msgTypes[5].OneofWrappers = []any{
 		(*Container_Adapter)(nil),
 		(*Container_Command)(nil),
 		(*Container_Address)(nil),
 		(*Container_Image)(nil),
 		(*Container_Registered)(nil),
 	}
-	file_clipper_v1_model_service_proto_msgTypes[14].OneofWrappers = []any{}
-	file_clipper_v1_model_service_proto_msgTypes[22].OneofWrappers = []any{}
+	file_clipper_v1_model_service_proto_msgTypes[15].OneofWrappers = []any{}
+	file_clipper_v1_model_service_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clipper_v1_model_service_proto_rawDesc), len(file_clipper_v1_model_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   44,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

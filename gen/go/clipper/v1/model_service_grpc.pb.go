@@ -54,7 +54,7 @@ type ModelServiceClient interface {
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
 	// GetModelVersion returns one version with its replicas. NOT_FOUND: no such model or version.
 	GetModelVersion(ctx context.Context, in *GetModelVersionRequest, opts ...grpc.CallOption) (*GetModelVersionResponse, error)
-	// UpdateModelVersion changes how a version runs: replicas, batching, cache, homes.
+	// UpdateModelVersion changes how a version runs: replicas, autoscaling, batching, cache, homes.
 	//
 	// INVALID_ARGUMENT: a field is not allowed. NOT_FOUND: no such model or version.
 	UpdateModelVersion(ctx context.Context, in *UpdateModelVersionRequest, opts ...grpc.CallOption) (*UpdateModelVersionResponse, error)
@@ -222,7 +222,7 @@ type ModelServiceServer interface {
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
 	// GetModelVersion returns one version with its replicas. NOT_FOUND: no such model or version.
 	GetModelVersion(context.Context, *GetModelVersionRequest) (*GetModelVersionResponse, error)
-	// UpdateModelVersion changes how a version runs: replicas, batching, cache, homes.
+	// UpdateModelVersion changes how a version runs: replicas, autoscaling, batching, cache, homes.
 	//
 	// INVALID_ARGUMENT: a field is not allowed. NOT_FOUND: no such model or version.
 	UpdateModelVersion(context.Context, *UpdateModelVersionRequest) (*UpdateModelVersionResponse, error)

@@ -65,7 +65,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., current_version: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., keep_versions: _Optional[int] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("model", "version", "signature", "container", "replicas", "batching", "cache", "labels", "current", "state", "state_message", "replica_status", "create_time", "warm_up", "homes")
+    __slots__ = ("model", "version", "signature", "container", "replicas", "batching", "cache", "labels", "current", "state", "state_message", "replica_status", "create_time", "warm_up", "homes", "autoscaling")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +88,7 @@ class ModelVersion(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     WARM_UP_FIELD_NUMBER: _ClassVar[int]
     HOMES_FIELD_NUMBER: _ClassVar[int]
+    AUTOSCALING_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     signature: _tensor_pb2.Signature
@@ -103,7 +104,22 @@ class ModelVersion(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     warm_up: WarmUp
     homes: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., signature: _Optional[_Union[_tensor_pb2.Signature, _Mapping]] = ..., container: _Optional[_Union[Container, _Mapping]] = ..., replicas: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., cache: _Optional[_Union[Cache, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., current: bool = ..., state: _Optional[_Union[ModelState, str]] = ..., state_message: _Optional[str] = ..., replica_status: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., warm_up: _Optional[_Union[WarmUp, _Mapping]] = ..., homes: _Optional[int] = ...) -> None: ...
+    autoscaling: Autoscaling
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., signature: _Optional[_Union[_tensor_pb2.Signature, _Mapping]] = ..., container: _Optional[_Union[Container, _Mapping]] = ..., replicas: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., cache: _Optional[_Union[Cache, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., current: bool = ..., state: _Optional[_Union[ModelState, str]] = ..., state_message: _Optional[str] = ..., replica_status: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., warm_up: _Optional[_Union[WarmUp, _Mapping]] = ..., homes: _Optional[int] = ..., autoscaling: _Optional[_Union[Autoscaling, _Mapping]] = ...) -> None: ...
+
+class Autoscaling(_message.Message):
+    __slots__ = ("min_replicas", "max_replicas", "target_load", "scale_down_delay", "idle_timeout")
+    MIN_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    MAX_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_LOAD_FIELD_NUMBER: _ClassVar[int]
+    SCALE_DOWN_DELAY_FIELD_NUMBER: _ClassVar[int]
+    IDLE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    min_replicas: int
+    max_replicas: int
+    target_load: float
+    scale_down_delay: _duration_pb2.Duration
+    idle_timeout: _duration_pb2.Duration
+    def __init__(self, min_replicas: _Optional[int] = ..., max_replicas: _Optional[int] = ..., target_load: _Optional[float] = ..., scale_down_delay: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., idle_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class WarmUp(_message.Message):
     __slots__ = ("samples", "time_limit", "disabled")
@@ -293,20 +309,22 @@ class GetModelVersionResponse(_message.Message):
     def __init__(self, version: _Optional[_Union[ModelVersion, _Mapping]] = ...) -> None: ...
 
 class UpdateModelVersionRequest(_message.Message):
-    __slots__ = ("model", "version", "replicas", "batching", "cache", "homes")
+    __slots__ = ("model", "version", "replicas", "batching", "cache", "homes", "autoscaling")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     BATCHING_FIELD_NUMBER: _ClassVar[int]
     CACHE_FIELD_NUMBER: _ClassVar[int]
     HOMES_FIELD_NUMBER: _ClassVar[int]
+    AUTOSCALING_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     replicas: int
     batching: Batching
     cache: Cache
     homes: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., replicas: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., cache: _Optional[_Union[Cache, _Mapping]] = ..., homes: _Optional[int] = ...) -> None: ...
+    autoscaling: Autoscaling
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., replicas: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., cache: _Optional[_Union[Cache, _Mapping]] = ..., homes: _Optional[int] = ..., autoscaling: _Optional[_Union[Autoscaling, _Mapping]] = ...) -> None: ...
 
 class UpdateModelVersionResponse(_message.Message):
     __slots__ = ("version",)
@@ -359,18 +377,63 @@ class GetBatchingRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class GetBatchingResponse(_message.Message):
-    __slots__ = ("model", "version", "batching", "queue", "replicas")
+    __slots__ = ("model", "version", "batching", "queue", "replicas", "scaling")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BATCHING_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    SCALING_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     batching: Batching
     queue: QueueStatus
     replicas: _containers.RepeatedCompositeFieldContainer[ReplicaBatching]
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., queue: _Optional[_Union[QueueStatus, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaBatching, _Mapping]]] = ...) -> None: ...
+    scaling: ScalingStatus
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., queue: _Optional[_Union[QueueStatus, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaBatching, _Mapping]]] = ..., scaling: _Optional[_Union[ScalingStatus, _Mapping]] = ...) -> None: ...
+
+class ScalingStatus(_message.Message):
+    __slots__ = ("autoscaling", "replicas", "needed_replicas", "ready_replicas", "arrival_rate", "burstiness", "time_budget", "batch_rows", "replica_rate", "load_ratio", "why", "held", "start_time", "changes")
+    AUTOSCALING_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    NEEDED_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    READY_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    ARRIVAL_RATE_FIELD_NUMBER: _ClassVar[int]
+    BURSTINESS_FIELD_NUMBER: _ClassVar[int]
+    TIME_BUDGET_FIELD_NUMBER: _ClassVar[int]
+    BATCH_ROWS_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_RATE_FIELD_NUMBER: _ClassVar[int]
+    LOAD_RATIO_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    autoscaling: Autoscaling
+    replicas: int
+    needed_replicas: int
+    ready_replicas: int
+    arrival_rate: float
+    burstiness: float
+    time_budget: _duration_pb2.Duration
+    batch_rows: int
+    replica_rate: float
+    load_ratio: float
+    why: str
+    held: str
+    start_time: _duration_pb2.Duration
+    changes: _containers.RepeatedCompositeFieldContainer[ScalingChange]
+    def __init__(self, autoscaling: _Optional[_Union[Autoscaling, _Mapping]] = ..., replicas: _Optional[int] = ..., needed_replicas: _Optional[int] = ..., ready_replicas: _Optional[int] = ..., arrival_rate: _Optional[float] = ..., burstiness: _Optional[float] = ..., time_budget: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., batch_rows: _Optional[int] = ..., replica_rate: _Optional[float] = ..., load_ratio: _Optional[float] = ..., why: _Optional[str] = ..., held: _Optional[str] = ..., start_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., changes: _Optional[_Iterable[_Union[ScalingChange, _Mapping]]] = ...) -> None: ...
+
+class ScalingChange(_message.Message):
+    __slots__ = ("time", "to", "why")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    time: _timestamp_pb2.Timestamp
+    to: int
+    why: str
+    def __init__(self, time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., to: _Optional[int] = ..., why: _Optional[str] = ..., **kwargs) -> None: ...
 
 class QueueStatus(_message.Message):
     __slots__ = ("rows", "in_flight_rows", "delay", "drain_rate", "overloaded", "dropped")

@@ -133,7 +133,7 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateModelVersion(self, request, context):
-        """UpdateModelVersion changes how a version runs: replicas, batching, cache, homes.
+        """UpdateModelVersion changes how a version runs: replicas, autoscaling, batching, cache, homes.
 
         INVALID_ARGUMENT: a field is not allowed. NOT_FOUND: no such model or version.
         """

@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file clipper/v1/model_service.proto.
  */
 export const file_clipper_v1_model_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5jbGlwcGVyL3YxL21vZGVsX3NlcnZpY2UucHJvdG8SCmNsaXBwZXIudjEiiAEKBU1vZGVsEgwKBG5hbWUYASABKAkSFwoPY3VycmVudF92ZXJzaW9uGAIgASgJEioKCHZlcnNpb25zGAMgAygLMhguY2xpcHBlci52MS5Nb2RlbFZlcnNpb24SGgoNa2VlcF92ZXJzaW9ucxgEIAEoDUgAiAEBQhAKDl9rZWVwX3ZlcnNpb25zIrYECgxNb2RlbFZlcnNpb24SDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIoCglzaWduYXR1cmUYAyABKAsyFS5jbGlwcGVyLnYxLlNpZ25hdHVyZRIoCgljb250YWluZXIYBCABKAsyFS5jbGlwcGVyLnYxLkNvbnRhaW5lchIVCghyZXBsaWNhcxgFIAEoDUgAiAEBEiYKCGJhdGNoaW5nGAYgASgLMhQuY2xpcHBlci52MS5CYXRjaGluZxIgCgVjYWNoZRgHIAEoCzIRLmNsaXBwZXIudjEuQ2FjaGUSNAoGbGFiZWxzGAggAygLMiQuY2xpcHBlci52MS5Nb2RlbFZlcnNpb24uTGFiZWxzRW50cnkSDwoHY3VycmVudBgJIAEoCBIlCgVzdGF0ZRgKIAEoDjIWLmNsaXBwZXIudjEuTW9kZWxTdGF0ZRIVCg1zdGF0ZV9tZXNzYWdlGAsgASgJEisKDnJlcGxpY2Ffc3RhdHVzGAwgAygLMhMuY2xpcHBlci52MS5SZXBsaWNhEi8KC2NyZWF0ZV90aW1lGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIjCgd3YXJtX3VwGA4gASgLMhIuY2xpcHBlci52MS5XYXJtVXASDQoFaG9tZXMYECABKA0aLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUILCglfcmVwbGljYXMidAoGV2FybVVwEikKB3NhbXBsZXMYASADKAsyGC5jbGlwcGVyLnYxLldhcm1VcFNhbXBsZRItCgp0aW1lX2xpbWl0GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhAKCGRpc2FibGVkGAMgASgIIjMKDFdhcm1VcFNhbXBsZRIjCgd0ZW5zb3JzGAEgAygLMhIuY2xpcHBlci52MS5UZW5zb3IirAMKCUNvbnRhaW5lchImCgdhZGFwdGVyGAEgASgLMhMuY2xpcHBlci52MS5BZGFwdGVySAASJgoHY29tbWFuZBgCIAEoCzITLmNsaXBwZXIudjEuQ29tbWFuZEgAEiYKB2FkZHJlc3MYAyABKAsyEy5jbGlwcGVyLnYxLkFkZHJlc3NIABIiCgVpbWFnZRgEIAEoCzIRLmNsaXBwZXIudjEuSW1hZ2VIABIsCgpyZWdpc3RlcmVkGAcgASgLMhYuY2xpcHBlci52MS5SZWdpc3RlcmVkSAASOwoLZW52aXJvbm1lbnQYBSADKAsyJi5jbGlwcGVyLnYxLkNvbnRhaW5lci5FbnZpcm9ubWVudEVudHJ5EjAKDXN0YXJ0X3RpbWVvdXQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKAoJcmVzb3VyY2VzGAggASgLMhUuY2xpcHBlci52MS5SZXNvdXJjZXMaMgoQRW52aXJvbm1lbnRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQggKBnNvdXJjZSI9CglSZXNvdXJjZXMSDAoEY3B1cxgBIAEoARIUCgxtZW1vcnlfYnl0ZXMYAiABKAQSDAoEZ3B1cxgDIAEoDSIwCgdBZGFwdGVyEhEKCWZyYW1ld29yaxgBIAEoCRISCgptb2RlbF9wYXRoGAIgASgJIi8KB0NvbW1hbmQSEQoJYXJndW1lbnRzGAEgAygJEhEKCWRpcmVjdG9yeRgCIAEoCSIaCgdBZGRyZXNzEg8KB2FkZHJlc3MYASABKAkiGgoFSW1hZ2USEQoJcmVmZXJlbmNlGAEgASgJIgwKClJlZ2lzdGVyZWQi2QEKCEJhdGNoaW5nEg4KBnBvbGljeRgBIAEoCRIWCg5tYXhfYmF0Y2hfcm93cxgCIAEoDRI0ChFsYXRlbmN5X29iamVjdGl2ZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCg1tYXhfaW5fZmxpZ2h0GAQgASgNEhYKDm1heF9xdWV1ZV9yb3dzGAUgASgNEiwKCW1heF9kZWxheRgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgphdXRvX2RlbGF5GAcgASgIIhkKBUNhY2hlEhAKCGRpc2FibGVkGAEgASgIIsgBCgdSZXBsaWNhEgoKAmlkGAEgASgJEicKBXN0YXRlGAIgASgOMhguY2xpcHBlci52MS5SZXBsaWNhU3RhdGUSDwoHYWRkcmVzcxgDIAEoCRIPCgdtZXNzYWdlGAQgASgJEhAKCHJlc3RhcnRzGAUgASgNEi4KCnN0YXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGluc3RhbmNlGAogASgJEhIKCnJlZ2lzdGVyZWQYCyABKAgigwEKEkRlcGxveU1vZGVsUmVxdWVzdBIpCgd2ZXJzaW9uGAEgASgLMhguY2xpcHBlci52MS5Nb2RlbFZlcnNpb24SFAoMa2VlcF9jdXJyZW50GAIgASgIEhoKDWtlZXBfdmVyc2lvbnMYAyABKA1IAIgBAUIQCg5fa2VlcF92ZXJzaW9ucyJAChNEZXBsb3lNb2RlbFJlc3BvbnNlEikKB3ZlcnNpb24YASABKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiIgCg9HZXRNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkiNAoQR2V0TW9kZWxSZXNwb25zZRIgCgVtb2RlbBgBIAEoCzIRLmNsaXBwZXIudjEuTW9kZWwiOgoRTGlzdE1vZGVsc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgNEhIKCnBhZ2VfdG9rZW4YAiABKAkiUAoSTGlzdE1vZGVsc1Jlc3BvbnNlEiEKBm1vZGVscxgBIAMoCzIRLmNsaXBwZXIudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjgKFkdldE1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSJEChdHZXRNb2RlbFZlcnNpb25SZXNwb25zZRIpCgd2ZXJzaW9uGAEgASgLMhguY2xpcHBlci52MS5Nb2RlbFZlcnNpb24ixwEKGVVwZGF0ZU1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIVCghyZXBsaWNhcxgDIAEoDUgAiAEBEiYKCGJhdGNoaW5nGAQgASgLMhQuY2xpcHBlci52MS5CYXRjaGluZxIgCgVjYWNoZRgFIAEoCzIRLmNsaXBwZXIudjEuQ2FjaGUSEgoFaG9tZXMYByABKA1IAYgBAUILCglfcmVwbGljYXNCCAoGX2hvbWVzIkcKGlVwZGF0ZU1vZGVsVmVyc2lvblJlc3BvbnNlEikKB3ZlcnNpb24YASABKAsyGC5jbGlwcGVyLnYxLk1vZGVsVmVyc2lvbiI6ChhTZXRDdXJyZW50VmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSI9ChlTZXRDdXJyZW50VmVyc2lvblJlc3BvbnNlEiAKBW1vZGVsGAEgASgLMhEuY2xpcHBlci52MS5Nb2RlbCI7ChlEZWxldGVNb2RlbFZlcnNpb25SZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkiHAoaRGVsZXRlTW9kZWxWZXJzaW9uUmVzcG9uc2UiIwoSRGVsZXRlTW9kZWxSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJIhUKE0RlbGV0ZU1vZGVsUmVzcG9uc2UiNAoSR2V0QmF0Y2hpbmdSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkitAEKE0dldEJhdGNoaW5nUmVzcG9uc2USDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRImCghiYXRjaGluZxgDIAEoCzIULmNsaXBwZXIudjEuQmF0Y2hpbmcSJgoFcXVldWUYBCABKAsyFy5jbGlwcGVyLnYxLlF1ZXVlU3RhdHVzEi0KCHJlcGxpY2FzGAUgAygLMhsuY2xpcHBlci52MS5SZXBsaWNhQmF0Y2hpbmci7AEKC1F1ZXVlU3RhdHVzEgwKBHJvd3MYASABKA0SFgoOaW5fZmxpZ2h0X3Jvd3MYAiABKA0SKAoFZGVsYXkYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKZHJhaW5fcmF0ZRgEIAEoARISCgpvdmVybG9hZGVkGAUgASgIEjUKB2Ryb3BwZWQYBiADKAsyJC5jbGlwcGVyLnYxLlF1ZXVlU3RhdHVzLkRyb3BwZWRFbnRyeRouCgxEcm9wcGVkRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgEOgI4ASLWAgoPUmVwbGljYUJhdGNoaW5nEg8KB3JlcGxpY2EYASABKAkSFAoMZml4ZWRfbWljcm9zGAIgASgBEhIKCnJvd19taWNyb3MYAyABKAESEwoLdGFpbF9taWNyb3MYBCABKAESEgoKaG9wX21pY3JvcxgFIAEoARIUCgxvYnNlcnZhdGlvbnMYBiABKAQSFAoMbGFyZ2VzdF9yb3dzGAcgASgNEhMKC3RhcmdldF9yb3dzGAggASgNEhkKEWluX2ZsaWdodF9iYXRjaGVzGAkgASgNEhYKDmluX2ZsaWdodF9yb3dzGAogASgNEisKCWxhdGVuY2llcxgLIAMoCzIYLmNsaXBwZXIudjEuTGF0ZW5jeVBvaW50EiwKCWRlY2lzaW9ucxgMIAMoCzIZLmNsaXBwZXIudjEuQmF0Y2hEZWNpc2lvbhIQCghpbnN0YW5jZRgNIAEoCSJ5CgxMYXRlbmN5UG9pbnQSDAoEcm93cxgBIAEoDRIUCgxvYnNlcnZhdGlvbnMYAiABKAESFwoPb2JzZXJ2ZWRfbWljcm9zGAMgASgBEhcKD2V4cGVjdGVkX21pY3JvcxgEIAEoARITCgt0YWlsX21pY3JvcxgFIAEoASLFAQoNQmF0Y2hEZWNpc2lvbhIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRyb3dzGAIgASgNEg8KB3dhaXRpbmcYAyABKA0SKAoFc2xhY2sYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFwoPZXhwZWN0ZWRfbWljcm9zGAUgASgBEgwKBHNoZWQYBiABKA0SDQoFYWhlYWQYByABKAgSCwoDd2h5GAggASgJIoQBChZSZWdpc3RlclJlcGxpY2FSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSDwoHcmVwbGljYRgDIAEoCRIPCgdhZGRyZXNzGAQgASgJEigKBWxlYXNlGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIlUKF1JlZ2lzdGVyUmVwbGljYVJlc3BvbnNlEigKBWxlYXNlGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhAKCGRlcGxveWVkGAIgASgIIhsKGUdldE1vZGVsUmVwb3NpdG9yeVJlcXVlc3QinwEKGkdldE1vZGVsUmVwb3NpdG9yeVJlc3BvbnNlEhAKCGxvY2F0aW9uGAEgASgJEi0KCXNjYW5fdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHZmFpbHVyZRgDIAEoCRIvCgh2ZXJzaW9ucxgEIAMoCzIdLmNsaXBwZXIudjEuUmVwb3NpdG9yeVZlcnNpb24icAoRUmVwb3NpdG9yeVZlcnNpb24SDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIqCgVzdGF0ZRgDIAEoDjIbLmNsaXBwZXIudjEuUmVwb3NpdG9yeVN0YXRlEg8KB21lc3NhZ2UYBCABKAkqvwEKCk1vZGVsU3RhdGUSGwoXTU9ERUxfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRNT0RFTF9TVEFURV9TVEFSVElORxABEhUKEU1PREVMX1NUQVRFX1JFQURZEAISGAoUTU9ERUxfU1RBVEVfREVHUkFERUQQAxIWChJNT0RFTF9TVEFURV9GQUlMRUQQBBIXChNNT0RFTF9TVEFURV9TVE9QUEVEEAUSGAoUTU9ERUxfU1RBVEVfREVMRVRJTkcQBiqYAQoMUmVwbGljYVN0YXRlEh0KGVJFUExJQ0FfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZSRVBMSUNBX1NUQVRFX1NUQVJUSU5HEAESFwoTUkVQTElDQV9TVEFURV9SRUFEWRACEhoKFlJFUExJQ0FfU1RBVEVfRFJBSU5JTkcQAxIYChRSRVBMSUNBX1NUQVRFX0ZBSUxFRBAEKqsBCg9SZXBvc2l0b3J5U3RhdGUSIAocUkVQT1NJVE9SWV9TVEFURV9VTlNQRUNJRklFRBAAEh0KGVJFUE9TSVRPUllfU1RBVEVfREVQTE9ZRUQQARIcChhSRVBPU0lUT1JZX1NUQVRFX1dBSVRJTkcQAhIcChhSRVBPU0lUT1JZX1NUQVRFX1NLSVBQRUQQAxIbChdSRVBPU0lUT1JZX1NUQVRFX0ZBSUxFRBAEMtsHCgxNb2RlbFNlcnZpY2USTgoLRGVwbG95TW9kZWwSHi5jbGlwcGVyLnYxLkRlcGxveU1vZGVsUmVxdWVzdBofLmNsaXBwZXIudjEuRGVwbG95TW9kZWxSZXNwb25zZRJFCghHZXRNb2RlbBIbLmNsaXBwZXIudjEuR2V0TW9kZWxSZXF1ZXN0GhwuY2xpcHBlci52MS5HZXRNb2RlbFJlc3BvbnNlEksKCkxpc3RNb2RlbHMSHS5jbGlwcGVyLnYxLkxpc3RNb2RlbHNSZXF1ZXN0Gh4uY2xpcHBlci52MS5MaXN0TW9kZWxzUmVzcG9uc2USWgoPR2V0TW9kZWxWZXJzaW9uEiIuY2xpcHBlci52MS5HZXRNb2RlbFZlcnNpb25SZXF1ZXN0GiMuY2xpcHBlci52MS5HZXRNb2RlbFZlcnNpb25SZXNwb25zZRJjChJVcGRhdGVNb2RlbFZlcnNpb24SJS5jbGlwcGVyLnYxLlVwZGF0ZU1vZGVsVmVyc2lvblJlcXVlc3QaJi5jbGlwcGVyLnYxLlVwZGF0ZU1vZGVsVmVyc2lvblJlc3BvbnNlEmAKEVNldEN1cnJlbnRWZXJzaW9uEiQuY2xpcHBlci52MS5TZXRDdXJyZW50VmVyc2lvblJlcXVlc3QaJS5jbGlwcGVyLnYxLlNldEN1cnJlbnRWZXJzaW9uUmVzcG9uc2USYwoSRGVsZXRlTW9kZWxWZXJzaW9uEiUuY2xpcHBlci52MS5EZWxldGVNb2RlbFZlcnNpb25SZXF1ZXN0GiYuY2xpcHBlci52MS5EZWxldGVNb2RlbFZlcnNpb25SZXNwb25zZRJOCgtEZWxldGVNb2RlbBIeLmNsaXBwZXIudjEuRGVsZXRlTW9kZWxSZXF1ZXN0Gh8uY2xpcHBlci52MS5EZWxldGVNb2RlbFJlc3BvbnNlEk4KC0dldEJhdGNoaW5nEh4uY2xpcHBlci52MS5HZXRCYXRjaGluZ1JlcXVlc3QaHy5jbGlwcGVyLnYxLkdldEJhdGNoaW5nUmVzcG9uc2USWgoPUmVnaXN0ZXJSZXBsaWNhEiIuY2xpcHBlci52MS5SZWdpc3RlclJlcGxpY2FSZXF1ZXN0GiMuY2xpcHBlci52MS5SZWdpc3RlclJlcGxpY2FSZXNwb25zZRJjChJHZXRNb2RlbFJlcG9zaXRvcnkSJS5jbGlwcGVyLnYxLkdldE1vZGVsUmVwb3NpdG9yeVJlcXVlc3QaJi5jbGlwcGVyLnYxLkdldE1vZGVsUmVwb3NpdG9yeVJlc3BvbnNlYgZwcm90bzM", [file_clipper_v1_tensor, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("Ch5jbGlwcGVyL3YxL21vZGVsX3NlcnZpY2UucHJvdG8SCmNsaXBwZXIudjEiiAEKBU1vZGVsEgwKBG5hbWUYASABKAkSFwoPY3VycmVudF92ZXJzaW9uGAIgASgJEioKCHZlcnNpb25zGAMgAygLMhguY2xpcHBlci52MS5Nb2RlbFZlcnNpb24SGgoNa2VlcF92ZXJzaW9ucxgEIAEoDUgAiAEBQhAKDl9rZWVwX3ZlcnNpb25zIuQECgxNb2RlbFZlcnNpb24SDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIoCglzaWduYXR1cmUYAyABKAsyFS5jbGlwcGVyLnYxLlNpZ25hdHVyZRIoCgljb250YWluZXIYBCABKAsyFS5jbGlwcGVyLnYxLkNvbnRhaW5lchIVCghyZXBsaWNhcxgFIAEoDUgAiAEBEiYKCGJhdGNoaW5nGAYgASgLMhQuY2xpcHBlci52MS5CYXRjaGluZxIgCgVjYWNoZRgHIAEoCzIRLmNsaXBwZXIudjEuQ2FjaGUSNAoGbGFiZWxzGAggAygLMiQuY2xpcHBlci52MS5Nb2RlbFZlcnNpb24uTGFiZWxzRW50cnkSDwoHY3VycmVudBgJIAEoCBIlCgVzdGF0ZRgKIAEoDjIWLmNsaXBwZXIudjEuTW9kZWxTdGF0ZRIVCg1zdGF0ZV9tZXNzYWdlGAsgASgJEisKDnJlcGxpY2Ffc3RhdHVzGAwgAygLMhMuY2xpcHBlci52MS5SZXBsaWNhEi8KC2NyZWF0ZV90aW1lGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIjCgd3YXJtX3VwGA4gASgLMhIuY2xpcHBlci52MS5XYXJtVXASDQoFaG9tZXMYECABKA0SLAoLYXV0b3NjYWxpbmcYFCABKAsyFy5jbGlwcGVyLnYxLkF1dG9zY2FsaW5nGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX3JlcGxpY2FzIrQBCgtBdXRvc2NhbGluZxIUCgxtaW5fcmVwbGljYXMYASABKA0SFAoMbWF4X3JlcGxpY2FzGAIgASgNEhMKC3RhcmdldF9sb2FkGAMgASgBEjMKEHNjYWxlX2Rvd25fZGVsYXkYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLwoMaWRsZV90aW1lb3V0GAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uInQKBldhcm1VcBIpCgdzYW1wbGVzGAEgAygLMhguY2xpcHBlci52MS5XYXJtVXBTYW1wbGUSLQoKdGltZV9saW1pdBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghkaXNhYmxlZBgDIAEoCCIzCgxXYXJtVXBTYW1wbGUSIwoHdGVuc29ycxgBIAMoCzISLmNsaXBwZXIudjEuVGVuc29yIqwDCglDb250YWluZXISJgoHYWRhcHRlchgBIAEoCzITLmNsaXBwZXIudjEuQWRhcHRlckgAEiYKB2NvbW1hbmQYAiABKAsyEy5jbGlwcGVyLnYxLkNvbW1hbmRIABImCgdhZGRyZXNzGAMgASgLMhMuY2xpcHBlci52MS5BZGRyZXNzSAASIgoFaW1hZ2UYBCABKAsyES5jbGlwcGVyLnYxLkltYWdlSAASLAoKcmVnaXN0ZXJlZBgHIAEoCzIWLmNsaXBwZXIudjEuUmVnaXN0ZXJlZEgAEjsKC2Vudmlyb25tZW50GAUgAygLMiYuY2xpcHBlci52MS5Db250YWluZXIuRW52aXJvbm1lbnRFbnRyeRIwCg1zdGFydF90aW1lb3V0GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKCXJlc291cmNlcxgIIAEoCzIVLmNsaXBwZXIudjEuUmVzb3VyY2VzGjIKEEVudmlyb25tZW50RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZzb3VyY2UiPQoJUmVzb3VyY2VzEgwKBGNwdXMYASABKAESFAoMbWVtb3J5X2J5dGVzGAIgASgEEgwKBGdwdXMYAyABKA0iMAoHQWRhcHRlchIRCglmcmFtZXdvcmsYASABKAkSEgoKbW9kZWxfcGF0aBgCIAEoCSIvCgdDb21tYW5kEhEKCWFyZ3VtZW50cxgBIAMoCRIRCglkaXJlY3RvcnkYAiABKAkiGgoHQWRkcmVzcxIPCgdhZGRyZXNzGAEgASgJIhoKBUltYWdlEhEKCXJlZmVyZW5jZRgBIAEoCSIMCgpSZWdpc3RlcmVkItkBCghCYXRjaGluZxIOCgZwb2xpY3kYASABKAkSFgoObWF4X2JhdGNoX3Jvd3MYAiABKA0SNAoRbGF0ZW5jeV9vYmplY3RpdmUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFQoNbWF4X2luX2ZsaWdodBgEIAEoDRIWCg5tYXhfcXVldWVfcm93cxgFIAEoDRIsCgltYXhfZGVsYXkYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKYXV0b19kZWxheRgHIAEoCCIZCgVDYWNoZRIQCghkaXNhYmxlZBgBIAEoCCLIAQoHUmVwbGljYRIKCgJpZBgBIAEoCRInCgVzdGF0ZRgCIAEoDjIYLmNsaXBwZXIudjEuUmVwbGljYVN0YXRlEg8KB2FkZHJlc3MYAyABKAkSDwoHbWVzc2FnZRgEIAEoCRIQCghyZXN0YXJ0cxgFIAEoDRIuCgpzdGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghpbnN0YW5jZRgKIAEoCRISCgpyZWdpc3RlcmVkGAsgASgIIoMBChJEZXBsb3lNb2RlbFJlcXVlc3QSKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uEhQKDGtlZXBfY3VycmVudBgCIAEoCBIaCg1rZWVwX3ZlcnNpb25zGAMgASgNSACIAQFCEAoOX2tlZXBfdmVyc2lvbnMiQAoTRGVwbG95TW9kZWxSZXNwb25zZRIpCgd2ZXJzaW9uGAEgASgLMhguY2xpcHBlci52MS5Nb2RlbFZlcnNpb24iIAoPR2V0TW9kZWxSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJIjQKEEdldE1vZGVsUmVzcG9uc2USIAoFbW9kZWwYASABKAsyES5jbGlwcGVyLnYxLk1vZGVsIjoKEUxpc3RNb2RlbHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoDRISCgpwYWdlX3Rva2VuGAIgASgJIlAKEkxpc3RNb2RlbHNSZXNwb25zZRIhCgZtb2RlbHMYASADKAsyES5jbGlwcGVyLnYxLk1vZGVsEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSI4ChZHZXRNb2RlbFZlcnNpb25SZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkiRAoXR2V0TW9kZWxWZXJzaW9uUmVzcG9uc2USKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uIvUBChlVcGRhdGVNb2RlbFZlcnNpb25SZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSFQoIcmVwbGljYXMYAyABKA1IAIgBARImCghiYXRjaGluZxgEIAEoCzIULmNsaXBwZXIudjEuQmF0Y2hpbmcSIAoFY2FjaGUYBSABKAsyES5jbGlwcGVyLnYxLkNhY2hlEhIKBWhvbWVzGAcgASgNSAGIAQESLAoLYXV0b3NjYWxpbmcYCiABKAsyFy5jbGlwcGVyLnYxLkF1dG9zY2FsaW5nQgsKCV9yZXBsaWNhc0IICgZfaG9tZXMiRwoaVXBkYXRlTW9kZWxWZXJzaW9uUmVzcG9uc2USKQoHdmVyc2lvbhgBIAEoCzIYLmNsaXBwZXIudjEuTW9kZWxWZXJzaW9uIjoKGFNldEN1cnJlbnRWZXJzaW9uUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJIj0KGVNldEN1cnJlbnRWZXJzaW9uUmVzcG9uc2USIAoFbW9kZWwYASABKAsyES5jbGlwcGVyLnYxLk1vZGVsIjsKGURlbGV0ZU1vZGVsVmVyc2lvblJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSIcChpEZWxldGVNb2RlbFZlcnNpb25SZXNwb25zZSIjChJEZWxldGVNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkiFQoTRGVsZXRlTW9kZWxSZXNwb25zZSI0ChJHZXRCYXRjaGluZ1JlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCSLgAQoTR2V0QmF0Y2hpbmdSZXNwb25zZRINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEiYKCGJhdGNoaW5nGAMgASgLMhQuY2xpcHBlci52MS5CYXRjaGluZxImCgVxdWV1ZRgEIAEoCzIXLmNsaXBwZXIudjEuUXVldWVTdGF0dXMSLQoIcmVwbGljYXMYBSADKAsyGy5jbGlwcGVyLnYxLlJlcGxpY2FCYXRjaGluZxIqCgdzY2FsaW5nGAggASgLMhkuY2xpcHBlci52MS5TY2FsaW5nU3RhdHVzIo4DCg1TY2FsaW5nU3RhdHVzEiwKC2F1dG9zY2FsaW5nGAEgASgLMhcuY2xpcHBlci52MS5BdXRvc2NhbGluZxIQCghyZXBsaWNhcxgCIAEoDRIXCg9uZWVkZWRfcmVwbGljYXMYAyABKA0SFgoOcmVhZHlfcmVwbGljYXMYBCABKA0SFAoMYXJyaXZhbF9yYXRlGAUgASgBEhIKCmJ1cnN0aW5lc3MYBiABKAESLgoLdGltZV9idWRnZXQYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKYmF0Y2hfcm93cxgIIAEoDRIUCgxyZXBsaWNhX3JhdGUYCSABKAESEgoKbG9hZF9yYXRpbxgKIAEoARILCgN3aHkYCyABKAkSDAoEaGVsZBgMIAEoCRItCgpzdGFydF90aW1lGA0gASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEioKB2NoYW5nZXMYDiADKAsyGS5jbGlwcGVyLnYxLlNjYWxpbmdDaGFuZ2UiYAoNU2NhbGluZ0NoYW5nZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRmcm9tGAIgASgNEgoKAnRvGAMgASgNEgsKA3doeRgEIAEoCSLsAQoLUXVldWVTdGF0dXMSDAoEcm93cxgBIAEoDRIWCg5pbl9mbGlnaHRfcm93cxgCIAEoDRIoCgVkZWxheRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpkcmFpbl9yYXRlGAQgASgBEhIKCm92ZXJsb2FkZWQYBSABKAgSNQoHZHJvcHBlZBgGIAMoCzIkLmNsaXBwZXIudjEuUXVldWVTdGF0dXMuRHJvcHBlZEVudHJ5Gi4KDERyb3BwZWRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBItYCCg9SZXBsaWNhQmF0Y2hpbmcSDwoHcmVwbGljYRgBIAEoCRIUCgxmaXhlZF9taWNyb3MYAiABKAESEgoKcm93X21pY3JvcxgDIAEoARITCgt0YWlsX21pY3JvcxgEIAEoARISCgpob3BfbWljcm9zGAUgASgBEhQKDG9ic2VydmF0aW9ucxgGIAEoBBIUCgxsYXJnZXN0X3Jvd3MYByABKA0SEwoLdGFyZ2V0X3Jvd3MYCCABKA0SGQoRaW5fZmxpZ2h0X2JhdGNoZXMYCSABKA0SFgoOaW5fZmxpZ2h0X3Jvd3MYCiABKA0SKwoJbGF0ZW5jaWVzGAsgAygLMhguY2xpcHBlci52MS5MYXRlbmN5UG9pbnQSLAoJZGVjaXNpb25zGAwgAygLMhkuY2xpcHBlci52MS5CYXRjaERlY2lzaW9uEhAKCGluc3RhbmNlGA0gASgJInkKDExhdGVuY3lQb2ludBIMCgRyb3dzGAEgASgNEhQKDG9ic2VydmF0aW9ucxgCIAEoARIXCg9vYnNlcnZlZF9taWNyb3MYAyABKAESFwoPZXhwZWN0ZWRfbWljcm9zGAQgASgBEhMKC3RhaWxfbWljcm9zGAUgASgBIsUBCg1CYXRjaERlY2lzaW9uEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHJvd3MYAiABKA0SDwoHd2FpdGluZxgDIAEoDRIoCgVzbGFjaxgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIXCg9leHBlY3RlZF9taWNyb3MYBSABKAESDAoEc2hlZBgGIAEoDRINCgVhaGVhZBgHIAEoCBILCgN3aHkYCCABKAkihAEKFlJlZ2lzdGVyUmVwbGljYVJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIPCgdyZXBsaWNhGAMgASgJEg8KB2FkZHJlc3MYBCABKAkSKAoFbGVhc2UYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iVQoXUmVnaXN0ZXJSZXBsaWNhUmVzcG9uc2USKAoFbGVhc2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIZGVwbG95ZWQYAiABKAgiGwoZR2V0TW9kZWxSZXBvc2l0b3J5UmVxdWVzdCKfAQoaR2V0TW9kZWxSZXBvc2l0b3J5UmVzcG9uc2USEAoIbG9jYXRpb24YASABKAkSLQoJc2Nhbl90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdmYWlsdXJlGAMgASgJEi8KCHZlcnNpb25zGAQgAygLMh0uY2xpcHBlci52MS5SZXBvc2l0b3J5VmVyc2lvbiJwChFSZXBvc2l0b3J5VmVyc2lvbhINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEioKBXN0YXRlGAMgASgOMhsuY2xpcHBlci52MS5SZXBvc2l0b3J5U3RhdGUSDwoHbWVzc2FnZRgEIAEoCSq/AQoKTW9kZWxTdGF0ZRIbChdNT0RFTF9TVEFURV9VTlNQRUNJRklFRBAAEhgKFE1PREVMX1NUQVRFX1NUQVJUSU5HEAESFQoRTU9ERUxfU1RBVEVfUkVBRFkQAhIYChRNT0RFTF9TVEFURV9ERUdSQURFRBADEhYKEk1PREVMX1NUQVRFX0ZBSUxFRBAEEhcKE01PREVMX1NUQVRFX1NUT1BQRUQQBRIYChRNT0RFTF9TVEFURV9ERUxFVElORxAGKpgBCgxSZXBsaWNhU3RhdGUSHQoZUkVQTElDQV9TVEFURV9VTlNQRUNJRklFRBAAEhoKFlJFUExJQ0FfU1RBVEVfU1RBUlRJTkcQARIXChNSRVBMSUNBX1NUQVRFX1JFQURZEAISGgoWUkVQTElDQV9TVEFURV9EUkFJTklORxADEhgKFFJFUExJQ0FfU1RBVEVfRkFJTEVEEAQqqwEKD1JlcG9zaXRvcnlTdGF0ZRIgChxSRVBPU0lUT1JZX1NUQVRFX1VOU1BFQ0lGSUVEEAASHQoZUkVQT1NJVE9SWV9TVEFURV9ERVBMT1lFRBABEhwKGFJFUE9TSVRPUllfU1RBVEVfV0FJVElORxACEhwKGFJFUE9TSVRPUllfU1RBVEVfU0tJUFBFRBADEhsKF1JFUE9TSVRPUllfU1RBVEVfRkFJTEVEEAQy2wcKDE1vZGVsU2VydmljZRJOCgtEZXBsb3lNb2RlbBIeLmNsaXBwZXIudjEuRGVwbG95TW9kZWxSZXF1ZXN0Gh8uY2xpcHBlci52MS5EZXBsb3lNb2RlbFJlc3BvbnNlEkUKCEdldE1vZGVsEhsuY2xpcHBlci52MS5HZXRNb2RlbFJlcXVlc3QaHC5jbGlwcGVyLnYxLkdldE1vZGVsUmVzcG9uc2USSwoKTGlzdE1vZGVscxIdLmNsaXBwZXIudjEuTGlzdE1vZGVsc1JlcXVlc3QaHi5jbGlwcGVyLnYxLkxpc3RNb2RlbHNSZXNwb25zZRJaCg9HZXRNb2RlbFZlcnNpb24SIi5jbGlwcGVyLnYxLkdldE1vZGVsVmVyc2lvblJlcXVlc3QaIy5jbGlwcGVyLnYxLkdldE1vZGVsVmVyc2lvblJlc3BvbnNlEmMKElVwZGF0ZU1vZGVsVmVyc2lvbhIlLmNsaXBwZXIudjEuVXBkYXRlTW9kZWxWZXJzaW9uUmVxdWVzdBomLmNsaXBwZXIudjEuVXBkYXRlTW9kZWxWZXJzaW9uUmVzcG9uc2USYAoRU2V0Q3VycmVudFZlcnNpb24SJC5jbGlwcGVyLnYxLlNldEN1cnJlbnRWZXJzaW9uUmVxdWVzdBolLmNsaXBwZXIudjEuU2V0Q3VycmVudFZlcnNpb25SZXNwb25zZRJjChJEZWxldGVNb2RlbFZlcnNpb24SJS5jbGlwcGVyLnYxLkRlbGV0ZU1vZGVsVmVyc2lvblJlcXVlc3QaJi5jbGlwcGVyLnYxLkRlbGV0ZU1vZGVsVmVyc2lvblJlc3BvbnNlEk4KC0RlbGV0ZU1vZGVsEh4uY2xpcHBlci52MS5EZWxldGVNb2RlbFJlcXVlc3QaHy5jbGlwcGVyLnYxLkRlbGV0ZU1vZGVsUmVzcG9uc2USTgoLR2V0QmF0Y2hpbmcSHi5jbGlwcGVyLnYxLkdldEJhdGNoaW5nUmVxdWVzdBofLmNsaXBwZXIudjEuR2V0QmF0Y2hpbmdSZXNwb25zZRJaCg9SZWdpc3RlclJlcGxpY2ESIi5jbGlwcGVyLnYxLlJlZ2lzdGVyUmVwbGljYVJlcXVlc3QaIy5jbGlwcGVyLnYxLlJlZ2lzdGVyUmVwbGljYVJlc3BvbnNlEmMKEkdldE1vZGVsUmVwb3NpdG9yeRIlLmNsaXBwZXIudjEuR2V0TW9kZWxSZXBvc2l0b3J5UmVxdWVzdBomLmNsaXBwZXIudjEuR2V0TW9kZWxSZXBvc2l0b3J5UmVzcG9uc2ViBnByb3RvMw", [file_clipper_v1_tensor, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Model is a name with versions.
@@ -174,6 +174,15 @@ export type ModelVersion = Message<"clipper.v1.ModelVersion"> & {
    * @generated from field: uint32 homes = 16;
    */
   homes: number;
+
+  /**
+   * Between which numbers of replicas Clipper chooses by itself. `replicas` is then what it has chosen
+   * last; when the version is deployed, what it begins with: by default the minimum, at least 1. Absent:
+   * `replicas` stays as it is.
+   *
+   * @generated from field: clipper.v1.Autoscaling autoscaling = 20;
+   */
+  autoscaling?: Autoscaling | undefined;
 };
 
 /**
@@ -182,6 +191,59 @@ export type ModelVersion = Message<"clipper.v1.ModelVersion"> & {
  */
 export const ModelVersionSchema: GenMessage<ModelVersion> = /*@__PURE__*/
   messageDesc(file_clipper_v1_model_service, 1);
+
+/**
+ * Autoscaling says between which bounds the number of replicas follows the load. It is for versions whose
+ * replicas Clipper starts.
+ *
+ * @generated from message clipper.v1.Autoscaling
+ */
+export type Autoscaling = Message<"clipper.v1.Autoscaling"> & {
+  /**
+   * The fewest replicas, 0 to 256. With 0 a version that nobody asks has none; the next query starts one,
+   * and waits for it as long as its deadline allows. Default 0.
+   *
+   * @generated from field: uint32 min_replicas = 1;
+   */
+  minReplicas: number;
+
+  /**
+   * The most replicas, from `min_replicas` to 256; 0 turns autoscaling off.
+   *
+   * @generated from field: uint32 max_replicas = 2;
+   */
+  maxReplicas: number;
+
+  /**
+   * The share of what the replicas can answer that the load may be, above 0 and at most 1. Default 0.85.
+   *
+   * @generated from field: double target_load = 3;
+   */
+  targetLoad: number;
+
+  /**
+   * How long fewer replicas must have been enough before some are let go, up to 1 h. Default: twice as
+   * long as a replica takes to start, from 5 s to 5 min.
+   *
+   * @generated from field: google.protobuf.Duration scale_down_delay = 4;
+   */
+  scaleDownDelay?: Duration | undefined;
+
+  /**
+   * How long nobody must have asked before the last replica is let go, when `min_replicas` is 0; up to 24 h.
+   * Default 5 min.
+   *
+   * @generated from field: google.protobuf.Duration idle_timeout = 5;
+   */
+  idleTimeout?: Duration | undefined;
+};
+
+/**
+ * Describes the message clipper.v1.Autoscaling.
+ * Use `create(AutoscalingSchema)` to create a new message.
+ */
+export const AutoscalingSchema: GenMessage<Autoscaling> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 2);
 
 /**
  * WarmUp says how a replica is warmed up before it takes queries: it gets batches of 1, 2, 4, ...
@@ -221,7 +283,7 @@ export type WarmUp = Message<"clipper.v1.WarmUp"> & {
  * Use `create(WarmUpSchema)` to create a new message.
  */
 export const WarmUpSchema: GenMessage<WarmUp> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 2);
+  messageDesc(file_clipper_v1_model_service, 3);
 
 /**
  * WarmUpSample is one input.
@@ -242,7 +304,7 @@ export type WarmUpSample = Message<"clipper.v1.WarmUpSample"> & {
  * Use `create(WarmUpSampleSchema)` to create a new message.
  */
 export const WarmUpSampleSchema: GenMessage<WarmUpSample> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 3);
+  messageDesc(file_clipper_v1_model_service, 4);
 
 /**
  * Container says how a replica of a version is started or reached.
@@ -325,7 +387,7 @@ export type Container = Message<"clipper.v1.Container"> & {
  * Use `create(ContainerSchema)` to create a new message.
  */
 export const ContainerSchema: GenMessage<Container> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 4);
+  messageDesc(file_clipper_v1_model_service, 5);
 
 /**
  * Resources are what one replica may use. 0 is no limit.
@@ -360,7 +422,7 @@ export type Resources = Message<"clipper.v1.Resources"> & {
  * Use `create(ResourcesSchema)` to create a new message.
  */
 export const ResourcesSchema: GenMessage<Resources> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 5);
+  messageDesc(file_clipper_v1_model_service, 6);
 
 /**
  * Adapter is a framework's adapter with a saved model.
@@ -389,7 +451,7 @@ export type Adapter = Message<"clipper.v1.Adapter"> & {
  * Use `create(AdapterSchema)` to create a new message.
  */
 export const AdapterSchema: GenMessage<Adapter> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 6);
+  messageDesc(file_clipper_v1_model_service, 7);
 
 /**
  * Command is a program that serves the container RPC at the address in the environment variable
@@ -418,7 +480,7 @@ export type Command = Message<"clipper.v1.Command"> & {
  * Use `create(CommandSchema)` to create a new message.
  */
 export const CommandSchema: GenMessage<Command> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 7);
+  messageDesc(file_clipper_v1_model_service, 8);
 
 /**
  * Address is a container that somebody else runs.
@@ -439,7 +501,7 @@ export type Address = Message<"clipper.v1.Address"> & {
  * Use `create(AddressSchema)` to create a new message.
  */
 export const AddressSchema: GenMessage<Address> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 8);
+  messageDesc(file_clipper_v1_model_service, 9);
 
 /**
  * Image is a container image.
@@ -460,7 +522,7 @@ export type Image = Message<"clipper.v1.Image"> & {
  * Use `create(ImageSchema)` to create a new message.
  */
 export const ImageSchema: GenMessage<Image> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 9);
+  messageDesc(file_clipper_v1_model_service, 10);
 
 /**
  * Registered is for versions whose replicas all register. `ModelVersion.replicas` is then how many
@@ -476,7 +538,7 @@ export type Registered = Message<"clipper.v1.Registered"> & {
  * Use `create(RegisteredSchema)` to create a new message.
  */
 export const RegisteredSchema: GenMessage<Registered> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 10);
+  messageDesc(file_clipper_v1_model_service, 11);
 
 /**
  * Batching says how queries are gathered into batches.
@@ -545,7 +607,7 @@ export type Batching = Message<"clipper.v1.Batching"> & {
  * Use `create(BatchingSchema)` to create a new message.
  */
 export const BatchingSchema: GenMessage<Batching> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 11);
+  messageDesc(file_clipper_v1_model_service, 12);
 
 /**
  * Cache says whether predictions are remembered.
@@ -566,7 +628,7 @@ export type Cache = Message<"clipper.v1.Cache"> & {
  * Use `create(CacheSchema)` to create a new message.
  */
 export const CacheSchema: GenMessage<Cache> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 12);
+  messageDesc(file_clipper_v1_model_service, 13);
 
 /**
  * Replica is one running container of a version.
@@ -637,7 +699,7 @@ export type Replica = Message<"clipper.v1.Replica"> & {
  * Use `create(ReplicaSchema)` to create a new message.
  */
 export const ReplicaSchema: GenMessage<Replica> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 13);
+  messageDesc(file_clipper_v1_model_service, 14);
 
 /**
  * DeployModelRequest holds the version to deploy.
@@ -674,7 +736,7 @@ export type DeployModelRequest = Message<"clipper.v1.DeployModelRequest"> & {
  * Use `create(DeployModelRequestSchema)` to create a new message.
  */
 export const DeployModelRequestSchema: GenMessage<DeployModelRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 14);
+  messageDesc(file_clipper_v1_model_service, 15);
 
 /**
  * DeployModelResponse holds the version as recorded.
@@ -695,7 +757,7 @@ export type DeployModelResponse = Message<"clipper.v1.DeployModelResponse"> & {
  * Use `create(DeployModelResponseSchema)` to create a new message.
  */
 export const DeployModelResponseSchema: GenMessage<DeployModelResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 15);
+  messageDesc(file_clipper_v1_model_service, 16);
 
 /**
  * GetModelRequest names a model.
@@ -716,7 +778,7 @@ export type GetModelRequest = Message<"clipper.v1.GetModelRequest"> & {
  * Use `create(GetModelRequestSchema)` to create a new message.
  */
 export const GetModelRequestSchema: GenMessage<GetModelRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 16);
+  messageDesc(file_clipper_v1_model_service, 17);
 
 /**
  * GetModelResponse holds the model.
@@ -737,7 +799,7 @@ export type GetModelResponse = Message<"clipper.v1.GetModelResponse"> & {
  * Use `create(GetModelResponseSchema)` to create a new message.
  */
 export const GetModelResponseSchema: GenMessage<GetModelResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 17);
+  messageDesc(file_clipper_v1_model_service, 18);
 
 /**
  * ListModelsRequest asks for one page.
@@ -765,7 +827,7 @@ export type ListModelsRequest = Message<"clipper.v1.ListModelsRequest"> & {
  * Use `create(ListModelsRequestSchema)` to create a new message.
  */
 export const ListModelsRequestSchema: GenMessage<ListModelsRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 18);
+  messageDesc(file_clipper_v1_model_service, 19);
 
 /**
  * ListModelsResponse is one page.
@@ -793,7 +855,7 @@ export type ListModelsResponse = Message<"clipper.v1.ListModelsResponse"> & {
  * Use `create(ListModelsResponseSchema)` to create a new message.
  */
 export const ListModelsResponseSchema: GenMessage<ListModelsResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 19);
+  messageDesc(file_clipper_v1_model_service, 20);
 
 /**
  * GetModelVersionRequest names a version.
@@ -821,7 +883,7 @@ export type GetModelVersionRequest = Message<"clipper.v1.GetModelVersionRequest"
  * Use `create(GetModelVersionRequestSchema)` to create a new message.
  */
 export const GetModelVersionRequestSchema: GenMessage<GetModelVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 20);
+  messageDesc(file_clipper_v1_model_service, 21);
 
 /**
  * GetModelVersionResponse holds the version.
@@ -842,7 +904,7 @@ export type GetModelVersionResponse = Message<"clipper.v1.GetModelVersionRespons
  * Use `create(GetModelVersionResponseSchema)` to create a new message.
  */
 export const GetModelVersionResponseSchema: GenMessage<GetModelVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 21);
+  messageDesc(file_clipper_v1_model_service, 22);
 
 /**
  * UpdateModelVersionRequest holds the new values; what is absent stays as it is.
@@ -891,6 +953,14 @@ export type UpdateModelVersionRequest = Message<"clipper.v1.UpdateModelVersionRe
    * @generated from field: optional uint32 homes = 7;
    */
   homes?: number | undefined;
+
+  /**
+   * Between which numbers of replicas Clipper chooses by itself; with `max_replicas` 0, it stops to. The
+   * number of replicas is moved within the bounds.
+   *
+   * @generated from field: clipper.v1.Autoscaling autoscaling = 10;
+   */
+  autoscaling?: Autoscaling | undefined;
 };
 
 /**
@@ -898,7 +968,7 @@ export type UpdateModelVersionRequest = Message<"clipper.v1.UpdateModelVersionRe
  * Use `create(UpdateModelVersionRequestSchema)` to create a new message.
  */
 export const UpdateModelVersionRequestSchema: GenMessage<UpdateModelVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 22);
+  messageDesc(file_clipper_v1_model_service, 23);
 
 /**
  * UpdateModelVersionResponse holds the version as changed.
@@ -919,7 +989,7 @@ export type UpdateModelVersionResponse = Message<"clipper.v1.UpdateModelVersionR
  * Use `create(UpdateModelVersionResponseSchema)` to create a new message.
  */
 export const UpdateModelVersionResponseSchema: GenMessage<UpdateModelVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 23);
+  messageDesc(file_clipper_v1_model_service, 24);
 
 /**
  * SetCurrentVersionRequest names a version.
@@ -947,7 +1017,7 @@ export type SetCurrentVersionRequest = Message<"clipper.v1.SetCurrentVersionRequ
  * Use `create(SetCurrentVersionRequestSchema)` to create a new message.
  */
 export const SetCurrentVersionRequestSchema: GenMessage<SetCurrentVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 24);
+  messageDesc(file_clipper_v1_model_service, 25);
 
 /**
  * SetCurrentVersionResponse holds the model as changed.
@@ -968,7 +1038,7 @@ export type SetCurrentVersionResponse = Message<"clipper.v1.SetCurrentVersionRes
  * Use `create(SetCurrentVersionResponseSchema)` to create a new message.
  */
 export const SetCurrentVersionResponseSchema: GenMessage<SetCurrentVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 25);
+  messageDesc(file_clipper_v1_model_service, 26);
 
 /**
  * DeleteModelVersionRequest names a version.
@@ -996,7 +1066,7 @@ export type DeleteModelVersionRequest = Message<"clipper.v1.DeleteModelVersionRe
  * Use `create(DeleteModelVersionRequestSchema)` to create a new message.
  */
 export const DeleteModelVersionRequestSchema: GenMessage<DeleteModelVersionRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 26);
+  messageDesc(file_clipper_v1_model_service, 27);
 
 /**
  * DeleteModelVersionResponse is empty.
@@ -1011,7 +1081,7 @@ export type DeleteModelVersionResponse = Message<"clipper.v1.DeleteModelVersionR
  * Use `create(DeleteModelVersionResponseSchema)` to create a new message.
  */
 export const DeleteModelVersionResponseSchema: GenMessage<DeleteModelVersionResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 27);
+  messageDesc(file_clipper_v1_model_service, 28);
 
 /**
  * DeleteModelRequest names a model.
@@ -1032,7 +1102,7 @@ export type DeleteModelRequest = Message<"clipper.v1.DeleteModelRequest"> & {
  * Use `create(DeleteModelRequestSchema)` to create a new message.
  */
 export const DeleteModelRequestSchema: GenMessage<DeleteModelRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 28);
+  messageDesc(file_clipper_v1_model_service, 29);
 
 /**
  * DeleteModelResponse is empty.
@@ -1047,7 +1117,7 @@ export type DeleteModelResponse = Message<"clipper.v1.DeleteModelResponse"> & {
  * Use `create(DeleteModelResponseSchema)` to create a new message.
  */
 export const DeleteModelResponseSchema: GenMessage<DeleteModelResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 29);
+  messageDesc(file_clipper_v1_model_service, 30);
 
 /**
  * GetBatchingRequest names a version.
@@ -1075,7 +1145,7 @@ export type GetBatchingRequest = Message<"clipper.v1.GetBatchingRequest"> & {
  * Use `create(GetBatchingRequestSchema)` to create a new message.
  */
 export const GetBatchingRequestSchema: GenMessage<GetBatchingRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 30);
+  messageDesc(file_clipper_v1_model_service, 31);
 
 /**
  * GetBatchingResponse says how a version's queries are batched now.
@@ -1117,6 +1187,14 @@ export type GetBatchingResponse = Message<"clipper.v1.GetBatchingResponse"> & {
    * @generated from field: repeated clipper.v1.ReplicaBatching replicas = 5;
    */
   replicas: ReplicaBatching[];
+
+  /**
+   * How many replicas the load needs, and why there are as many as there are. Absent until it was
+   * first looked at.
+   *
+   * @generated from field: clipper.v1.ScalingStatus scaling = 8;
+   */
+  scaling?: ScalingStatus | undefined;
 };
 
 /**
@@ -1124,7 +1202,165 @@ export type GetBatchingResponse = Message<"clipper.v1.GetBatchingResponse"> & {
  * Use `create(GetBatchingResponseSchema)` to create a new message.
  */
 export const GetBatchingResponseSchema: GenMessage<GetBatchingResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 31);
+  messageDesc(file_clipper_v1_model_service, 32);
+
+/**
+ * ScalingStatus is how many replicas a version needs, as its home sees it. It is there for versions
+ * without autoscaling too, as advice.
+ *
+ * @generated from message clipper.v1.ScalingStatus
+ */
+export type ScalingStatus = Message<"clipper.v1.ScalingStatus"> & {
+  /**
+   * The bounds and settings, with every default filled in; absent when replicas are set by hand.
+   *
+   * @generated from field: clipper.v1.Autoscaling autoscaling = 1;
+   */
+  autoscaling?: Autoscaling | undefined;
+
+  /**
+   * The number of replicas that is to be there now.
+   *
+   * @generated from field: uint32 replicas = 2;
+   */
+  replicas: number;
+
+  /**
+   * The fewest replicas that meet the objective at this load, whatever the bounds; 0 when nothing comes or
+   * nothing is known of the latency.
+   *
+   * @generated from field: uint32 needed_replicas = 3;
+   */
+  neededReplicas: number;
+
+  /**
+   * The replicas that are ready.
+   *
+   * @generated from field: uint32 ready_replicas = 4;
+   */
+  readyReplicas: number;
+
+  /**
+   * The rows per second that come to the replicas, after the cache.
+   *
+   * @generated from field: double arrival_rate = 5;
+   */
+  arrivalRate: number;
+
+  /**
+   * The variance of the number of rows that come in the time of a batch, relative to its mean: 1 when
+   * they come independently, more for bursts.
+   *
+   * @generated from field: double burstiness = 6;
+   */
+  burstiness: number;
+
+  /**
+   * The time that queries have when they come; with different ones, their harmonic mean. Absent when they
+   * have no deadline.
+   *
+   * @generated from field: google.protobuf.Duration time_budget = 7;
+   */
+  timeBudget?: Duration | undefined;
+
+  /**
+   * The largest batch that fits into that time, in rows; 0 when nothing is known of the latency.
+   *
+   * @generated from field: uint32 batch_rows = 8;
+   */
+  batchRows: number;
+
+  /**
+   * The rows per second that one replica answers in such batches; 0 when nothing is known.
+   *
+   * @generated from field: double replica_rate = 9;
+   */
+  replicaRate: number;
+
+  /**
+   * The load, with its margins, relative to what the ready replicas can take: above 1 more are needed.
+   *
+   * @generated from field: double load_ratio = 10;
+   */
+  loadRatio: number;
+
+  /**
+   * Why there are so many replicas, in words.
+   *
+   * @generated from field: string why = 11;
+   */
+  why: string;
+
+  /**
+   * What keeps the number from being another one now; empty when nothing does.
+   *
+   * @generated from field: string held = 12;
+   */
+  held: string;
+
+  /**
+   * How long the replicas took to start; absent when none has.
+   *
+   * @generated from field: google.protobuf.Duration start_time = 13;
+   */
+  startTime?: Duration | undefined;
+
+  /**
+   * The last changes, newest first; at most 20.
+   *
+   * @generated from field: repeated clipper.v1.ScalingChange changes = 14;
+   */
+  changes: ScalingChange[];
+};
+
+/**
+ * Describes the message clipper.v1.ScalingStatus.
+ * Use `create(ScalingStatusSchema)` to create a new message.
+ */
+export const ScalingStatusSchema: GenMessage<ScalingStatus> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 33);
+
+/**
+ * ScalingChange is one change of the number of replicas.
+ *
+ * @generated from message clipper.v1.ScalingChange
+ */
+export type ScalingChange = Message<"clipper.v1.ScalingChange"> & {
+  /**
+   * When it was made.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 1;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * The number before.
+   *
+   * @generated from field: uint32 from = 2;
+   */
+  from: number;
+
+  /**
+   * The number after.
+   *
+   * @generated from field: uint32 to = 3;
+   */
+  to: number;
+
+  /**
+   * The reason in words.
+   *
+   * @generated from field: string why = 4;
+   */
+  why: string;
+};
+
+/**
+ * Describes the message clipper.v1.ScalingChange.
+ * Use `create(ScalingChangeSchema)` to create a new message.
+ */
+export const ScalingChangeSchema: GenMessage<ScalingChange> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_model_service, 34);
 
 /**
  * QueueStatus is the state of a version's queue; with several homes, of their queues together.
@@ -1184,7 +1420,7 @@ export type QueueStatus = Message<"clipper.v1.QueueStatus"> & {
  * Use `create(QueueStatusSchema)` to create a new message.
  */
 export const QueueStatusSchema: GenMessage<QueueStatus> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 32);
+  messageDesc(file_clipper_v1_model_service, 35);
 
 /**
  * ReplicaBatching is what is known of a replica's latency, and what follows from it. The time of a
@@ -1292,7 +1528,7 @@ export type ReplicaBatching = Message<"clipper.v1.ReplicaBatching"> & {
  * Use `create(ReplicaBatchingSchema)` to create a new message.
  */
 export const ReplicaBatchingSchema: GenMessage<ReplicaBatching> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 33);
+  messageDesc(file_clipper_v1_model_service, 36);
 
 /**
  * LatencyPoint is the time of batches of about one size: from a power of two to below the next.
@@ -1341,7 +1577,7 @@ export type LatencyPoint = Message<"clipper.v1.LatencyPoint"> & {
  * Use `create(LatencyPointSchema)` to create a new message.
  */
 export const LatencyPointSchema: GenMessage<LatencyPoint> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 34);
+  messageDesc(file_clipper_v1_model_service, 37);
 
 /**
  * BatchDecision is one batch and why it was made so.
@@ -1411,7 +1647,7 @@ export type BatchDecision = Message<"clipper.v1.BatchDecision"> & {
  * Use `create(BatchDecisionSchema)` to create a new message.
  */
 export const BatchDecisionSchema: GenMessage<BatchDecision> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 35);
+  messageDesc(file_clipper_v1_model_service, 38);
 
 /**
  * RegisterReplicaRequest says where a replica is, and until when.
@@ -1462,7 +1698,7 @@ export type RegisterReplicaRequest = Message<"clipper.v1.RegisterReplicaRequest"
  * Use `create(RegisterReplicaRequestSchema)` to create a new message.
  */
 export const RegisterReplicaRequestSchema: GenMessage<RegisterReplicaRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 36);
+  messageDesc(file_clipper_v1_model_service, 39);
 
 /**
  * RegisterReplicaResponse says what was granted.
@@ -1491,7 +1727,7 @@ export type RegisterReplicaResponse = Message<"clipper.v1.RegisterReplicaRespons
  * Use `create(RegisterReplicaResponseSchema)` to create a new message.
  */
 export const RegisterReplicaResponseSchema: GenMessage<RegisterReplicaResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 37);
+  messageDesc(file_clipper_v1_model_service, 40);
 
 /**
  * GetModelRepositoryRequest asks for the model repository.
@@ -1506,7 +1742,7 @@ export type GetModelRepositoryRequest = Message<"clipper.v1.GetModelRepositoryRe
  * Use `create(GetModelRepositoryRequestSchema)` to create a new message.
  */
 export const GetModelRepositoryRequestSchema: GenMessage<GetModelRepositoryRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 38);
+  messageDesc(file_clipper_v1_model_service, 41);
 
 /**
  * GetModelRepositoryResponse is what the model repository holds.
@@ -1548,7 +1784,7 @@ export type GetModelRepositoryResponse = Message<"clipper.v1.GetModelRepositoryR
  * Use `create(GetModelRepositoryResponseSchema)` to create a new message.
  */
 export const GetModelRepositoryResponseSchema: GenMessage<GetModelRepositoryResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 39);
+  messageDesc(file_clipper_v1_model_service, 42);
 
 /**
  * RepositoryVersion is a version in the model repository.
@@ -1590,7 +1826,7 @@ export type RepositoryVersion = Message<"clipper.v1.RepositoryVersion"> & {
  * Use `create(RepositoryVersionSchema)` to create a new message.
  */
 export const RepositoryVersionSchema: GenMessage<RepositoryVersion> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_model_service, 40);
+  messageDesc(file_clipper_v1_model_service, 43);
 
 /**
  * ModelState is what a version is doing.
@@ -1803,7 +2039,7 @@ export const ModelService: GenService<{
     output: typeof GetModelVersionResponseSchema;
   },
   /**
-   * UpdateModelVersion changes how a version runs: replicas, batching, cache, homes.
+   * UpdateModelVersion changes how a version runs: replicas, autoscaling, batching, cache, homes.
    *
    * INVALID_ARGUMENT: a field is not allowed. NOT_FOUND: no such model or version.
    *
