@@ -330,6 +330,8 @@ func exitFailure(i launcher.Instance) failure {
 	switch {
 	case f.never:
 		f.advice = "That means that it will not work as it was deployed: correct the model or the command, and deploy it as a new version."
+	case exit.OutOfMemory && exit.MemoryLimit > 0:
+		f.advice = "If it needs that much, deploy it as a new version with more memory (container.resources.memory_bytes); if only large batches do, limit these (max_batch_rows)."
 	case exit.Signal == "killed":
 		f.advice = "Perhaps the machine has too little memory for it."
 	case exit.Code == 0:

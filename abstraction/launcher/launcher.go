@@ -113,6 +113,9 @@ type Exit struct {
 	Signal string
 	// OutOfMemory is true when the kernel ended it, or a process of it, since it used more memory than it may.
 	OutOfMemory bool
+	// MemoryLimit is what it may use, in bytes, when OutOfMemory is true; 0 when it had no limit of its own, and
+	// the machine had too little.
+	MemoryLimit uint64
 }
 
 // Never reports whether the replica said that it will never work.
@@ -120,8 +123,11 @@ func (e Exit) Never() bool { return e.Code == ExitNever }
 
 // String says it in words that follow "the replica".
 func (e Exit) String() string {
-	if e.OutOfMemory {
-		return "used more memory than it may and was ended by the kernel"
+	switch {
+	case e.OutOfMemory && e.MemoryLimit > 0:
+		return fmt.Sprintf("was killed by the kernel: out of memory, limit %d MiB", e.MemoryLimit>>20)
+	case e.OutOfMemory:
+		return "was killed by the kernel: the machine is out of memory"
 	}
 	if e.Signal != "" {
 		return "was ended by the signal " + e.Signal

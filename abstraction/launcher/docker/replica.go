@@ -62,6 +62,9 @@ func (r *replica) wait() {
 		}
 		if err == nil && found.Container.State != nil && !found.Container.State.Running {
 			r.exit = exitOf(found.Container.State)
+			if r.exit.OutOfMemory && found.Container.HostConfig != nil {
+				r.exit.MemoryLimit = uint64(max(found.Container.HostConfig.Memory, 0))
+			}
 			break
 		}
 		select {

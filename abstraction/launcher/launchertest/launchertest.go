@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,6 +35,7 @@ const (
 	ignore Behaviour = "ignore" // as serve, but does nothing on SIGTERM
 	never  Behaviour = "never"  // writes 20 lines and exits with launcher.ExitNever
 	crash  Behaviour = "crash"  // ends itself with SIGKILL
+	eat    Behaviour = "eat"    // takes 1 GiB of memory and exits with 0
 )
 
 // Suite is what a launcher brings to the test.
@@ -43,6 +45,8 @@ type Suite struct {
 	// Container returns a container whose program is this test binary, or one like it
 	// whose main function is [Main], with nothing in its environment.
 	Container func(t *testing.T) *clipperv1.Container
+	// Unlimited is why the launcher cannot hold replicas to limits on this machine; empty when it can.
+	Unlimited string
 }
 
 // Main runs the suite's program when this process was started as that, and returns the code
@@ -67,6 +71,18 @@ func run(b Behaviour) int {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		// The first process of a container is spared its own signals. This is what the engine would say.
 		return 128 + int(syscall.SIGKILL)
+	case eat:
+		const block, page = 1 << 20, 4 << 10
+		var eaten [][]byte
+		for range 1 << 10 {
+			b := make([]byte, block)
+			for i := 0; i < block; i += page {
+				b[i] = 1 // Memory that is not written to is not there.
+			}
+			eaten = append(eaten, b)
+		}
+		runtime.KeepAlive(eaten)
+		return 0
 	}
 
 	terminate := make(chan os.Signal, 1)
@@ -168,6 +184,22 @@ func Run(t *testing.T, s Suite) {
 		require.False(t, i.Exit().Never())
 		require.NotZero(t, i.Exit().Code)
 		require.Contains(t, i.Exit().String(), "killed")
+	})
+
+	t.Run("a replica that uses more memory than it may tells so", func(t *testing.T) {
+		if s.Unlimited != "" {
+			if os.Getenv("CI") != "" {
+				require.Fail(t, "no limits", s.Unlimited)
+			}
+			t.Skip(s.Unlimited)
+		}
+		spec := s.spec(t, eat)
+		spec.Container.Resources = &clipperv1.Resources{MemoryBytes: 128 << 20, Cpus: 1}
+		i, err := s.New(t, longGrace).Start(t.Context(), spec)
+		require.NoError(t, err)
+		<-i.Done()
+		require.True(t, i.Exit().OutOfMemory, i.Exit().String())
+		require.Equal(t, "was killed by the kernel: out of memory, limit 128 MiB", i.Exit().String())
 	})
 
 	t.Run("a replica that ignores the signal is killed after the grace period", func(t *testing.T) {

@@ -53,6 +53,9 @@ func server(dir string) {
 		os.Exit(1)
 	}
 	fmt.Println(i.(*child).pid)
+	if l.groups != nil {
+		fmt.Println(l.groups.dir)
+	}
 	select {}
 }
 
@@ -98,7 +101,17 @@ func TestConformance(t *testing.T) {
 			return newLauncher(t, Config{StopTimeout: grace})
 		},
 		Container: self,
+		Unlimited: unlimited(t),
 	})
+}
+
+// unlimited says why replicas cannot be held to limits on this machine; it is empty when they can.
+func unlimited(t *testing.T) string {
+	t.Helper()
+	if err := newLauncher(t, Config{}).unlimited; err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 func TestEnvironmentHoldsNoSettingsOfTheServer(t *testing.T) {
@@ -302,10 +315,10 @@ func TestAdapters(t *testing.T) {
 		"no program":        {commandContainer("no-such-program"), "command.arguments", "cannot be executed"},
 		"relative program":  {commandContainer("./sh"), "command.arguments", "cannot be executed"},
 		"no arguments":      {commandContainer(), "command.arguments", "missing"},
-		"limits": {&clipperv1.Container{
+		"GPUs": {&clipperv1.Container{
 			Source:    container("sklearn", model).Source,
-			Resources: &clipperv1.Resources{MemoryBytes: 1 << 30},
-		}, "resources", "--launcher docker"},
+			Resources: &clipperv1.Resources{Gpus: 1},
+		}, "resources.gpus", "--launcher docker"},
 		"no directory": {&clipperv1.Container{Source: &clipperv1.Container_Command{Command: &clipperv1.Command{
 			Arguments: []string{"sh"}, Directory: "/no/such/directory",
 		}}}, "command.directory", "not a directory"},
