@@ -69,6 +69,7 @@ type replica struct {
 	message    string                 // about the last failure; empty once it serves again
 	failures   int                    // in a row
 	restarts   uint32
+	started    chan struct{} // closed, and replaced, when the launcher has started it
 }
 
 // replicaStatus is a replica's status with what only the service needs.
@@ -92,6 +93,7 @@ func (v *version) startReplica(number int) *replica {
 		done:    make(chan struct{}),
 		state:   clipperv1.ReplicaState_REPLICA_STATE_STARTING,
 		since:   time.Now(),
+		started: make(chan struct{}),
 	}
 	v.serving.Expect(1)
 	r.met = sync.OnceFunc(func() { v.serving.Expect(-1) })
@@ -171,6 +173,10 @@ func (r *replica) once(ctx context.Context, c *clipperv1.Container) failure {
 	if err != nil {
 		return failure{what: fmt.Sprintf("the replica cannot be started: %v.", err)}
 	}
+	r.mu.Lock()
+	close(r.started)
+	r.started = make(chan struct{})
+	r.mu.Unlock()
 	r.connect(instance.Address())
 
 	var readySince time.Time
@@ -268,6 +274,13 @@ func (r *replica) failed(f failure) time.Duration {
 	r.version.log.Warn("replica failed", "replica", r.id, "cause", f.what, "again_in", delay, "last_lines", strings.Join(f.log, "\n"))
 	r.version.service.wake()
 	return delay
+}
+
+// startsAgain returns a channel that is closed when the launcher has started it the next time.
+func (r *replica) startsAgain() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.started
 }
 
 // restart records that the replica is started again.

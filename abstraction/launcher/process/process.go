@@ -70,6 +70,8 @@ type Launcher struct {
 	groups    *groups // nil where replicas cannot be held to limits
 	unlimited error   // why not
 
+	writes writes // to log files
+
 	mu       sync.Mutex
 	closed   bool
 	started  int
@@ -146,15 +148,21 @@ func (l *Launcher) Start(ctx context.Context, spec launcher.Spec) (launcher.Inst
 	if err != nil {
 		return nil, err
 	}
-	logs, err := openLog(filepath.Join(l.cfg.LogDirectory, spec.Model+"_"+spec.Version+"_"+spec.Replica+".log"))
+	path := l.logPath(spec.Model, spec.Version, spec.Replica)
+	logs, err := openLog(path, func() { l.writes.done(path) })
 	if err != nil {
 		return nil, err
 	}
 	c, err := l.start(spec, program, logs)
 	if err != nil {
-		return nil, errors.Join(err, logs.Close())
+		return nil, errors.Join(err, logs.end("replica was not started"))
 	}
 	return c, nil
+}
+
+func (l *Launcher) logPath(model, version, replica string) string {
+	// No name has an @, so that no two logs are one.
+	return filepath.Join(l.cfg.LogDirectory, model+"@"+version+"@"+replica+".log")
 }
 
 func (l *Launcher) start(spec launcher.Spec, program program, logs *logFile) (*child, error) {
@@ -319,7 +327,7 @@ func (c *child) wait(cmd *exec.Cmd, output *os.File) {
 	if c.group != nil && c.group.outOfMemory() {
 		c.exit.OutOfMemory, c.exit.MemoryLimit = true, c.group.memory
 	}
-	for _, err := range []error{c.leaveGroup(), output.Close(), c.stdin.Close(), c.logs.Close(), remove(c.socket), remove(c.pidFile)} {
+	for _, err := range []error{c.leaveGroup(), output.Close(), c.stdin.Close(), c.logs.end("replica " + c.exit.String()), remove(c.socket), remove(c.pidFile)} {
 		if err != nil {
 			c.log.Warn("clean up after a replica", "error", err)
 		}

@@ -2780,6 +2780,189 @@ func (x *RegisterReplicaResponse) GetDeployed() bool {
 	return false
 }
 
+// ReadLogsRequest says which lines are wanted.
+type ReadLogsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The model's name.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// The version; empty for the model's current one.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Only this replica; empty for all.
+	Replica string `protobuf:"bytes,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	// True: go on with what is written from now on, also when a replica is started again.
+	Follow bool `protobuf:"varint,4,opt,name=follow,proto3" json:"follow,omitempty"`
+	// How many of the last lines of each replica are wanted, at most 10,000. Default 100.
+	Tail *uint32 `protobuf:"varint,5,opt,name=tail,proto3,oneof" json:"tail,omitempty"`
+	// Only lines that were written after this time.
+	Since *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
+	// True: of the run before the last, which is how a replica that was started again ended.
+	// Not together with `follow`.
+	Previous bool `protobuf:"varint,7,opt,name=previous,proto3" json:"previous,omitempty"`
+	// Only replicas of this abstraction instance, as in Replica; empty for all.
+	Instance      string `protobuf:"bytes,8,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadLogsRequest) Reset() {
+	*x = ReadLogsRequest{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadLogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadLogsRequest) ProtoMessage() {}
+
+func (x *ReadLogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadLogsRequest.ProtoReflect.Descriptor instead.
+func (*ReadLogsRequest) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ReadLogsRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *ReadLogsRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ReadLogsRequest) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *ReadLogsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *ReadLogsRequest) GetTail() uint32 {
+	if x != nil && x.Tail != nil {
+		return *x.Tail
+	}
+	return 0
+}
+
+func (x *ReadLogsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ReadLogsRequest) GetPrevious() bool {
+	if x != nil {
+		return x.Previous
+	}
+	return false
+}
+
+func (x *ReadLogsRequest) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+// ReadLogsResponse is one line.
+type ReadLogsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The replica that wrote it.
+	Replica string `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	// The abstraction instance of the replica, as in Replica; empty when there is only one instance.
+	Instance string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	// When it was written, as the launcher knows it.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// The line without its end, at most 16 KiB; a longer one is several.
+	Text          string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadLogsResponse) Reset() {
+	*x = ReadLogsResponse{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadLogsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadLogsResponse) ProtoMessage() {}
+
+func (x *ReadLogsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadLogsResponse.ProtoReflect.Descriptor instead.
+func (*ReadLogsResponse) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ReadLogsResponse) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *ReadLogsResponse) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *ReadLogsResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ReadLogsResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 var File_clipper_v1_model_service_proto protoreflect.FileDescriptor
 
 const file_clipper_v1_model_service_proto_rawDesc = "" +
@@ -2984,7 +3167,22 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"f\n" +
 	"\x17RegisterReplicaResponse\x12/\n" +
 	"\x05lease\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x1a\n" +
-	"\bdeployed\x18\x02 \x01(\bR\bdeployed*\xbf\x01\n" +
+	"\bdeployed\x18\x02 \x01(\bR\bdeployed\"\xff\x01\n" +
+	"\x0fReadLogsRequest\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
+	"\areplica\x18\x03 \x01(\tR\areplica\x12\x16\n" +
+	"\x06follow\x18\x04 \x01(\bR\x06follow\x12\x17\n" +
+	"\x04tail\x18\x05 \x01(\rH\x00R\x04tail\x88\x01\x01\x120\n" +
+	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
+	"\bprevious\x18\a \x01(\bR\bprevious\x12\x1a\n" +
+	"\binstance\x18\b \x01(\tR\binstanceB\a\n" +
+	"\x05_tail\"\x8c\x01\n" +
+	"\x10ReadLogsResponse\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\tR\areplica\x12\x1a\n" +
+	"\binstance\x18\x02 \x01(\tR\binstance\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text*\xbf\x01\n" +
 	"\n" +
 	"ModelState\x12\x1b\n" +
 	"\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -2999,7 +3197,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x16REPLICA_STATE_STARTING\x10\x01\x12\x17\n" +
 	"\x13REPLICA_STATE_READY\x10\x02\x12\x1a\n" +
 	"\x16REPLICA_STATE_DRAINING\x10\x03\x12\x18\n" +
-	"\x14REPLICA_STATE_FAILED\x10\x042\xf6\x06\n" +
+	"\x14REPLICA_STATE_FAILED\x10\x042\xbf\a\n" +
 	"\fModelService\x12N\n" +
 	"\vDeployModel\x12\x1e.clipper.v1.DeployModelRequest\x1a\x1f.clipper.v1.DeployModelResponse\x12E\n" +
 	"\bGetModel\x12\x1b.clipper.v1.GetModelRequest\x1a\x1c.clipper.v1.GetModelResponse\x12K\n" +
@@ -3011,7 +3209,8 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x12DeleteModelVersion\x12%.clipper.v1.DeleteModelVersionRequest\x1a&.clipper.v1.DeleteModelVersionResponse\x12N\n" +
 	"\vDeleteModel\x12\x1e.clipper.v1.DeleteModelRequest\x1a\x1f.clipper.v1.DeleteModelResponse\x12N\n" +
 	"\vGetBatching\x12\x1e.clipper.v1.GetBatchingRequest\x1a\x1f.clipper.v1.GetBatchingResponse\x12Z\n" +
-	"\x0fRegisterReplica\x12\".clipper.v1.RegisterReplicaRequest\x1a#.clipper.v1.RegisterReplicaResponseB\xac\x01\n" +
+	"\x0fRegisterReplica\x12\".clipper.v1.RegisterReplicaRequest\x1a#.clipper.v1.RegisterReplicaResponse\x12G\n" +
+	"\bReadLogs\x12\x1b.clipper.v1.ReadLogsRequest\x1a\x1c.clipper.v1.ReadLogsResponse0\x01B\xac\x01\n" +
 	"\x0ecom.clipper.v1B\x11ModelServiceProtoP\x01Z>github.com/clipper-serving/clipper/gen/go/clipper/v1;clipperv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Clipper.V1\xca\x02\n" +
 	"Clipper\\V1\xe2\x02\x16Clipper\\V1\\GPBMetadata\xea\x02\vClipper::V1b\x06proto3"
@@ -3029,7 +3228,7 @@ func file_clipper_v1_model_service_proto_rawDescGZIP() []byte {
 }
 
 var file_clipper_v1_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_clipper_v1_model_service_proto_goTypes = []any{
 	(ModelState)(0),                    // 0: clipper.v1.ModelState
 	(ReplicaState)(0),                  // 1: clipper.v1.ReplicaState
@@ -3071,40 +3270,42 @@ var file_clipper_v1_model_service_proto_goTypes = []any{
 	(*BatchDecision)(nil),              // 37: clipper.v1.BatchDecision
 	(*RegisterReplicaRequest)(nil),     // 38: clipper.v1.RegisterReplicaRequest
 	(*RegisterReplicaResponse)(nil),    // 39: clipper.v1.RegisterReplicaResponse
-	nil,                                // 40: clipper.v1.ModelVersion.LabelsEntry
-	nil,                                // 41: clipper.v1.Container.EnvironmentEntry
-	nil,                                // 42: clipper.v1.QueueStatus.DroppedEntry
-	(*Signature)(nil),                  // 43: clipper.v1.Signature
-	(*timestamppb.Timestamp)(nil),      // 44: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 45: google.protobuf.Duration
-	(*Tensor)(nil),                     // 46: clipper.v1.Tensor
+	(*ReadLogsRequest)(nil),            // 40: clipper.v1.ReadLogsRequest
+	(*ReadLogsResponse)(nil),           // 41: clipper.v1.ReadLogsResponse
+	nil,                                // 42: clipper.v1.ModelVersion.LabelsEntry
+	nil,                                // 43: clipper.v1.Container.EnvironmentEntry
+	nil,                                // 44: clipper.v1.QueueStatus.DroppedEntry
+	(*Signature)(nil),                  // 45: clipper.v1.Signature
+	(*timestamppb.Timestamp)(nil),      // 46: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 47: google.protobuf.Duration
+	(*Tensor)(nil),                     // 48: clipper.v1.Tensor
 }
 var file_clipper_v1_model_service_proto_depIdxs = []int32{
 	3,  // 0: clipper.v1.Model.versions:type_name -> clipper.v1.ModelVersion
-	43, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
+	45, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
 	6,  // 2: clipper.v1.ModelVersion.container:type_name -> clipper.v1.Container
 	13, // 3: clipper.v1.ModelVersion.batching:type_name -> clipper.v1.Batching
 	14, // 4: clipper.v1.ModelVersion.cache:type_name -> clipper.v1.Cache
-	40, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
+	42, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
 	0,  // 6: clipper.v1.ModelVersion.state:type_name -> clipper.v1.ModelState
 	15, // 7: clipper.v1.ModelVersion.replica_status:type_name -> clipper.v1.Replica
-	44, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
+	46, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
 	4,  // 9: clipper.v1.ModelVersion.warm_up:type_name -> clipper.v1.WarmUp
 	5,  // 10: clipper.v1.WarmUp.samples:type_name -> clipper.v1.WarmUpSample
-	45, // 11: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
-	46, // 12: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
+	47, // 11: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
+	48, // 12: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
 	8,  // 13: clipper.v1.Container.adapter:type_name -> clipper.v1.Adapter
 	9,  // 14: clipper.v1.Container.command:type_name -> clipper.v1.Command
 	10, // 15: clipper.v1.Container.address:type_name -> clipper.v1.Address
 	11, // 16: clipper.v1.Container.image:type_name -> clipper.v1.Image
 	12, // 17: clipper.v1.Container.registered:type_name -> clipper.v1.Registered
-	41, // 18: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
-	45, // 19: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
+	43, // 18: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
+	47, // 19: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
 	7,  // 20: clipper.v1.Container.resources:type_name -> clipper.v1.Resources
-	45, // 21: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
-	45, // 22: clipper.v1.Batching.max_delay:type_name -> google.protobuf.Duration
+	47, // 21: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
+	47, // 22: clipper.v1.Batching.max_delay:type_name -> google.protobuf.Duration
 	1,  // 23: clipper.v1.Replica.state:type_name -> clipper.v1.ReplicaState
-	44, // 24: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
+	46, // 24: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
 	3,  // 25: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
 	3,  // 26: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
 	2,  // 27: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
@@ -3117,39 +3318,43 @@ var file_clipper_v1_model_service_proto_depIdxs = []int32{
 	13, // 34: clipper.v1.GetBatchingResponse.batching:type_name -> clipper.v1.Batching
 	34, // 35: clipper.v1.GetBatchingResponse.queue:type_name -> clipper.v1.QueueStatus
 	35, // 36: clipper.v1.GetBatchingResponse.replicas:type_name -> clipper.v1.ReplicaBatching
-	45, // 37: clipper.v1.QueueStatus.delay:type_name -> google.protobuf.Duration
-	42, // 38: clipper.v1.QueueStatus.dropped:type_name -> clipper.v1.QueueStatus.DroppedEntry
+	47, // 37: clipper.v1.QueueStatus.delay:type_name -> google.protobuf.Duration
+	44, // 38: clipper.v1.QueueStatus.dropped:type_name -> clipper.v1.QueueStatus.DroppedEntry
 	36, // 39: clipper.v1.ReplicaBatching.latencies:type_name -> clipper.v1.LatencyPoint
 	37, // 40: clipper.v1.ReplicaBatching.decisions:type_name -> clipper.v1.BatchDecision
-	44, // 41: clipper.v1.BatchDecision.time:type_name -> google.protobuf.Timestamp
-	45, // 42: clipper.v1.BatchDecision.slack:type_name -> google.protobuf.Duration
-	45, // 43: clipper.v1.RegisterReplicaRequest.lease:type_name -> google.protobuf.Duration
-	45, // 44: clipper.v1.RegisterReplicaResponse.lease:type_name -> google.protobuf.Duration
-	16, // 45: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
-	18, // 46: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
-	20, // 47: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
-	22, // 48: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
-	24, // 49: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
-	26, // 50: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
-	28, // 51: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
-	30, // 52: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
-	32, // 53: clipper.v1.ModelService.GetBatching:input_type -> clipper.v1.GetBatchingRequest
-	38, // 54: clipper.v1.ModelService.RegisterReplica:input_type -> clipper.v1.RegisterReplicaRequest
-	17, // 55: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
-	19, // 56: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
-	21, // 57: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
-	23, // 58: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
-	25, // 59: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
-	27, // 60: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
-	29, // 61: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
-	31, // 62: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
-	33, // 63: clipper.v1.ModelService.GetBatching:output_type -> clipper.v1.GetBatchingResponse
-	39, // 64: clipper.v1.ModelService.RegisterReplica:output_type -> clipper.v1.RegisterReplicaResponse
-	55, // [55:65] is the sub-list for method output_type
-	45, // [45:55] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	46, // 41: clipper.v1.BatchDecision.time:type_name -> google.protobuf.Timestamp
+	47, // 42: clipper.v1.BatchDecision.slack:type_name -> google.protobuf.Duration
+	47, // 43: clipper.v1.RegisterReplicaRequest.lease:type_name -> google.protobuf.Duration
+	47, // 44: clipper.v1.RegisterReplicaResponse.lease:type_name -> google.protobuf.Duration
+	46, // 45: clipper.v1.ReadLogsRequest.since:type_name -> google.protobuf.Timestamp
+	46, // 46: clipper.v1.ReadLogsResponse.time:type_name -> google.protobuf.Timestamp
+	16, // 47: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
+	18, // 48: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
+	20, // 49: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
+	22, // 50: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
+	24, // 51: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
+	26, // 52: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
+	28, // 53: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
+	30, // 54: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
+	32, // 55: clipper.v1.ModelService.GetBatching:input_type -> clipper.v1.GetBatchingRequest
+	38, // 56: clipper.v1.ModelService.RegisterReplica:input_type -> clipper.v1.RegisterReplicaRequest
+	40, // 57: clipper.v1.ModelService.ReadLogs:input_type -> clipper.v1.ReadLogsRequest
+	17, // 58: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
+	19, // 59: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
+	21, // 60: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
+	23, // 61: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
+	25, // 62: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
+	27, // 63: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
+	29, // 64: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
+	31, // 65: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
+	33, // 66: clipper.v1.ModelService.GetBatching:output_type -> clipper.v1.GetBatchingResponse
+	39, // 67: clipper.v1.ModelService.RegisterReplica:output_type -> clipper.v1.RegisterReplicaResponse
+	41, // 68: clipper.v1.ModelService.ReadLogs:output_type -> clipper.v1.ReadLogsResponse
+	58, // [58:69] is the sub-list for method output_type
+	47, // [47:58] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_clipper_v1_model_service_proto_init() }
@@ -3167,13 +3372,14 @@ func file_clipper_v1_model_service_proto_init() {
 		(*Container_Registered)(nil),
 	}
 	file_clipper_v1_model_service_proto_msgTypes[22].OneofWrappers = []any{}
+	file_clipper_v1_model_service_proto_msgTypes[38].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clipper_v1_model_service_proto_rawDesc), len(file_clipper_v1_model_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   41,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

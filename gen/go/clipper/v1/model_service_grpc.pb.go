@@ -31,6 +31,7 @@ const (
 	ModelService_DeleteModel_FullMethodName        = "/clipper.v1.ModelService/DeleteModel"
 	ModelService_GetBatching_FullMethodName        = "/clipper.v1.ModelService/GetBatching"
 	ModelService_RegisterReplica_FullMethodName    = "/clipper.v1.ModelService/RegisterReplica"
+	ModelService_ReadLogs_FullMethodName           = "/clipper.v1.ModelService/ReadLogs"
 )
 
 // ModelServiceClient is the client API for ModelService service.
@@ -78,6 +79,13 @@ type ModelServiceClient interface {
 	// INVALID_ARGUMENT: a field is not allowed. RESOURCE_EXHAUSTED: the version, or the installation,
 	// has as many registered replicas as it may have.
 	RegisterReplica(ctx context.Context, in *RegisterReplicaRequest, opts ...grpc.CallOption) (*RegisterReplicaResponse, error)
+	// ReadLogs streams the logs of a version's replicas: the last lines of all, in the order of time,
+	// and then, if they are followed, each line as it is written, until the caller ends the call or
+	// the replicas are gone. Lines of one replica are always in order.
+	//
+	// INVALID_ARGUMENT: a field is not allowed. NOT_FOUND: no such model, version or log.
+	// FAILED_PRECONDITION: Clipper does not run the replicas. RESOURCE_EXHAUSTED: too many follow.
+	ReadLogs(ctx context.Context, in *ReadLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadLogsResponse], error)
 }
 
 type modelServiceClient struct {
@@ -188,6 +196,25 @@ func (c *modelServiceClient) RegisterReplica(ctx context.Context, in *RegisterRe
 	return out, nil
 }
 
+func (c *modelServiceClient) ReadLogs(ctx context.Context, in *ReadLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadLogsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ModelService_ServiceDesc.Streams[0], ModelService_ReadLogs_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadLogsRequest, ReadLogsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ModelService_ReadLogsClient = grpc.ServerStreamingClient[ReadLogsResponse]
+
 // ModelServiceServer is the server API for ModelService service.
 // All implementations must embed UnimplementedModelServiceServer
 // for forward compatibility.
@@ -233,6 +260,13 @@ type ModelServiceServer interface {
 	// INVALID_ARGUMENT: a field is not allowed. RESOURCE_EXHAUSTED: the version, or the installation,
 	// has as many registered replicas as it may have.
 	RegisterReplica(context.Context, *RegisterReplicaRequest) (*RegisterReplicaResponse, error)
+	// ReadLogs streams the logs of a version's replicas: the last lines of all, in the order of time,
+	// and then, if they are followed, each line as it is written, until the caller ends the call or
+	// the replicas are gone. Lines of one replica are always in order.
+	//
+	// INVALID_ARGUMENT: a field is not allowed. NOT_FOUND: no such model, version or log.
+	// FAILED_PRECONDITION: Clipper does not run the replicas. RESOURCE_EXHAUSTED: too many follow.
+	ReadLogs(*ReadLogsRequest, grpc.ServerStreamingServer[ReadLogsResponse]) error
 	mustEmbedUnimplementedModelServiceServer()
 }
 
@@ -272,6 +306,9 @@ func (UnimplementedModelServiceServer) GetBatching(context.Context, *GetBatching
 }
 func (UnimplementedModelServiceServer) RegisterReplica(context.Context, *RegisterReplicaRequest) (*RegisterReplicaResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RegisterReplica not implemented")
+}
+func (UnimplementedModelServiceServer) ReadLogs(*ReadLogsRequest, grpc.ServerStreamingServer[ReadLogsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadLogs not implemented")
 }
 func (UnimplementedModelServiceServer) mustEmbedUnimplementedModelServiceServer() {}
 func (UnimplementedModelServiceServer) testEmbeddedByValue()                      {}
@@ -474,6 +511,17 @@ func _ModelService_RegisterReplica_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ModelService_ReadLogs_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadLogsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ModelServiceServer).ReadLogs(m, &grpc.GenericServerStream[ReadLogsRequest, ReadLogsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ModelService_ReadLogsServer = grpc.ServerStreamingServer[ReadLogsResponse]
+
 // ModelService_ServiceDesc is the grpc.ServiceDesc for ModelService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -522,6 +570,12 @@ var ModelService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _ModelService_RegisterReplica_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ReadLogs",
+			Handler:       _ModelService_ReadLogs_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "clipper/v1/model_service.proto",
 }
