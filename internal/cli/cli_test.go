@@ -76,6 +76,7 @@ func TestGolden(t *testing.T) {
 			"logs digits --since 2027-03-01T12:00:01Z",
 			"logs digits --since yesterday",
 			"logs nope",
+			"top --interval 1ms",
 		}},
 		{"model", []string{
 			"model list",
@@ -579,7 +580,7 @@ func TestComplete(t *testing.T) {
 		words []string
 		want  []string
 	}{
-		{nil, []string{"model", "app", "query", "feedback", "status", "logs", "profile", "container", "version", "completion"}},
+		{nil, []string{"model", "app", "query", "feedback", "status", "logs", "top", "profile", "container", "version", "completion"}},
 		{[]string{"q"}, []string{"query"}},
 		{[]string{"model", "s"}, []string{"show", "set-version", "set-batching", "scale"}},
 		{[]string{"model", "show", ""}, []string{"knn", "svm"}},

@@ -163,12 +163,12 @@ func frame(s *top.Snapshot, o order, colored bool) string {
 	b.WriteByte('\n')
 	t := &table{header: []string{"APPLICATION", "QUERY/S", "P50", "P99", "SLO", "IN TIME", "DEFAULT", "REFUSED", "WEIGHTS"}}
 	for _, a := range s.Applications {
-		var weights []string
-		for _, w := range a.Weights {
-			weights = append(weights, w.Model+" "+strconv.FormatFloat(w.Weight, 'f', 2, 64))
+		policy := a.Policy
+		for i, w := range a.Weights {
+			policy += map[bool]string{true: ": ", false: " "}[i == 0] + w.Model + " " + strconv.FormatFloat(w.Weight, 'f', 2, 64)
 		}
 		t.add(a.Application, figure(a.QueriesPerSecond), figure(a.P50), figure(a.P99), figure(&a.Objective),
-			share(a.InTime), share(a.DefaultRate), figure(a.RefusedPerSecond), strings.Join(append([]string{a.Policy + ":"}, weights...), " "))
+			share(a.InTime), share(a.DefaultRate), figure(a.RefusedPerSecond), policy)
 	}
 	_ = t.write(&b, colored)
 	b.WriteString("\nTimes in milliseconds; those of models are a batch's.\n")
