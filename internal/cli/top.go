@@ -9,7 +9,7 @@ import (
 	"os"
 	"time"
 
-	tea "github.com/charmbracelet/bubbletea"
+	tea "charm.land/bubbletea/v2"
 	"golang.org/x/term"
 
 	"github.com/clipper-serving/clipper/internal/top"
@@ -53,7 +53,7 @@ func (t *topCmd) Run(c *client) error {
 		return t.write(c, source)
 	}
 	view := &topView{source: source, ctx: c.ctx, interval: t.Interval, colored: c.Pretty}
-	program := tea.NewProgram(view, tea.WithContext(c.ctx), tea.WithInput(c.Stdin), tea.WithOutput(out), tea.WithAltScreen(), tea.WithoutSignalHandler())
+	program := tea.NewProgram(view, tea.WithContext(c.ctx), tea.WithInput(c.Stdin), tea.WithOutput(out), tea.WithoutSignalHandler())
 	if _, err := program.Run(); err != nil && !errors.Is(err, tea.ErrProgramKilled) {
 		return err
 	}
@@ -143,7 +143,7 @@ func (v *topView) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return v, tea.Tick(wait, func(time.Time) tea.Msg { return topTick{} })
 	case topTick:
 		return v, v.read
-	case tea.KeyMsg:
+	case tea.KeyPressMsg:
 		return v, v.key(msg.String())
 	}
 	return v, nil
@@ -153,7 +153,7 @@ func (v *topView) key(key string) tea.Cmd {
 	switch key {
 	case "q", "ctrl+c", "esc":
 		return tea.Quit
-	case "p", " ":
+	case "p", "space":
 		v.paused = !v.paused
 	case "s", "right":
 		v.order.column = (v.order.column + 1) % len(modelColumns)

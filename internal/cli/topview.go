@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	tea "charm.land/bubbletea/v2"
+
 	"github.com/clipper-serving/clipper/internal/top"
 )
 
@@ -197,7 +199,9 @@ func replicaStates(replicas []top.Replica) string {
 }
 
 // View implements tea.Model. Bubbletea cuts lines at the width of the terminal.
-func (v *topView) View() string {
+func (v *topView) View() tea.View { return tea.View{Content: v.content(), AltScreen: true} }
+
+func (v *topView) content() string {
 	if v.snapshot == nil {
 		return "clipper top: reading..."
 	}

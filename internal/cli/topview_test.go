@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	tea "github.com/charmbracelet/bubbletea"
+	tea "charm.land/bubbletea/v2"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clipper-serving/clipper/internal/top"
@@ -66,12 +66,12 @@ func TestTop_frame(t *testing.T) {
 
 func press(v *topView, keys ...string) (last tea.Cmd) {
 	for _, key := range keys {
-		k := tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune(key)}
+		k := tea.KeyPressMsg{Code: []rune(key)[0], Text: key}
 		switch key {
 		case "down":
-			k = tea.KeyMsg{Type: tea.KeyDown}
+			k = tea.KeyPressMsg{Code: tea.KeyDown}
 		case "up":
-			k = tea.KeyMsg{Type: tea.KeyUp}
+			k = tea.KeyPressMsg{Code: tea.KeyUp}
 		}
 		_, last = v.Update(k)
 	}
@@ -80,11 +80,11 @@ func press(v *topView, keys ...string) (last tea.Cmd) {
 
 func TestTop_view(t *testing.T) {
 	v := &topView{interval: time.Second}
-	require.Contains(t, v.View(), "reading")
+	require.Contains(t, v.content(), "reading")
 	_, again := v.Update(topRead{snapshot: snapshot()})
 	require.NotNil(t, again, "it reads again")
 	first := func() string {
-		for line := range strings.Lines(v.View()) {
+		for line := range strings.Lines(v.content()) {
 			for _, name := range []string{"svm:", "forest:", "knn:"} {
 				if strings.HasPrefix(line, name) {
 					return name
@@ -103,24 +103,24 @@ func TestTop_view(t *testing.T) {
 
 	// A small window shows a part, and scrolls no further than the end.
 	v.Update(tea.WindowSizeMsg{Width: 40, Height: 5})
-	require.Equal(t, 5, strings.Count(v.View(), "\n")+1)
-	require.Contains(t, v.View(), "clipper top")
+	require.Equal(t, 5, strings.Count(v.content(), "\n")+1)
+	require.Contains(t, v.content(), "clipper top")
 	press(v, strings.Split(strings.Repeat("down ", 100)+"down", " ")...)
-	require.Contains(t, v.View(), "Times in milliseconds")
-	require.Equal(t, 5, strings.Count(v.View(), "\n")+1)
+	require.Contains(t, v.content(), "Times in milliseconds")
+	require.Equal(t, 5, strings.Count(v.content(), "\n")+1)
 	press(v, "up")
-	require.NotContains(t, v.View(), "Times in milliseconds")
+	require.NotContains(t, v.content(), "Times in milliseconds")
 
 	// Paused, what is read is not shown; what cannot be read is said, and what was read stays.
 	press(v, "p")
 	v.Update(topRead{snapshot: &top.Snapshot{}})
-	require.Contains(t, v.View(), "paused")
+	require.Contains(t, v.content(), "paused")
 	v.Update(tea.WindowSizeMsg{Width: 80, Height: 50})
-	require.Contains(t, v.View(), "svm:1")
+	require.Contains(t, v.content(), "svm:1")
 	press(v, "p")
 	v.Update(topRead{err: errors.New("it is gone")})
-	require.Contains(t, v.View(), "svm:1")
-	require.Contains(t, v.View(), "! it is gone")
+	require.Contains(t, v.content(), "svm:1")
+	require.Contains(t, v.content(), "! it is gone")
 	require.Equal(t, tea.Quit(), press(v, "q")())
 
 	// One that can read nothing at all ends with the error.
