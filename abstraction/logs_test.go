@@ -105,7 +105,7 @@ func TestLogsAreFollowedOverRestarts(t *testing.T) {
 	lines, done = f.readLogs(t.Context(), &clipperv1.ReadLogsRequest{Model: "m", Follow: true})
 	<-lines
 	go func() {
-		for range lines { //nolint:revive // They are not of interest.
+		for range lines {
 		}
 	}()
 	_, err := f.DeleteModel(t.Context(), &clipperv1.DeleteModelRequest{Model: "m"})

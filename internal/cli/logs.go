@@ -70,7 +70,7 @@ func (l *logsCmd) Run(c *client) error {
 			}
 			return nil
 		case err != nil && l.Follow && c.ctx.Err() != nil:
-			return nil // Who follows ends it so.
+			return nil //nolint:nilerr // Who follows ends it so.
 		case err != nil:
 			return failed(err)
 		}

@@ -105,13 +105,12 @@ type entryWriter struct {
 // Write implements io.Writer.
 func (w entryWriter) Write(entry []byte) (int, error) {
 	stamp, text, _ := strings.Cut(strings.TrimSuffix(string(entry), "\n"), " ")
-	at, err := time.Parse(time.RFC3339Nano, stamp)
-	if err != nil || !at.After(w.since) { // The engine's own since leaves in what is of the same time.
-		return len(entry), nil
-	}
-	text = strings.ToValidUTF8(strings.TrimSuffix(text, "\r"), "\uFFFD")
-	if err := w.yield(launcher.Line{Time: at, Text: text}); err != nil {
-		return 0, err
+	// The engine's own since leaves in what is of the same time.
+	if at, err := time.Parse(time.RFC3339Nano, stamp); err == nil && at.After(w.since) {
+		text = strings.ToValidUTF8(strings.TrimSuffix(text, "\r"), "\uFFFD")
+		if err := w.yield(launcher.Line{Time: at, Text: text}); err != nil {
+			return 0, err
+		}
 	}
 	return len(entry), nil
 }

@@ -68,8 +68,11 @@ func openFiles(path string) ([]*os.File, error) {
 			return nil, fmt.Errorf("open the replica's log: %w", reason(err))
 		}
 		older, err := os.Open(path + ".1")
+		if errors.Is(err, fs.ErrNotExist) {
+			return []*os.File{file}, nil
+		}
 		if err != nil {
-			return []*os.File{file}, nil // There is none yet.
+			return nil, errors.Join(fmt.Errorf("open the replica's log: %w", reason(err)), file.Close())
 		}
 		if isAt(file, path) {
 			return []*os.File{older, file}, nil
