@@ -76,6 +76,8 @@ func TestGolden(t *testing.T) {
 			"logs digits --since 2027-03-01T12:00:01Z",
 			"logs digits --since yesterday",
 			"logs nope",
+			"model deploy small --version 1 --memory 512MiB --cpus 0.5 --gpus 2 --no-wait -- /bin/serve",
+			"model show small",
 			"top --interval 1ms",
 		}},
 		{"model", []string{
