@@ -108,6 +108,9 @@ type Service struct {
 	ending   sync.WaitGroup // those in closing
 	peers    map[string]*peer
 	passing  sync.WaitGroup // queries that other instances are asked
+
+	followers atomic.Int64    // calls that follow logs
+	draining  <-chan struct{} // closed when calls that take long are to end
 }
 
 // name names a version.

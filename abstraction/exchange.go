@@ -19,6 +19,7 @@ import (
 // RegisterExchange registers the stream that selectors and other instances ask for predictions on.
 // Closing draining ends the streams after the last reply.
 func (s *Service) RegisterExchange(r grpc.ServiceRegistrar, draining <-chan struct{}) {
+	s.draining = draining
 	exchange.NewServer(map[internalv1.Method]exchange.Handler{
 		internalv1.Method_METHOD_PREDICT:  s.servePredict,
 		internalv1.Method_METHOD_DESCRIBE: s.serveDescribe,

@@ -40,6 +40,19 @@ func (l lender) Start(context.Context, launcher.Spec) (launcher.Instance, error)
 	return &lent{address: l.Address(), done: done, stop: sync.OnceFunc(func() { close(done) })}, nil
 }
 
+// Logs has one line.
+func (l lender) Logs(ctx context.Context, q launcher.LogQuery, yield func(launcher.Line) error) error {
+	if at := time.Unix(1, 0); at.After(q.Since) {
+		if err := yield(launcher.Line{Time: at, Text: "lent at " + l.Address()}); err != nil || !q.Follow {
+			return err
+		}
+	}
+	if q.Follow {
+		<-ctx.Done()
+	}
+	return ctx.Err()
+}
+
 type lent struct {
 	launcher.Instance
 	address string
@@ -77,6 +90,7 @@ func startMember(t testing.TB, docs store.Documents, c *containertest.Container)
 	s.backoff = shortBackoff
 	g := grpc.NewServer()
 	draining := make(chan struct{})
+	s.Register(g)
 	s.RegisterExchange(g, draining)
 	var running sync.WaitGroup
 	running.Go(func() { _ = g.Serve(l) })

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/exchange"
 )
 
@@ -17,6 +18,7 @@ import (
 type peer struct {
 	address string
 	calls   *exchange.Client
+	models  clipperv1.ModelServiceClient
 	stop    func() // fails what is under way, and returns when nothing runs any more
 }
 
@@ -25,7 +27,7 @@ func (s *Service) connectPeer(address string) (*peer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect instance: %w", err)
 	}
-	p := &peer{address: address, calls: exchange.NewClient("instance "+address+" of the abstraction service", conn, s.log)}
+	p := &peer{address: address, calls: exchange.NewClient("instance "+address+" of the abstraction service", conn, s.log), models: clipperv1.NewModelServiceClient(conn)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {

@@ -69,6 +69,7 @@ type replica struct {
 	message    string                 // about the last failure; empty once it serves again
 	failures   int                    // in a row
 	restarts   uint32
+	started    chan struct{} // closed, and replaced, when the launcher has started it
 }
 
 // replicaStatus is a replica's status with what only the service needs.
@@ -92,6 +93,7 @@ func (v *version) startReplica(number int) *replica {
 		done:    make(chan struct{}),
 		state:   clipperv1.ReplicaState_REPLICA_STATE_STARTING,
 		since:   time.Now(),
+		started: make(chan struct{}),
 	}
 	v.serving.SetFirst(v.scaling.earliest())
 	v.serving.Expect(1)
@@ -172,6 +174,10 @@ func (r *replica) once(ctx context.Context, c *clipperv1.Container) failure {
 	if err != nil {
 		return failure{what: fmt.Sprintf("the replica cannot be started: %v.", err)}
 	}
+	r.mu.Lock()
+	close(r.started)
+	r.started = make(chan struct{})
+	r.mu.Unlock()
 	r.connect(instance.Address())
 
 	var readySince time.Time
@@ -280,6 +286,13 @@ func (r *replica) failed(f failure) time.Duration {
 	return delay
 }
 
+// startsAgain returns a channel that is closed when the launcher has started it the next time.
+func (r *replica) startsAgain() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.started
+}
+
 // restart records that the replica is started again.
 func (r *replica) restart() {
 	r.mu.Lock()
@@ -340,6 +353,8 @@ func exitFailure(i launcher.Instance) failure {
 	switch {
 	case f.never:
 		f.advice = "That means that it will not work as it was deployed: correct the model or the command, and deploy it as a new version."
+	case exit.OutOfMemory && exit.MemoryLimit > 0:
+		f.advice = "If it needs that much, deploy it as a new version with more memory (container.resources.memory_bytes); if only large batches do, limit these (max_batch_rows)."
 	case exit.Signal == "killed":
 		f.advice = "Perhaps the machine has too little memory for it."
 	case exit.Code == 0:

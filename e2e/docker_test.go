@@ -63,7 +63,7 @@ func TestDocker(t *testing.T) {
 		require.EventuallyWithT(t, func(c *assertCollect) {
 			response, err := s.models.GetModelVersion(t.Context(), &clipperv1.GetModelVersionRequest{Model: "hog", Version: "1"})
 			require.NoError(c, err)
-			require.Contains(c, response.Version.ReplicaStatus[0].Message, "used more memory than it may")
+			require.Contains(c, response.Version.ReplicaStatus[0].Message, "killed by the kernel: out of memory, limit ")
 		}, patience, poll)
 		require.EqualValues(t, 8, predicted(t, s.ask(t, "docker", 8, 0)), "the other model is not disturbed")
 		<-asked

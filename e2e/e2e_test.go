@@ -97,6 +97,8 @@ func TestSystem(t *testing.T) {
 		{"bad administration", testBadAdministration},
 		{"command line", testCommandLine},
 		{"operations", testOperations},
+		{"logs", testLogs},
+		{"top", testTop},
 	}
 	everywhere(t, func(t *testing.T, f form, b backend) {
 		s := start(t, f, b)

@@ -169,3 +169,30 @@ func (m modelServer) RegisterReplica(ctx context.Context, req *clipperv1.Registe
 func (m modelServer) GetModelRepository(ctx context.Context, req *clipperv1.GetModelRepositoryRequest) (*clipperv1.GetModelRepositoryResponse, error) {
 	return forward(ctx, abstractionName, m.s.deps.Models.GetModelRepository, req)
 }
+
+// ReadLogs may go on for ever, so it ends when the server drains.
+func (m modelServer) ReadLogs(req *clipperv1.ReadLogsRequest, stream grpc.ServerStreamingServer[clipperv1.ReadLogsResponse]) error {
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-ctx.Done():
+		case <-m.s.deps.Draining:
+			cancel(apierror.New(codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_UNAVAILABLE, "", "the server is shutting down: ask again"))
+		}
+	}()
+	err := forwardStream(abstractionName, m.s.deps.Models.ReadLogs, req, logStream{stream, ctx})
+	if cause := context.Cause(ctx); cause != nil {
+		return apierror.From(cause)
+	}
+	return err
+}
+
+// logStream is a stream with another context.
+type logStream struct {
+	grpc.ServerStreamingServer[clipperv1.ReadLogsResponse]
+	ctx context.Context //nolint:containedctx // It is what a stream has.
+}
+
+// Context implements grpc.ServerStream.
+func (s logStream) Context() context.Context { return s.ctx }

@@ -308,6 +308,22 @@ func (f *fakeAdmin) GetModelRepository(ctx context.Context, r *clipperv1.GetMode
 	return handled[clipperv1.GetModelRepositoryResponse](ctx, f, r)
 }
 
+// ReadLogs sends what handle returns, a list, and then goes on until the caller ends it if the log is followed.
+func (f *fakeAdmin) ReadLogs(r *clipperv1.ReadLogsRequest, stream grpc.ServerStreamingServer[clipperv1.ReadLogsResponse]) error {
+	lines, err := f.handle(stream.Context(), r)
+	list, _ := lines.([]*clipperv1.ReadLogsResponse)
+	for _, l := range list {
+		if err := stream.Send(l); err != nil {
+			return err
+		}
+	}
+	if err == nil && r.Follow {
+		<-stream.Context().Done()
+		return stream.Context().Err()
+	}
+	return err
+}
+
 func (f *fakeAdmin) UpdateModelVersion(ctx context.Context, r *clipperv1.UpdateModelVersionRequest) (*clipperv1.UpdateModelVersionResponse, error) {
 	return handled[clipperv1.UpdateModelVersionResponse](ctx, f, r)
 }

@@ -12,6 +12,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 )
@@ -67,6 +69,54 @@ type Spec struct {
 	Container *clipperv1.Container
 }
 
+// ErrNoLog says that there is no log of the replica, or of that run.
+var ErrNoLog = errors.New("there is no such log")
+
+// MaxLine is the most bytes of a line of a log; what is longer is several lines.
+const MaxLine = 16 << 10
+
+// LogQuery says which lines of a replica's log are wanted.
+type LogQuery struct {
+	// Model, Version and Replica name it as in Spec.
+	Model, Version, Replica string
+	// Previous asks for the run before the last one instead. It is not together with Follow.
+	Previous bool
+	// Since leaves out lines up to this time.
+	Since time.Time
+	// Tail leaves out all but that many of the last lines that are there.
+	Tail int
+	// Follow goes on with what is written until the run ends.
+	Follow bool
+}
+
+// Line is a line of a log. Within a log, times increase.
+type Line struct {
+	Time time.Time
+	Text string
+}
+
+// Tail is the last lines that were added. Its zero value keeps none.
+type Tail struct {
+	// Max is how many are kept.
+	Max  int
+	ring []Line
+	next int
+}
+
+// Add adds a line.
+func (t *Tail) Add(l Line) {
+	switch {
+	case len(t.ring) < t.Max:
+		t.ring = append(t.ring, l)
+	case t.Max > 0:
+		t.ring[t.next] = l
+		t.next = (t.next + 1) % t.Max
+	}
+}
+
+// Lines returns them, oldest first.
+func (t *Tail) Lines() []Line { return append(slices.Clone(t.ring[t.next:]), t.ring[:t.next]...) }
+
 // Launcher starts replicas. It is safe for concurrent use.
 type Launcher interface {
 	// Check returns nil when a container like this can be started here, as far as that
@@ -78,6 +128,12 @@ type Launcher interface {
 	// bounds the start only. Errors are as for Check, or say why the start failed, in
 	// words that are fit to be shown.
 	Start(ctx context.Context, spec Spec) (Instance, error)
+
+	// Logs passes lines of a replica's log to yield, oldest first, and returns when there are no more: with
+	// Follow, when the run has ended. Logs of replicas that have ended are kept for a while, and for one that
+	// was started again those of the run before. It returns [ErrNoLog] when there is none, what yield returns,
+	// or ctx's error.
+	Logs(ctx context.Context, q LogQuery, yield func(Line) error) error
 
 	// Close stops what still runs, at once, and releases what the launcher holds.
 	// Nothing can be started afterwards.
@@ -113,6 +169,9 @@ type Exit struct {
 	Signal string
 	// OutOfMemory is true when the kernel ended it, or a process of it, since it used more memory than it may.
 	OutOfMemory bool
+	// MemoryLimit is what it may use, in bytes, when OutOfMemory is true; 0 when it had no limit of its own, and
+	// the machine had too little.
+	MemoryLimit uint64
 }
 
 // Never reports whether the replica said that it will never work.
@@ -120,8 +179,11 @@ func (e Exit) Never() bool { return e.Code == ExitNever }
 
 // String says it in words that follow "the replica".
 func (e Exit) String() string {
-	if e.OutOfMemory {
-		return "used more memory than it may and was ended by the kernel"
+	switch {
+	case e.OutOfMemory && e.MemoryLimit > 0:
+		return fmt.Sprintf("was killed by the kernel: out of memory, limit %d MiB", e.MemoryLimit>>20)
+	case e.OutOfMemory:
+		return "was killed by the kernel: the machine is out of memory"
 	}
 	if e.Signal != "" {
 		return "was ended by the signal " + e.Signal

@@ -62,6 +62,8 @@ type root struct {
 	Query      queryCmd          `cmd:"" config:"-" group:"client" help:"Ask an application."`
 	Feedback   feedbackCmd       `cmd:"" config:"-" group:"client" help:"Tell an application what was true."`
 	Status     statusCmd         `cmd:"" config:"-" group:"client" help:"Show services, models and applications."`
+	Logs       logsCmd           `cmd:"" config:"-" group:"client" help:"Show, and follow, what the replicas of a model write."`
+	Top        topCmd            `cmd:"" config:"-" group:"client" help:"Watch models and applications live: queues, batches, latencies, weights."`
 	Profile    profileCmd        `cmd:"" config:"-" group:"client" help:"Measure a model's latency by batch size, and say what a load needs."`
 	Container  containerCommands `cmd:"" config:"-" group:"other" help:"Write and check model containers."`
 	Image      imageCommands     `cmd:"" config:"-" group:"other" help:"Make container images of models."`

@@ -66,6 +66,20 @@ func TestGolden(t *testing.T) {
 			"model deploy spread --version 1 --no-wait -- /bin/serve",
 			"model show spread",
 		}},
+		{"logs", []string{
+			"model deploy digits --version 1 --replicas 2 --no-wait -- /bin/serve",
+			"logs digits",
+			"logs digits:1 --replica 0 --timestamps --tail 5",
+			"logs digits --follow",
+			"logs digits --json",
+			"logs digits --since 2026-03-01T12:00:01Z",
+			"logs digits --since 2027-03-01T12:00:01Z",
+			"logs digits --since yesterday",
+			"logs nope",
+			"model deploy small --version 1 --memory 512MiB --cpus 0.5 --gpus 2 --no-wait -- /bin/serve",
+			"model show small",
+			"top --interval 1ms",
+		}},
 		{"model", []string{
 			"model list",
 			"model deploy digits --version 1 --framework sklearn --path /m/digits.joblib --no-cache",
@@ -592,7 +606,7 @@ func TestComplete(t *testing.T) {
 		words []string
 		want  []string
 	}{
-		{nil, []string{"model", "app", "query", "feedback", "status", "profile", "container", "image", "health", "version", "completion"}},
+		{nil, []string{"model", "app", "query", "feedback", "status", "logs", "top", "profile", "container", "image", "health", "version", "completion"}},
 		{[]string{"q"}, []string{"query"}},
 		{[]string{"model", "s"}, []string{"show", "set-version", "set-batching", "scale"}},
 		{[]string{"model", "show", ""}, []string{"knn", "svm"}},

@@ -38,8 +38,8 @@ type modelDeploy struct {
 	KeepVersions *uint32           `placeholder:"N" help:"From now on, keep N versions that are older than the current one and delete the others. Default: keep all."`
 	Env          map[string]string `mapsep:"none" placeholder:"KEY=VALUE" help:"Environment variable of the replicas; may be repeated."`
 	StartTimeout time.Duration     `placeholder:"DURATION" help:"Time that a replica has to become ready. Default: 2m."`
-	CPUs         float64           `name:"cpus" placeholder:"N" help:"Processors whose time a replica may use, in Docker; 0.5 is half of one. Default: no limit."`
-	Memory       config.Bytes      `placeholder:"SIZE" help:"Memory that a replica may use, in Docker (B, KiB, MiB, GiB). Default: no limit."`
+	CPUs         float64           `name:"cpus" placeholder:"N" help:"Processors whose time a replica may use; 0.5 is half of one. Default: no limit."`
+	Memory       config.Bytes      `placeholder:"SIZE" help:"Memory that a replica may use (B, KiB, MiB, GiB). Default: no limit."`
 	GPUs         uint32            `name:"gpus" placeholder:"N" help:"GPUs that a replica gets, in Docker. Default: none."`
 	batchingFlags
 	Scaling scalingFlags `embed:""`

@@ -238,6 +238,26 @@ func (s *server) GetModelRepository(context.Context, *clipperv1.GetModelReposito
 	}, nil
 }
 
+func (s *server) ReadLogs(req *clipperv1.ReadLogsRequest, stream grpc.ServerStreamingServer[clipperv1.ReadLogsResponse]) error {
+	defer s.record(req)()
+	if s.models[req.GetModel()] == nil {
+		return modelNotFound(req.GetModel())
+	}
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for i, line := range []*clipperv1.ReadLogsResponse{
+		{Replica: "0", Text: "serving"}, {Replica: "1", Text: "\x1b[31mred\x07 alert"}, {Replica: "0", Text: "ünïcode\tand tabs"},
+	} {
+		line.Time = timestamppb.New(at.Add(time.Duration(i) * time.Second))
+		if req.GetReplica() != "" && req.GetReplica() != line.Replica || !line.Time.AsTime().After(req.GetSince().AsTime()) {
+			continue
+		}
+		if err := stream.Send(line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (s *server) SetCurrentVersion(_ context.Context, req *clipperv1.SetCurrentVersionRequest) (*clipperv1.SetCurrentVersionResponse, error) {
 	defer s.record(req)()
 	m := s.models[req.GetModel()]

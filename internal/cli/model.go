@@ -164,6 +164,9 @@ func (c *client) showVersion(v *clipperv1.ModelVersion) error {
 	facts.add("  outputs", specs(v.GetSignature().GetOutputs()))
 	facts.add("  batching", batching(v.GetBatching()))
 	facts.add("  cache", map[bool]string{false: "on", true: "off"}[v.GetCache().GetDisabled()])
+	if limits := limits(v.GetContainer().GetResources()); limits != "" {
+		facts.add("  limits", limits)
+	}
 	if v.GetHomes() > 1 {
 		facts.add("  homes", strconv.Itoa(int(v.GetHomes())))
 	}
@@ -245,6 +248,21 @@ func specs(specs []*clipperv1.TensorSpec) string {
 		texts[i] = text
 	}
 	return strings.Join(texts, " ")
+}
+
+// limits says what one replica may use; it is empty when that is not limited.
+func limits(r *clipperv1.Resources) string {
+	var parts []string
+	if n := r.GetMemoryBytes(); n > 0 {
+		parts = append(parts, mebibytes(n)+" of memory")
+	}
+	if n := r.GetCpus(); n > 0 {
+		parts = append(parts, strconv.FormatFloat(n, 'g', -1, 64)+" processors")
+	}
+	if n := r.GetGpus(); n > 0 {
+		parts = append(parts, strconv.Itoa(int(n))+" GPUs")
+	}
+	return strings.Join(parts, ", ")
 }
 
 type modelSetVersion struct {

@@ -224,6 +224,13 @@ func (l *Launcher) removeNow(ctx context.Context, id string) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if r := l.replicas[id]; r != nil {
+		select {
+		case <-r.done:
+			l.before[r.name] = r.lines
+		default:
+		}
+	}
 	delete(l.replicas, id)
 	return nil
 }

@@ -73,7 +73,8 @@ type Launcher struct {
 
 	mu       sync.Mutex
 	ended    bool
-	replicas map[string]*replica // by the container's id, those that have ended too
+	replicas map[string]*replica        // by the container's id, those that have ended too
+	before   map[string][]launcher.Line // the last lines of containers that were removed, by the replica's
 }
 
 var _ launcher.Launcher = (*Launcher)(nil)
@@ -101,7 +102,7 @@ func New(cfg Config, log *slog.Logger) (*Launcher, error) {
 		cfg.Publish = netip.MustParseAddr("127.0.0.1")
 	}
 	closed, closeNow := context.WithCancel(context.Background())
-	return &Launcher{cfg: cfg, log: log, engine: engine, closed: closed, close: closeNow, replicas: map[string]*replica{}}, nil
+	return &Launcher{cfg: cfg, log: log, engine: engine, closed: closed, close: closeNow, replicas: map[string]*replica{}, before: map[string][]launcher.Line{}}, nil
 }
 
 // Check implements launcher.Launcher.
@@ -179,6 +180,7 @@ func (l *Launcher) claim(ctx context.Context, where *place, spec launcher.Spec, 
 	r := &replica{
 		launcher: l,
 		id:       id,
+		name:     containerName(l.cfg.Installation, spec),
 		log:      l.log.With("model", spec.Model, "version", spec.Version, "replica", spec.Replica),
 		done:     make(chan struct{}),
 	}

@@ -3,16 +3,12 @@
 package docker
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
@@ -32,6 +28,7 @@ const (
 type replica struct {
 	launcher *Launcher
 	id       string
+	name     string // of the container
 	address  string
 	log      *slog.Logger
 	done     chan struct{}
@@ -40,7 +37,7 @@ type replica struct {
 
 	// Written before done is closed.
 	exit  launcher.Exit
-	lines []string
+	lines []launcher.Line
 	ended time.Time
 }
 
@@ -62,6 +59,9 @@ func (r *replica) wait() {
 		}
 		if err == nil && found.Container.State != nil && !found.Container.State.Running {
 			r.exit = exitOf(found.Container.State)
+			if r.exit.OutOfMemory && found.Container.HostConfig != nil {
+				r.exit.MemoryLimit = uint64(max(found.Container.HostConfig.Memory, 0))
+			}
 			break
 		}
 		select {
@@ -117,31 +117,33 @@ func (r *replica) Exit() launcher.Exit {
 func (r *replica) Logs(n int) []string {
 	select {
 	case <-r.done:
-		return r.lines[max(len(r.lines)-n, 0):]
+		return texts(r.lines[max(len(r.lines)-n, 0):])
 	default:
-		return r.read(n)
+		return texts(r.read(n))
 	}
 }
 
+func texts(lines []launcher.Line) []string {
+	all := make([]string, len(lines))
+	for i, l := range lines {
+		all[i] = l.Text
+	}
+	return all
+}
+
 // read returns the last lines that the engine has.
-func (r *replica) read(n int) []string {
+func (r *replica) read(n int) []launcher.Line {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	stream, err := r.launcher.engine.ContainerLogs(ctx, r.id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: strconv.Itoa(n)})
-	if err != nil {
-		r.log.Debug("the log of a replica cannot be read", "error", err)
+	last := launcher.Tail{Max: n}
+	err := r.launcher.readLog(ctx, r.id, launcher.LogQuery{Tail: n}, func(l launcher.Line) error {
+		last.Add(l)
 		return nil
-	}
-	defer func() { _ = stream.Close() }()
-	var text bytes.Buffer
-	if _, err := stdcopy.StdCopy(&text, &text, stream); err != nil {
+	})
+	if err != nil {
 		r.log.Debug("the log of a replica cannot be read to its end", "error", err)
 	}
-	if text.Len() == 0 {
-		return nil
-	}
-	lines := strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")
-	return lines[max(len(lines)-n, 0):]
+	return last.Lines()
 }
 
 // Stop implements launcher.Instance. The container is removed; that of a replica that ends by itself stays until
@@ -159,6 +161,7 @@ func (r *replica) Stop(ctx context.Context) {
 		r.kill()
 	}
 	r.launcher.remove(r.id)
+	r.launcher.forgetLog(r.name) // It is not started again as one that has failed.
 }
 
 func (r *replica) kill() {

@@ -6,11 +6,14 @@ package launchertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,6 +37,7 @@ const (
 	ignore Behaviour = "ignore" // as serve, but does nothing on SIGTERM
 	never  Behaviour = "never"  // writes 20 lines and exits with launcher.ExitNever
 	crash  Behaviour = "crash"  // ends itself with SIGKILL
+	eat    Behaviour = "eat"    // takes 1 GiB of memory and exits with 0
 )
 
 // Suite is what a launcher brings to the test.
@@ -43,6 +47,8 @@ type Suite struct {
 	// Container returns a container whose program is this test binary, or one like it
 	// whose main function is [Main], with nothing in its environment.
 	Container func(t *testing.T) *clipperv1.Container
+	// Unlimited is why the launcher cannot hold replicas to limits on this machine; empty when it can.
+	Unlimited string
 }
 
 // Main runs the suite's program when this process was started as that, and returns the code
@@ -67,6 +73,18 @@ func run(b Behaviour) int {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		// The first process of a container is spared its own signals. This is what the engine would say.
 		return 128 + int(syscall.SIGKILL)
+	case eat:
+		const block, page = 1 << 20, 4 << 10
+		var eaten [][]byte
+		for range 1 << 10 {
+			b := make([]byte, block)
+			for i := 0; i < block; i += page {
+				b[i] = 1 // Memory that is not written to is not there.
+			}
+			eaten = append(eaten, b)
+		}
+		runtime.KeepAlive(eaten)
+		return 0
 	}
 
 	terminate := make(chan os.Signal, 1)
@@ -170,6 +188,22 @@ func Run(t *testing.T, s Suite) {
 		require.Contains(t, i.Exit().String(), "killed")
 	})
 
+	t.Run("a replica that uses more memory than it may tells so", func(t *testing.T) {
+		if s.Unlimited != "" {
+			if os.Getenv("CI") != "" {
+				require.Fail(t, "no limits", s.Unlimited)
+			}
+			t.Skip(s.Unlimited)
+		}
+		spec := s.spec(t, eat)
+		spec.Container.Resources = &clipperv1.Resources{MemoryBytes: 128 << 20, Cpus: 1}
+		i, err := s.New(t, longGrace).Start(t.Context(), spec)
+		require.NoError(t, err)
+		<-i.Done()
+		require.True(t, i.Exit().OutOfMemory, i.Exit().String())
+		require.Equal(t, "was killed by the kernel: out of memory, limit 128 MiB", i.Exit().String())
+	})
+
 	t.Run("a replica that ignores the signal is killed after the grace period", func(t *testing.T) {
 		i := start(t, ignore, shortGrace)
 		Greeting(t, i)
@@ -212,6 +246,75 @@ func Run(t *testing.T, s Suite) {
 		}
 	})
 
+	t.Run("logs are those of the last run, or of the one before", func(t *testing.T) {
+		l := s.New(t, longGrace)
+		first, err := l.Start(t.Context(), s.spec(t, never))
+		require.NoError(t, err)
+		<-first.Done()
+		q := launcher.LogQuery{Model: "digits", Version: "v1", Replica: "0", Tail: 3}
+		ended := []string{"line 18", "line 19", "the model cannot be read"}
+		lines, err := read(t, l, q)
+		require.NoError(t, err)
+		require.Equal(t, ended, texts(lines))
+		q.Tail = 100
+		lines, err = read(t, l, q)
+		require.NoError(t, err)
+		require.Len(t, lines, 21)
+		require.True(t, slices.IsSortedFunc(lines, func(a, b launcher.Line) int { return a.Time.Compare(b.Time) }))
+		require.NotEqual(t, lines[0].Time, lines[1].Time)
+		q.Since = lines[17].Time
+		lines, err = read(t, l, q)
+		require.NoError(t, err)
+		require.Equal(t, ended, texts(lines))
+		// It has ended, so there is nothing to wait for.
+		q.Follow = true
+		lines, err = read(t, l, q)
+		require.NoError(t, err)
+		require.Equal(t, ended, texts(lines))
+		q = launcher.LogQuery{Model: "digits", Version: "v1", Replica: "0", Tail: 3, Previous: true}
+		_, err = read(t, l, q)
+		require.ErrorIs(t, err, launcher.ErrNoLog)
+
+		second, err := l.Start(t.Context(), s.spec(t, serve))
+		require.NoError(t, err)
+		Greeting(t, second)
+		lines, err = read(t, l, q)
+		require.NoError(t, err)
+		require.Equal(t, ended, texts(lines))
+		q.Previous = false
+		lines, err = read(t, l, q)
+		require.NoError(t, err)
+		require.Equal(t, []string{"serving"}, texts(lines))
+	})
+
+	t.Run("a log is followed until the run ends, or the reader does", func(t *testing.T) {
+		l := s.New(t, shortGrace)
+		i, err := l.Start(t.Context(), s.spec(t, ignore))
+		require.NoError(t, err)
+		q := launcher.LogQuery{Model: "digits", Version: "v1", Replica: "0", Tail: 10, Follow: true}
+		lines := make(chan string, 10)
+		done := make(chan error, 1)
+		go func() {
+			done <- l.Logs(t.Context(), q, func(line launcher.Line) error {
+				lines <- line.Text
+				return nil
+			})
+		}()
+		require.Equal(t, "serving", <-lines)
+		ctx, leave := context.WithCancel(t.Context())
+		require.ErrorIs(t, l.Logs(ctx, q, func(launcher.Line) error { leave(); return nil }), context.Canceled)
+		broken := errors.New("the reader has had enough")
+		require.ErrorIs(t, l.Logs(t.Context(), q, func(launcher.Line) error { return broken }), broken)
+		i.Stop(t.Context())
+		require.Equal(t, "ignored", <-lines)
+		require.NoError(t, <-done)
+	})
+
+	t.Run("a replica that never was has no log", func(t *testing.T) {
+		_, err := read(t, s.New(t, longGrace), launcher.LogQuery{Model: "digits", Version: "v1", Replica: "7", Tail: 1, Follow: true})
+		require.ErrorIs(t, err, launcher.ErrNoLog)
+	})
+
 	t.Run("a container of no kind is another's business", func(t *testing.T) {
 		l := s.New(t, longGrace)
 		require.ErrorIs(t, l.Check(&clipperv1.Container{}), launcher.ErrUnsupported)
@@ -226,6 +329,23 @@ func Run(t *testing.T, s Suite) {
 		_, err := s.New(t, longGrace).Start(ctx, s.spec(t, serve))
 		require.ErrorIs(t, err, context.Canceled)
 	})
+}
+
+func read(t *testing.T, l launcher.Launcher, q launcher.LogQuery) (lines []launcher.Line, err error) {
+	t.Helper()
+	err = l.Logs(t.Context(), q, func(line launcher.Line) error {
+		lines = append(lines, line)
+		return nil
+	})
+	return lines, err
+}
+
+func texts(lines []launcher.Line) []string {
+	all := make([]string, len(lines))
+	for i, l := range lines {
+		all[i] = l.Text
+	}
+	return all
 }
 
 func (s Suite) spec(t *testing.T, b Behaviour) launcher.Spec {

@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
+
+	"github.com/clipper-serving/clipper/abstraction/launcher"
 )
 
 const (
@@ -18,10 +21,23 @@ const (
 	tailLine  = 1 << 10
 )
 
+// Each line of a log file has the time first, then a byte that says what it is, and the text:
+//
+//	2026-03-01T12:00:00.000000000Z> replica started
+//	2026-03-01T12:00:00.100000000Z the replica's own output
+//	2026-03-01T12:00:09.000000000Z< replica exited with code 1
+const (
+	timeFormat = "2006-01-02T15:04:05.000000000Z"
+	outputLine = ' '
+	startLine  = '>' // a run begins
+	endLine    = '<' // a run has ended
+)
+
 // logFile takes what a replica writes. It keeps the last lines in memory. Safe for
 // concurrent use.
 type logFile struct {
-	path string
+	path    string
+	written func() // is called when there is more in the file
 
 	mu   sync.Mutex
 	file *os.File // nil when it cannot be written
@@ -30,15 +46,32 @@ type logFile struct {
 	lines [][]byte // a ring
 	next  int
 	part  []byte // the line that has not ended yet
+
+	last   time.Time // of the last line in the file
+	unsent []byte    // what is not in the file yet: a line that has not ended
 }
 
 // openLog goes on with the log of the replica's predecessor, if there is one.
-func openLog(path string) (*logFile, error) {
-	l := &logFile{path: path}
+func openLog(path string, written func()) (*logFile, error) {
+	l := &logFile{path: path, written: written}
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("open the replica's log: %w", err)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.store(l.line(nil, startLine, []byte(" replica started")))
 	return l, nil
+}
+
+// line appends a line as it is in the file. Times increase, so that they tell lines apart.
+func (l *logFile) line(b []byte, kind byte, text []byte) []byte {
+	now := time.Now().UTC()
+	if !now.After(l.last) {
+		now = l.last.Add(1)
+	}
+	l.last = now
+	b = append(now.AppendFormat(b, timeFormat), kind)
+	return append(append(b, text...), '\n')
 }
 
 func (l *logFile) open() error {
@@ -60,14 +93,41 @@ func (l *logFile) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.remember(p)
-	if l.file != nil && l.size+int64(len(p)) > maxLogFile {
+	l.store(l.complete(p))
+	return len(p), nil
+}
+
+// complete returns the lines that end in p as they are in the file, and keeps the rest.
+func (l *logFile) complete(p []byte) []byte {
+	var b []byte
+	l.unsent = append(l.unsent, p...)
+	for {
+		line, rest, ended := bytes.Cut(l.unsent, []byte("\n"))
+		switch {
+		case len(line) > launcher.MaxLine:
+			line, rest = line[:launcher.MaxLine], l.unsent[launcher.MaxLine:]
+		case !ended:
+			l.unsent = append([]byte(nil), l.unsent...)
+			return b
+		}
+		b = l.line(b, outputLine, bytes.TrimRight(line, "\r"))
+		l.unsent = rest
+	}
+}
+
+// store writes lines to the file.
+func (l *logFile) store(b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	if l.file != nil && l.size+int64(len(b)) > maxLogFile {
 		l.rotate()
 	}
 	if l.file != nil {
-		n, _ := l.file.Write(p) // a full disk: the lines in memory remain
+		n, _ := l.file.Write(b) // a full disk: the lines in memory remain
 		l.size += int64(n)
 	}
-	return len(p), nil
+	l.written()
 }
 
 func (l *logFile) rotate() {
@@ -121,12 +181,21 @@ func (l *logFile) tail(n int) []string {
 // text makes what a program wrote fit for messages, which must be UTF-8.
 func text(line []byte) string { return string(bytes.ToValidUTF8(line, []byte("\uFFFD"))) }
 
-// Close closes the file. The lines in memory stay readable.
-func (l *logFile) Close() error {
+// end says how the run ended and closes the file. The lines in memory stay readable.
+func (l *logFile) end(how string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file == nil {
 		return nil
+	}
+	var b []byte
+	if len(l.unsent) > 0 {
+		b = l.line(b, outputLine, l.unsent)
+		l.unsent = nil
+	}
+	l.store(l.line(b, endLine, []byte(" "+how)))
+	if l.file == nil {
+		return nil // It could not be rotated.
 	}
 	err := l.file.Close()
 	l.file = nil

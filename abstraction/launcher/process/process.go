@@ -15,6 +15,7 @@
 //	1f3a9c/lock     held as long as the launcher lives
 //	1f3a9c/7.sock   the socket of a replica
 //	1f3a9c/7.pid    its process id and start time
+//	1f3a9c/cgroup   the path of the launcher's control group, where it has one
 package process
 
 import (
@@ -45,6 +46,8 @@ type Config struct {
 	RunDirectory string `name:"run-dir" type:"path" help:"Directory for the sockets of replicas; private to the user, of at most 80 bytes. Default: clipper in $$XDG_RUNTIME_DIR, or clipper-UID in the directory for temporary files."`
 	// LogDirectory holds a log file for each replica.
 	LogDirectory string `name:"log-dir" type:"path" help:"Directory for the logs of replicas. Default: clipper-UID/logs in the directory for temporary files."`
+	// Cgroup is the control group below which replicas get groups of their own.
+	Cgroup string `name:"cgroup" placeholder:"PATH" help:"Control group (cgroup v2) below which replicas have groups with their limits, such as /clipper.slice; it must be writable. Default: the server's own."`
 	// AdapterDirectory holds the adapters, one folder for each framework.
 	AdapterDirectory string `name:"adapter-dir" type:"path" help:"Directory with one folder for each framework's adapter. Default: containerrpc/adapters in the working directory or beside the executable."`
 	// Python runs the adapters that are written in Python, unless there is .venv/bin/python in their folder.
@@ -63,6 +66,11 @@ type Launcher struct {
 	log  *slog.Logger
 	dir  string   // this launcher's own
 	lock *os.File // held while the launcher lives
+
+	groups    *groups // nil where replicas cannot be held to limits
+	unlimited error   // why not
+
+	writes writes // to log files
 
 	mu       sync.Mutex
 	closed   bool
@@ -140,15 +148,21 @@ func (l *Launcher) Start(ctx context.Context, spec launcher.Spec) (launcher.Inst
 	if err != nil {
 		return nil, err
 	}
-	logs, err := openLog(filepath.Join(l.cfg.LogDirectory, spec.Model+"_"+spec.Version+"_"+spec.Replica+".log"))
+	path := l.logPath(spec.Model, spec.Version, spec.Replica)
+	logs, err := openLog(path, func() { l.writes.done(path) })
 	if err != nil {
 		return nil, err
 	}
 	c, err := l.start(spec, program, logs)
 	if err != nil {
-		return nil, errors.Join(err, logs.Close())
+		return nil, errors.Join(err, logs.end("replica was not started"))
 	}
 	return c, nil
+}
+
+func (l *Launcher) logPath(model, version, replica string) string {
+	// No name has an @, so that no two logs are one.
+	return filepath.Join(l.cfg.LogDirectory, model+"@"+version+"@"+replica+".log")
 }
 
 func (l *Launcher) start(spec launcher.Spec, program program, logs *logFile) (*child, error) {
@@ -167,13 +181,19 @@ func (l *Launcher) start(spec launcher.Spec, program program, logs *logFile) (*c
 		logs:    logs,
 		done:    make(chan struct{}),
 	}
+	if l.groups != nil {
+		var err error
+		if c.group, err = l.groups.add(strconv.Itoa(l.started), spec.Container.GetResources()); err != nil {
+			return nil, err
+		}
+	}
 	// The caller's context is for the start; the replica ends with Stop.
 	cmd := exec.CommandContext(context.Background(), program.path, program.arguments...)
 	cmd.Dir = program.directory
 	cmd.Env = environment(os.Environ(), c.Address(), spec, program)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := c.run(cmd); err != nil {
-		return nil, err
+		return nil, errors.Join(err, c.leaveGroup())
 	}
 	l.children[c] = struct{}{}
 	go func() {
@@ -226,7 +246,11 @@ func (l *Launcher) Close() error {
 	for _, c := range running {
 		c.Stop(now)
 	}
-	return errors.Join(os.RemoveAll(l.dir), l.lock.Close())
+	var err error
+	if l.groups != nil {
+		err = l.groups.close()
+	}
+	return errors.Join(err, os.RemoveAll(l.dir), l.lock.Close())
 }
 
 // child is one process and its group.
@@ -236,6 +260,7 @@ type child struct {
 	pidFile string
 	grace   time.Duration
 	logs    *logFile
+	group   *group // nil where it cannot be held to limits
 	pid     int
 	stdin   *os.File // never written to; its end tells the child that the launcher is gone
 	done    chan struct{}
@@ -260,6 +285,13 @@ func (c *child) run(cmd *exec.Cmd) error {
 	defer func() { _ = write.Close() }()
 
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, write, write
+	if c.group != nil {
+		entered, err := c.group.enter(cmd.SysProcAttr)
+		if err != nil {
+			return errors.Join(fmt.Errorf("start replica: %w", err), hold.Close(), output.Close())
+		}
+		defer entered()
+	}
 	if err := cmd.Start(); err != nil {
 		return errors.Join(fmt.Errorf("start replica: %w", err), hold.Close(), output.Close())
 	}
@@ -292,13 +324,24 @@ func (c *child) wait(cmd *exec.Cmd, output *os.File) {
 	_ = output.SetReadDeadline(time.Now().Add(time.Second))
 	<-copied
 	c.exit = exitOf(cmd, err)
-	for _, err := range []error{output.Close(), c.stdin.Close(), c.logs.Close(), remove(c.socket), remove(c.pidFile)} {
+	if c.group != nil && c.group.outOfMemory() {
+		c.exit.OutOfMemory, c.exit.MemoryLimit = true, c.group.memory
+	}
+	for _, err := range []error{c.leaveGroup(), output.Close(), c.stdin.Close(), c.logs.end("replica " + c.exit.String()), remove(c.socket), remove(c.pidFile)} {
 		if err != nil {
 			c.log.Warn("clean up after a replica", "error", err)
 		}
 	}
 	c.log.Info("replica ended", "pid", c.pid, "exit", c.exit.String())
 	close(c.done)
+}
+
+// leaveGroup removes the replica's group, and all that is left in it.
+func (c *child) leaveGroup() error {
+	if c.group == nil {
+		return nil
+	}
+	return removeGroup(c.group.dir)
 }
 
 func exitOf(cmd *exec.Cmd, err error) launcher.Exit {

@@ -53,6 +53,9 @@ func server(dir string) {
 		os.Exit(1)
 	}
 	fmt.Println(i.(*child).pid)
+	if l.groups != nil {
+		fmt.Println(l.groups.dir)
+	}
 	select {}
 }
 
@@ -98,7 +101,17 @@ func TestConformance(t *testing.T) {
 			return newLauncher(t, Config{StopTimeout: grace})
 		},
 		Container: self,
+		Unlimited: unlimited(t),
 	})
+}
+
+// unlimited says why replicas cannot be held to limits on this machine; it is empty when they can.
+func unlimited(t *testing.T) string {
+	t.Helper()
+	if err := newLauncher(t, Config{}).unlimited; err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 func TestEnvironmentHoldsNoSettingsOfTheServer(t *testing.T) {
@@ -302,10 +315,10 @@ func TestAdapters(t *testing.T) {
 		"no program":        {commandContainer("no-such-program"), "command.arguments", "cannot be executed"},
 		"relative program":  {commandContainer("./sh"), "command.arguments", "cannot be executed"},
 		"no arguments":      {commandContainer(), "command.arguments", "missing"},
-		"limits": {&clipperv1.Container{
+		"GPUs": {&clipperv1.Container{
 			Source:    container("sklearn", model).Source,
-			Resources: &clipperv1.Resources{MemoryBytes: 1 << 30},
-		}, "resources", "--launcher docker"},
+			Resources: &clipperv1.Resources{Gpus: 1},
+		}, "resources.gpus", "--launcher docker"},
 		"no directory": {&clipperv1.Container{Source: &clipperv1.Container_Command{Command: &clipperv1.Command{
 			Arguments: []string{"sh"}, Directory: "/no/such/directory",
 		}}}, "command.directory", "not a directory"},
@@ -326,19 +339,42 @@ func TestAdapters(t *testing.T) {
 
 func TestLogIsBoundedAndGoesOn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.log")
-	l, err := openLog(path)
+	var w writes
+	l, err := openLog(path, func() { w.done(path) })
 	require.NoError(t, err)
 	_, _ = fmt.Fprint(l, "half")
 	require.Equal(t, []string{"half"}, l.tail(5))
 	_, _ = fmt.Fprint(l, " line\r\n\nbad \xff byte\n", strings.Repeat("y", 3*tailLine), "\nz")
 	require.Equal(t, []string{"half line", "", "bad \uFFFD byte", strings.Repeat("y", tailLine), "z"}, l.tail(5))
-	block := []byte(strings.Repeat("0123456789abcde\n", 1<<12))
-	for range 3 * maxLogFile / len(block) {
+	require.Equal(t, []string{"half line", "", "bad \uFFFD byte", strings.Repeat("y", 3*tailLine)}, logged(t, path, launcher.LogQuery{Tail: 10}))
+
+	// One who follows gets every line, over the changes of files.
+	block := []byte(strings.Repeat(strings.Repeat("0123456789abcde ", 8)+"\n", 1<<12))
+	blocks := 3 * maxLogFile / len(block)
+	got, done := 0, make(chan error, 1)
+	turn := make(chan struct{}, 1)
+	reader := &logReader{path: path}
+	reader.files, err = openFiles(path)
+	require.NoError(t, err)
+	go func() {
+		defer reader.close()
+		done <- reader.read(t.Context(), launcher.LogQuery{Follow: true}, &w, func(launcher.Line) error {
+			if got++; got%(1<<12) == 0 {
+				turn <- struct{}{}
+			}
+			return nil
+		})
+	}()
+	for range blocks {
 		_, _ = l.Write(block)
+		<-turn // A slower reader may lose lines, a faster one may not.
 	}
 	require.Len(t, l.tail(1000), tailLines)
-	require.NoError(t, l.Close())
-	require.NoError(t, l.Close())
+	require.NoError(t, l.end("replica exited with code 0"))
+	require.NoError(t, l.end("again"))
+	require.NoError(t, <-done)
+	// And the z from before, which became a part of the first of these lines.
+	require.Equal(t, blocks<<12, got)
 	_, err = l.Write([]byte("late\n"))
 	require.NoError(t, err)
 	require.Equal(t, []string{"late"}, l.tail(1))
@@ -352,13 +388,33 @@ func TestLogIsBoundedAndGoesOn(t *testing.T) {
 		require.LessOrEqual(t, info.Size(), int64(maxLogFile))
 	}
 
-	again, err := openLog(path)
+	again, err := openLog(path, func() {})
 	require.NoError(t, err)
-	size := again.size
-	require.Positive(t, size)
-	_, _ = fmt.Fprintln(again, "successor")
-	require.NoError(t, again.Close())
-	info, err := os.Stat(path)
+	_, _ = fmt.Fprint(again, "successor\n", strings.Repeat("x", launcher.MaxLine+1), "\nunfinished")
+	require.NoError(t, again.end("replica exited with code 0"))
+	require.Equal(t, []string{"successor", strings.Repeat("x", launcher.MaxLine), "x", "unfinished"}, logged(t, path, launcher.LogQuery{Tail: 10}))
+	require.Len(t, logged(t, path, launcher.LogQuery{Tail: 1000, Previous: true}), 1000)
+}
+
+func logged(t *testing.T, path string, q launcher.LogQuery) (lines []string) {
+	t.Helper()
+	files, err := openFiles(path)
 	require.NoError(t, err)
-	require.Equal(t, size+int64(len("successor\n")), info.Size())
+	r := &logReader{path: path, files: files}
+	defer r.close()
+	require.NoError(t, r.read(t.Context(), q, &writes{}, func(l launcher.Line) error {
+		lines = append(lines, l.Text)
+		return nil
+	}))
+	return lines
+}
+
+func TestLogOfAnotherFormatIsNone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.log")
+	require.NoError(t, os.WriteFile(path, []byte("plain text of an earlier version\nthat is longer than a time\n"), 0o600))
+	l, err := openLog(path, func() {})
+	require.NoError(t, err)
+	_, _ = fmt.Fprintln(l, "new")
+	require.NoError(t, l.end("replica exited with code 0"))
+	require.Equal(t, []string{"new"}, logged(t, path, launcher.LogQuery{Tail: 10}))
 }

@@ -33,11 +33,19 @@ type program struct {
 // program returns what to execute for a container, or an error as Check does.
 func (l *Launcher) program(c *clipperv1.Container) (program, error) {
 	p, err := l.source(c)
-	if r := c.GetResources(); err == nil && (r.GetCpus() > 0 || r.GetMemoryBytes() > 0 || r.GetGpus() > 0) {
-		return program{}, launcher.Fieldf("resources", "a process of this server has no limits: leave them out, or run the model in Docker (an image, or a server with --launcher docker)")
+	r := c.GetResources()
+	switch {
+	case err != nil:
+		return program{}, err
+	case r.GetGpus() > 0:
+		return program{}, launcher.Fieldf("resources.gpus", "a process may use every GPU of its machine: leave them out, or run the model in Docker (an image, or a server with --launcher docker)")
+	case limited(r) && l.groups == nil:
+		return program{}, launcher.Fieldf("resources", "processes of this server cannot be held to limits, since %v; leave them out, run the server where it may make control groups (see docs/models.md), or run the model in Docker (an image, or a server with --launcher docker)", l.unlimited)
 	}
-	return p, err
+	return p, nil
 }
+
+func limited(r *clipperv1.Resources) bool { return r.GetCpus() > 0 || r.GetMemoryBytes() > 0 }
 
 func (l *Launcher) source(c *clipperv1.Container) (program, error) {
 	switch source := c.GetSource().(type) {

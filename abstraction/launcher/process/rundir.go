@@ -15,7 +15,10 @@ import (
 	"time"
 )
 
-const lockName = "lock"
+const (
+	lockName  = "lock"
+	groupName = "cgroup"
+)
 
 // prepare makes the directories, kills what dead launchers have left, and takes a
 // directory for this one.
@@ -64,7 +67,37 @@ func (l *Launcher) own(run string) error {
 		return err
 	}
 	l.dir, l.lock = dir, lock
+	return l.limit()
+}
+
+// limit makes the launcher's control group, if it may. That it may not is an error if the group was named.
+func (l *Launcher) limit() error {
+	l.groups, l.unlimited = newGroups(l.cfg.Cgroup, filepath.Base(l.dir))
+	if l.unlimited != nil {
+		if l.cfg.Cgroup != "" {
+			return errors.Join(fmt.Errorf("cgroup: replicas cannot have limits below it: %w", l.unlimited), os.RemoveAll(l.dir), l.lock.Close())
+		}
+		l.log.Info("replicas that are processes cannot be held to limits of memory and processors here", "cause", l.unlimited)
+		return nil
+	}
+	if err := os.WriteFile(filepath.Join(l.dir, groupName), []byte(l.groups.dir), 0o600); err != nil {
+		l.log.Warn("the control group is not recorded; if the server is killed, it may stay", "error", err)
+	}
 	return nil
+}
+
+// sweepGroup ends what a dead launcher has left in its control group.
+func (l *Launcher) sweepGroup(dir string) {
+	text, err := os.ReadFile(filepath.Join(dir, groupName))
+	if err != nil {
+		return // It had none.
+	}
+	// Nothing else is to be removed, whatever the file says.
+	if group := string(text); filepath.Base(group) == groupPrefix+filepath.Base(dir) {
+		if err := removeGroup(group); err != nil {
+			l.log.Warn("the control group of a dead server stays", "error", err)
+		}
+	}
 }
 
 // privateDirectory makes the directory, or makes sure that it belongs to this user and
@@ -144,6 +177,7 @@ func (l *Launcher) sweep(dir string) error {
 		_ = syscall.Kill(-pid, syscall.SIGKILL)
 		awaitEnd(pid, start)
 	}
+	l.sweepGroup(dir)
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove leftovers: %w", err)
 	}

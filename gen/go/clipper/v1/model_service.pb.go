@@ -3402,6 +3402,189 @@ func (x *RepositoryVersion) GetMessage() string {
 	return ""
 }
 
+// ReadLogsRequest says which lines are wanted.
+type ReadLogsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The model's name.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// The version; empty for the model's current one.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Only this replica; empty for all.
+	Replica string `protobuf:"bytes,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	// True: go on with what is written from now on, also when a replica is started again.
+	Follow bool `protobuf:"varint,4,opt,name=follow,proto3" json:"follow,omitempty"`
+	// How many of the last lines of each replica are wanted, at most 10,000. Default 100.
+	Tail *uint32 `protobuf:"varint,5,opt,name=tail,proto3,oneof" json:"tail,omitempty"`
+	// Only lines that were written after this time.
+	Since *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
+	// True: of the run before the last, which is how a replica that was started again ended.
+	// Not together with `follow`.
+	Previous bool `protobuf:"varint,7,opt,name=previous,proto3" json:"previous,omitempty"`
+	// Only replicas of this abstraction instance, as in Replica; empty for all.
+	Instance      string `protobuf:"bytes,8,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadLogsRequest) Reset() {
+	*x = ReadLogsRequest{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadLogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadLogsRequest) ProtoMessage() {}
+
+func (x *ReadLogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadLogsRequest.ProtoReflect.Descriptor instead.
+func (*ReadLogsRequest) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ReadLogsRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *ReadLogsRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ReadLogsRequest) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *ReadLogsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *ReadLogsRequest) GetTail() uint32 {
+	if x != nil && x.Tail != nil {
+		return *x.Tail
+	}
+	return 0
+}
+
+func (x *ReadLogsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ReadLogsRequest) GetPrevious() bool {
+	if x != nil {
+		return x.Previous
+	}
+	return false
+}
+
+func (x *ReadLogsRequest) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+// ReadLogsResponse is one line.
+type ReadLogsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The replica that wrote it.
+	Replica string `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	// The abstraction instance of the replica, as in Replica; empty when there is only one instance.
+	Instance string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	// When it was written, as the launcher knows it.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// The line without its end, at most 16 KiB; a longer one is several.
+	Text          string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadLogsResponse) Reset() {
+	*x = ReadLogsResponse{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadLogsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadLogsResponse) ProtoMessage() {}
+
+func (x *ReadLogsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadLogsResponse.ProtoReflect.Descriptor instead.
+func (*ReadLogsResponse) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ReadLogsResponse) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *ReadLogsResponse) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *ReadLogsResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ReadLogsResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 var File_clipper_v1_model_service_proto protoreflect.FileDescriptor
 
 const file_clipper_v1_model_service_proto_rawDesc = "" +
@@ -3659,7 +3842,22 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x121\n" +
 	"\x05state\x18\x03 \x01(\x0e2\x1b.clipper.v1.RepositoryStateR\x05state\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage*\xbf\x01\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xff\x01\n" +
+	"\x0fReadLogsRequest\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
+	"\areplica\x18\x03 \x01(\tR\areplica\x12\x16\n" +
+	"\x06follow\x18\x04 \x01(\bR\x06follow\x12\x17\n" +
+	"\x04tail\x18\x05 \x01(\rH\x00R\x04tail\x88\x01\x01\x120\n" +
+	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
+	"\bprevious\x18\a \x01(\bR\bprevious\x12\x1a\n" +
+	"\binstance\x18\b \x01(\tR\binstanceB\a\n" +
+	"\x05_tail\"\x8c\x01\n" +
+	"\x10ReadLogsResponse\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\tR\areplica\x12\x1a\n" +
+	"\binstance\x18\x02 \x01(\tR\binstance\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text*\xbf\x01\n" +
 	"\n" +
 	"ModelState\x12\x1b\n" +
 	"\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -3680,7 +3878,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x19REPOSITORY_STATE_DEPLOYED\x10\x01\x12\x1c\n" +
 	"\x18REPOSITORY_STATE_WAITING\x10\x02\x12\x1c\n" +
 	"\x18REPOSITORY_STATE_SKIPPED\x10\x03\x12\x1b\n" +
-	"\x17REPOSITORY_STATE_FAILED\x10\x042\xdb\a\n" +
+	"\x17REPOSITORY_STATE_FAILED\x10\x042\xa4\b\n" +
 	"\fModelService\x12N\n" +
 	"\vDeployModel\x12\x1e.clipper.v1.DeployModelRequest\x1a\x1f.clipper.v1.DeployModelResponse\x12E\n" +
 	"\bGetModel\x12\x1b.clipper.v1.GetModelRequest\x1a\x1c.clipper.v1.GetModelResponse\x12K\n" +
@@ -3693,7 +3891,8 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\vDeleteModel\x12\x1e.clipper.v1.DeleteModelRequest\x1a\x1f.clipper.v1.DeleteModelResponse\x12N\n" +
 	"\vGetBatching\x12\x1e.clipper.v1.GetBatchingRequest\x1a\x1f.clipper.v1.GetBatchingResponse\x12Z\n" +
 	"\x0fRegisterReplica\x12\".clipper.v1.RegisterReplicaRequest\x1a#.clipper.v1.RegisterReplicaResponse\x12c\n" +
-	"\x12GetModelRepository\x12%.clipper.v1.GetModelRepositoryRequest\x1a&.clipper.v1.GetModelRepositoryResponseB\xac\x01\n" +
+	"\x12GetModelRepository\x12%.clipper.v1.GetModelRepositoryRequest\x1a&.clipper.v1.GetModelRepositoryResponse\x12G\n" +
+	"\bReadLogs\x12\x1b.clipper.v1.ReadLogsRequest\x1a\x1c.clipper.v1.ReadLogsResponse0\x01B\xac\x01\n" +
 	"\x0ecom.clipper.v1B\x11ModelServiceProtoP\x01Z>github.com/clipper-serving/clipper/gen/go/clipper/v1;clipperv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Clipper.V1\xca\x02\n" +
 	"Clipper\\V1\xe2\x02\x16Clipper\\V1\\GPBMetadata\xea\x02\vClipper::V1b\x06proto3"
@@ -3711,7 +3910,7 @@ func file_clipper_v1_model_service_proto_rawDescGZIP() []byte {
 }
 
 var file_clipper_v1_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_clipper_v1_model_service_proto_goTypes = []any{
 	(ModelState)(0),                    // 0: clipper.v1.ModelState
 	(ReplicaState)(0),                  // 1: clipper.v1.ReplicaState
@@ -3760,43 +3959,45 @@ var file_clipper_v1_model_service_proto_goTypes = []any{
 	(*GetModelRepositoryRequest)(nil),  // 44: clipper.v1.GetModelRepositoryRequest
 	(*GetModelRepositoryResponse)(nil), // 45: clipper.v1.GetModelRepositoryResponse
 	(*RepositoryVersion)(nil),          // 46: clipper.v1.RepositoryVersion
-	nil,                                // 47: clipper.v1.ModelVersion.LabelsEntry
-	nil,                                // 48: clipper.v1.Container.EnvironmentEntry
-	nil,                                // 49: clipper.v1.QueueStatus.DroppedEntry
-	(*Signature)(nil),                  // 50: clipper.v1.Signature
-	(*timestamppb.Timestamp)(nil),      // 51: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 52: google.protobuf.Duration
-	(*Tensor)(nil),                     // 53: clipper.v1.Tensor
+	(*ReadLogsRequest)(nil),            // 47: clipper.v1.ReadLogsRequest
+	(*ReadLogsResponse)(nil),           // 48: clipper.v1.ReadLogsResponse
+	nil,                                // 49: clipper.v1.ModelVersion.LabelsEntry
+	nil,                                // 50: clipper.v1.Container.EnvironmentEntry
+	nil,                                // 51: clipper.v1.QueueStatus.DroppedEntry
+	(*Signature)(nil),                  // 52: clipper.v1.Signature
+	(*timestamppb.Timestamp)(nil),      // 53: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 54: google.protobuf.Duration
+	(*Tensor)(nil),                     // 55: clipper.v1.Tensor
 }
 var file_clipper_v1_model_service_proto_depIdxs = []int32{
 	4,  // 0: clipper.v1.Model.versions:type_name -> clipper.v1.ModelVersion
-	50, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
+	52, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
 	8,  // 2: clipper.v1.ModelVersion.container:type_name -> clipper.v1.Container
 	15, // 3: clipper.v1.ModelVersion.batching:type_name -> clipper.v1.Batching
 	16, // 4: clipper.v1.ModelVersion.cache:type_name -> clipper.v1.Cache
-	47, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
+	49, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
 	0,  // 6: clipper.v1.ModelVersion.state:type_name -> clipper.v1.ModelState
 	17, // 7: clipper.v1.ModelVersion.replica_status:type_name -> clipper.v1.Replica
-	51, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
+	53, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
 	6,  // 9: clipper.v1.ModelVersion.warm_up:type_name -> clipper.v1.WarmUp
 	5,  // 10: clipper.v1.ModelVersion.autoscaling:type_name -> clipper.v1.Autoscaling
-	52, // 11: clipper.v1.Autoscaling.scale_down_delay:type_name -> google.protobuf.Duration
-	52, // 12: clipper.v1.Autoscaling.idle_timeout:type_name -> google.protobuf.Duration
+	54, // 11: clipper.v1.Autoscaling.scale_down_delay:type_name -> google.protobuf.Duration
+	54, // 12: clipper.v1.Autoscaling.idle_timeout:type_name -> google.protobuf.Duration
 	7,  // 13: clipper.v1.WarmUp.samples:type_name -> clipper.v1.WarmUpSample
-	52, // 14: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
-	53, // 15: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
+	54, // 14: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
+	55, // 15: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
 	10, // 16: clipper.v1.Container.adapter:type_name -> clipper.v1.Adapter
 	11, // 17: clipper.v1.Container.command:type_name -> clipper.v1.Command
 	12, // 18: clipper.v1.Container.address:type_name -> clipper.v1.Address
 	13, // 19: clipper.v1.Container.image:type_name -> clipper.v1.Image
 	14, // 20: clipper.v1.Container.registered:type_name -> clipper.v1.Registered
-	48, // 21: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
-	52, // 22: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
+	50, // 21: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
+	54, // 22: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
 	9,  // 23: clipper.v1.Container.resources:type_name -> clipper.v1.Resources
-	52, // 24: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
-	52, // 25: clipper.v1.Batching.max_delay:type_name -> google.protobuf.Duration
+	54, // 24: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
+	54, // 25: clipper.v1.Batching.max_delay:type_name -> google.protobuf.Duration
 	1,  // 26: clipper.v1.Replica.state:type_name -> clipper.v1.ReplicaState
-	51, // 27: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
+	53, // 27: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
 	4,  // 28: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
 	4,  // 29: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
 	3,  // 30: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
@@ -3812,48 +4013,52 @@ var file_clipper_v1_model_service_proto_depIdxs = []int32{
 	39, // 40: clipper.v1.GetBatchingResponse.replicas:type_name -> clipper.v1.ReplicaBatching
 	36, // 41: clipper.v1.GetBatchingResponse.scaling:type_name -> clipper.v1.ScalingStatus
 	5,  // 42: clipper.v1.ScalingStatus.autoscaling:type_name -> clipper.v1.Autoscaling
-	52, // 43: clipper.v1.ScalingStatus.time_budget:type_name -> google.protobuf.Duration
-	52, // 44: clipper.v1.ScalingStatus.start_time:type_name -> google.protobuf.Duration
+	54, // 43: clipper.v1.ScalingStatus.time_budget:type_name -> google.protobuf.Duration
+	54, // 44: clipper.v1.ScalingStatus.start_time:type_name -> google.protobuf.Duration
 	37, // 45: clipper.v1.ScalingStatus.changes:type_name -> clipper.v1.ScalingChange
-	51, // 46: clipper.v1.ScalingChange.time:type_name -> google.protobuf.Timestamp
-	52, // 47: clipper.v1.QueueStatus.delay:type_name -> google.protobuf.Duration
-	49, // 48: clipper.v1.QueueStatus.dropped:type_name -> clipper.v1.QueueStatus.DroppedEntry
+	53, // 46: clipper.v1.ScalingChange.time:type_name -> google.protobuf.Timestamp
+	54, // 47: clipper.v1.QueueStatus.delay:type_name -> google.protobuf.Duration
+	51, // 48: clipper.v1.QueueStatus.dropped:type_name -> clipper.v1.QueueStatus.DroppedEntry
 	40, // 49: clipper.v1.ReplicaBatching.latencies:type_name -> clipper.v1.LatencyPoint
 	41, // 50: clipper.v1.ReplicaBatching.decisions:type_name -> clipper.v1.BatchDecision
-	51, // 51: clipper.v1.BatchDecision.time:type_name -> google.protobuf.Timestamp
-	52, // 52: clipper.v1.BatchDecision.slack:type_name -> google.protobuf.Duration
-	52, // 53: clipper.v1.RegisterReplicaRequest.lease:type_name -> google.protobuf.Duration
-	52, // 54: clipper.v1.RegisterReplicaResponse.lease:type_name -> google.protobuf.Duration
-	51, // 55: clipper.v1.GetModelRepositoryResponse.scan_time:type_name -> google.protobuf.Timestamp
+	53, // 51: clipper.v1.BatchDecision.time:type_name -> google.protobuf.Timestamp
+	54, // 52: clipper.v1.BatchDecision.slack:type_name -> google.protobuf.Duration
+	54, // 53: clipper.v1.RegisterReplicaRequest.lease:type_name -> google.protobuf.Duration
+	54, // 54: clipper.v1.RegisterReplicaResponse.lease:type_name -> google.protobuf.Duration
+	53, // 55: clipper.v1.GetModelRepositoryResponse.scan_time:type_name -> google.protobuf.Timestamp
 	46, // 56: clipper.v1.GetModelRepositoryResponse.versions:type_name -> clipper.v1.RepositoryVersion
 	2,  // 57: clipper.v1.RepositoryVersion.state:type_name -> clipper.v1.RepositoryState
-	18, // 58: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
-	20, // 59: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
-	22, // 60: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
-	24, // 61: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
-	26, // 62: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
-	28, // 63: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
-	30, // 64: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
-	32, // 65: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
-	34, // 66: clipper.v1.ModelService.GetBatching:input_type -> clipper.v1.GetBatchingRequest
-	42, // 67: clipper.v1.ModelService.RegisterReplica:input_type -> clipper.v1.RegisterReplicaRequest
-	44, // 68: clipper.v1.ModelService.GetModelRepository:input_type -> clipper.v1.GetModelRepositoryRequest
-	19, // 69: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
-	21, // 70: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
-	23, // 71: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
-	25, // 72: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
-	27, // 73: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
-	29, // 74: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
-	31, // 75: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
-	33, // 76: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
-	35, // 77: clipper.v1.ModelService.GetBatching:output_type -> clipper.v1.GetBatchingResponse
-	43, // 78: clipper.v1.ModelService.RegisterReplica:output_type -> clipper.v1.RegisterReplicaResponse
-	45, // 79: clipper.v1.ModelService.GetModelRepository:output_type -> clipper.v1.GetModelRepositoryResponse
-	69, // [69:80] is the sub-list for method output_type
-	58, // [58:69] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	53, // 58: clipper.v1.ReadLogsRequest.since:type_name -> google.protobuf.Timestamp
+	53, // 59: clipper.v1.ReadLogsResponse.time:type_name -> google.protobuf.Timestamp
+	18, // 60: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
+	20, // 61: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
+	22, // 62: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
+	24, // 63: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
+	26, // 64: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
+	28, // 65: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
+	30, // 66: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
+	32, // 67: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
+	34, // 68: clipper.v1.ModelService.GetBatching:input_type -> clipper.v1.GetBatchingRequest
+	42, // 69: clipper.v1.ModelService.RegisterReplica:input_type -> clipper.v1.RegisterReplicaRequest
+	44, // 70: clipper.v1.ModelService.GetModelRepository:input_type -> clipper.v1.GetModelRepositoryRequest
+	47, // 71: clipper.v1.ModelService.ReadLogs:input_type -> clipper.v1.ReadLogsRequest
+	19, // 72: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
+	21, // 73: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
+	23, // 74: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
+	25, // 75: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
+	27, // 76: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
+	29, // 77: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
+	31, // 78: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
+	33, // 79: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
+	35, // 80: clipper.v1.ModelService.GetBatching:output_type -> clipper.v1.GetBatchingResponse
+	43, // 81: clipper.v1.ModelService.RegisterReplica:output_type -> clipper.v1.RegisterReplicaResponse
+	45, // 82: clipper.v1.ModelService.GetModelRepository:output_type -> clipper.v1.GetModelRepositoryResponse
+	48, // 83: clipper.v1.ModelService.ReadLogs:output_type -> clipper.v1.ReadLogsResponse
+	72, // [72:84] is the sub-list for method output_type
+	60, // [60:72] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_clipper_v1_model_service_proto_init() }
@@ -3873,13 +4078,14 @@ func file_clipper_v1_model_service_proto_init() {
 	}
 	file_clipper_v1_model_service_proto_msgTypes[15].OneofWrappers = []any{}
 	file_clipper_v1_model_service_proto_msgTypes[23].OneofWrappers = []any{}
+	file_clipper_v1_model_service_proto_msgTypes[44].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clipper_v1_model_service_proto_rawDesc), len(file_clipper_v1_model_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   47,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

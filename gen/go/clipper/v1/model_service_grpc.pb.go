@@ -32,6 +32,7 @@ const (
 	ModelService_GetBatching_FullMethodName        = "/clipper.v1.ModelService/GetBatching"
 	ModelService_RegisterReplica_FullMethodName    = "/clipper.v1.ModelService/RegisterReplica"
 	ModelService_GetModelRepository_FullMethodName = "/clipper.v1.ModelService/GetModelRepository"
+	ModelService_ReadLogs_FullMethodName           = "/clipper.v1.ModelService/ReadLogs"
 )
 
 // ModelServiceClient is the client API for ModelService service.
@@ -82,6 +83,13 @@ type ModelServiceClient interface {
 	// GetModelRepository returns what the model repository holds and what has become of it, as the instance
 	// that answers saw it last. Without a repository the answer is empty.
 	GetModelRepository(ctx context.Context, in *GetModelRepositoryRequest, opts ...grpc.CallOption) (*GetModelRepositoryResponse, error)
+	// ReadLogs streams the logs of a version's replicas: the last lines of all, in the order of time,
+	// and then, if they are followed, each line as it is written, until the caller ends the call or
+	// the replicas are gone. Lines of one replica are always in order.
+	//
+	// INVALID_ARGUMENT: a field is not allowed. NOT_FOUND: no such model, version or log.
+	// FAILED_PRECONDITION: Clipper does not run the replicas. RESOURCE_EXHAUSTED: too many follow.
+	ReadLogs(ctx context.Context, in *ReadLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadLogsResponse], error)
 }
 
 type modelServiceClient struct {
@@ -202,6 +210,25 @@ func (c *modelServiceClient) GetModelRepository(ctx context.Context, in *GetMode
 	return out, nil
 }
 
+func (c *modelServiceClient) ReadLogs(ctx context.Context, in *ReadLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadLogsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ModelService_ServiceDesc.Streams[0], ModelService_ReadLogs_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadLogsRequest, ReadLogsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ModelService_ReadLogsClient = grpc.ServerStreamingClient[ReadLogsResponse]
+
 // ModelServiceServer is the server API for ModelService service.
 // All implementations must embed UnimplementedModelServiceServer
 // for forward compatibility.
@@ -250,6 +277,13 @@ type ModelServiceServer interface {
 	// GetModelRepository returns what the model repository holds and what has become of it, as the instance
 	// that answers saw it last. Without a repository the answer is empty.
 	GetModelRepository(context.Context, *GetModelRepositoryRequest) (*GetModelRepositoryResponse, error)
+	// ReadLogs streams the logs of a version's replicas: the last lines of all, in the order of time,
+	// and then, if they are followed, each line as it is written, until the caller ends the call or
+	// the replicas are gone. Lines of one replica are always in order.
+	//
+	// INVALID_ARGUMENT: a field is not allowed. NOT_FOUND: no such model, version or log.
+	// FAILED_PRECONDITION: Clipper does not run the replicas. RESOURCE_EXHAUSTED: too many follow.
+	ReadLogs(*ReadLogsRequest, grpc.ServerStreamingServer[ReadLogsResponse]) error
 	mustEmbedUnimplementedModelServiceServer()
 }
 
@@ -292,6 +326,9 @@ func (UnimplementedModelServiceServer) RegisterReplica(context.Context, *Registe
 }
 func (UnimplementedModelServiceServer) GetModelRepository(context.Context, *GetModelRepositoryRequest) (*GetModelRepositoryResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetModelRepository not implemented")
+}
+func (UnimplementedModelServiceServer) ReadLogs(*ReadLogsRequest, grpc.ServerStreamingServer[ReadLogsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadLogs not implemented")
 }
 func (UnimplementedModelServiceServer) mustEmbedUnimplementedModelServiceServer() {}
 func (UnimplementedModelServiceServer) testEmbeddedByValue()                      {}
@@ -512,6 +549,17 @@ func _ModelService_GetModelRepository_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ModelService_ReadLogs_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadLogsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ModelServiceServer).ReadLogs(m, &grpc.GenericServerStream[ReadLogsRequest, ReadLogsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ModelService_ReadLogsServer = grpc.ServerStreamingServer[ReadLogsResponse]
+
 // ModelService_ServiceDesc is the grpc.ServiceDesc for ModelService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -564,6 +612,12 @@ var ModelService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _ModelService_GetModelRepository_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ReadLogs",
+			Handler:       _ModelService_ReadLogs_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "clipper/v1/model_service.proto",
 }

@@ -571,3 +571,35 @@ class RepositoryVersion(_message.Message):
     state: RepositoryState
     message: str
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[RepositoryState, str]] = ..., message: _Optional[str] = ...) -> None: ...
+
+class ReadLogsRequest(_message.Message):
+    __slots__ = ("model", "version", "replica", "follow", "tail", "since", "previous", "instance")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    replica: str
+    follow: bool
+    tail: int
+    since: _timestamp_pb2.Timestamp
+    previous: bool
+    instance: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., replica: _Optional[str] = ..., follow: bool = ..., tail: _Optional[int] = ..., since: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., previous: bool = ..., instance: _Optional[str] = ...) -> None: ...
+
+class ReadLogsResponse(_message.Message):
+    __slots__ = ("replica", "instance", "time", "text")
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    replica: str
+    instance: str
+    time: _timestamp_pb2.Timestamp
+    text: str
+    def __init__(self, replica: _Optional[str] = ..., instance: _Optional[str] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., text: _Optional[str] = ...) -> None: ...

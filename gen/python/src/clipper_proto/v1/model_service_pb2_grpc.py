@@ -92,6 +92,11 @@ class ModelServiceStub(object):
                 request_serializer=clipper_dot_v1_dot_model__service__pb2.GetModelRepositoryRequest.SerializeToString,
                 response_deserializer=clipper_dot_v1_dot_model__service__pb2.GetModelRepositoryResponse.FromString,
                 _registered_method=True)
+        self.ReadLogs = channel.unary_stream(
+                '/clipper.v1.ModelService/ReadLogs',
+                request_serializer=clipper_dot_v1_dot_model__service__pb2.ReadLogsRequest.SerializeToString,
+                response_deserializer=clipper_dot_v1_dot_model__service__pb2.ReadLogsResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer(object):
@@ -195,6 +200,18 @@ class ModelServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadLogs(self, request, context):
+        """ReadLogs streams the logs of a version's replicas: the last lines of all, in the order of time,
+        and then, if they are followed, each line as it is written, until the caller ends the call or
+        the replicas are gone. Lines of one replica are always in order.
+
+        INVALID_ARGUMENT: a field is not allowed. NOT_FOUND: no such model, version or log.
+        FAILED_PRECONDITION: Clipper does not run the replicas. RESOURCE_EXHAUSTED: too many follow.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -252,6 +269,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetModelRepository,
                     request_deserializer=clipper_dot_v1_dot_model__service__pb2.GetModelRepositoryRequest.FromString,
                     response_serializer=clipper_dot_v1_dot_model__service__pb2.GetModelRepositoryResponse.SerializeToString,
+            ),
+            'ReadLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadLogs,
+                    request_deserializer=clipper_dot_v1_dot_model__service__pb2.ReadLogsRequest.FromString,
+                    response_serializer=clipper_dot_v1_dot_model__service__pb2.ReadLogsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -554,6 +576,33 @@ class ModelService(object):
             '/clipper.v1.ModelService/GetModelRepository',
             clipper_dot_v1_dot_model__service__pb2.GetModelRepositoryRequest.SerializeToString,
             clipper_dot_v1_dot_model__service__pb2.GetModelRepositoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/clipper.v1.ModelService/ReadLogs',
+            clipper_dot_v1_dot_model__service__pb2.ReadLogsRequest.SerializeToString,
+            clipper_dot_v1_dot_model__service__pb2.ReadLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,
