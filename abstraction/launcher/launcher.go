@@ -113,6 +113,8 @@ type Exit struct {
 	Signal string
 	// OutOfMemory is true when the kernel ended it, or a process of it, since it used more memory than it may.
 	OutOfMemory bool
+	// Cause is why it ended, in words that follow "the replica", where the launcher knows more than the code says.
+	Cause string
 }
 
 // Never reports whether the replica said that it will never work.
@@ -122,6 +124,9 @@ func (e Exit) Never() bool { return e.Code == ExitNever }
 func (e Exit) String() string {
 	if e.OutOfMemory {
 		return "used more memory than it may and was ended by the kernel"
+	}
+	if e.Cause != "" {
+		return e.Cause
 	}
 	if e.Signal != "" {
 		return "was ended by the signal " + e.Signal

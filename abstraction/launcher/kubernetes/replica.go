@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubernetes
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/clipper-serving/clipper/abstraction/launcher"
+)
+
+const (
+	// keptLines is how many of the last lines of a replica that has ended are kept.
+	keptLines = 200
+	// longestLine is what of a line is kept, in bytes.
+	longestLine = 64 << 10
+	// logDelay is how long the log of a container that has ended may take to come to its end.
+	logDelay = 2 * time.Second
+)
+
+// replica is one container of one pod, from its start to its end.
+type replica struct {
+	slot      *slot
+	pod       string
+	uid       types.UID
+	container string // its id
+	address   string
+	log       *slog.Logger
+	done      chan struct{}
+	lost      context.Context // ended when the cluster is not waited for any more
+	giveUp    context.CancelFunc
+	tail      *tail // nil until the pod is being deleted, after which its log is gone
+
+	mu sync.Mutex // guards tail
+
+	// Written before done is closed.
+	exit  launcher.Exit
+	lines []string
+}
+
+// newReplica binds a slot to a container.
+func newReplica(s *slot, pod *corev1.Pod, container, address string) *replica {
+	r := &replica{
+		slot: s, pod: pod.Name, uid: pod.UID, container: container, address: address,
+		log:  s.workload.launcher.log.With("model", s.spec.Model, "version", s.spec.Version, "replica", s.spec.Replica, "pod", pod.Name),
+		done: make(chan struct{}),
+	}
+	r.lost, r.giveUp = context.WithCancel(context.Background())
+	r.log.Info("replica started", "node", pod.Spec.NodeName, "address", address)
+	go r.wait()
+	return r
+}
+
+// wait returns when the container has ended, over any time in which the API server does not answer.
+func (r *replica) wait() {
+	w := r.slot.workload
+	var exit launcher.Exit
+	previous := false
+	for over := false; !over; {
+		changed := w.place.change()
+		pod, gone := w.place.look(r.pod, r.uid)
+		if pod != nil {
+			exit, previous, over = exitOf(pod, r.container)
+			if !over && !gone && pod.DeletionTimestamp != nil {
+				r.follow()
+			}
+		}
+		if gone && !over {
+			exit, over = launcher.Exit{Code: -1, Cause: "was removed from the cluster with its pod " + r.pod}, true
+		}
+		if over {
+			break
+		}
+		select {
+		case <-r.lost.Done():
+			exit, over = launcher.Exit{Code: -1, Cause: "is not known any more: Kubernetes does not say how it ended"}, true
+		case <-changed:
+		}
+	}
+	r.exit = exit
+	r.lines = r.last(previous)
+	r.giveUp()
+	w.failed(r.slot, time.Now())
+	r.log.Info("replica ended", "exit", r.exit.String())
+	close(r.done)
+}
+
+// last returns the last lines of a container that has ended.
+func (r *replica) last(previous bool) []string {
+	r.mu.Lock()
+	t := r.tail
+	r.mu.Unlock()
+	if t == nil {
+		return r.read(keptLines, previous)
+	}
+	select {
+	case <-t.done:
+	case <-time.After(logDelay):
+	}
+	return t.last(keptLines)
+}
+
+// Address implements launcher.Instance.
+func (r *replica) Address() string { return r.address }
+
+// Done implements launcher.Instance.
+func (r *replica) Done() <-chan struct{} { return r.done }
+
+// Exit implements launcher.Instance.
+func (r *replica) Exit() launcher.Exit {
+	select {
+	case <-r.done:
+		return r.exit
+	default:
+		return launcher.Exit{}
+	}
+}
+
+// Logs implements launcher.Instance.
+func (r *replica) Logs(n int) []string {
+	select {
+	case <-r.done:
+		return r.lines[max(len(r.lines)-n, 0):]
+	default:
+		return r.read(n, false)
+	}
+}
+
+// read returns the last lines that the kubelet has.
+func (r *replica) read(n int, previous bool) []string {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	t, err := r.open(ctx, n, corev1.PodLogOptions{Previous: previous})
+	if err != nil {
+		r.log.Debug("the log of a replica cannot be read", "error", err)
+		return nil
+	}
+	<-t.done
+	return t.last(n)
+}
+
+// follow begins to keep the log, once, since it goes with the pod.
+func (r *replica) follow() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.tail != nil {
+		return
+	}
+	t, err := r.open(r.lost, keptLines, corev1.PodLogOptions{Follow: true})
+	if err != nil {
+		r.log.Debug("the log of a replica cannot be followed", "error", err)
+		return
+	}
+	r.tail = t
+}
+
+func (r *replica) open(ctx context.Context, n int, options corev1.PodLogOptions) (*tail, error) {
+	lines := int64(n)
+	options.Container, options.TailLines = containerName, &lines
+	l := r.slot.workload.launcher
+	stream, err := l.client.CoreV1().Pods(l.cfg.Namespace).GetLogs(r.pod, &options).Stream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t := &tail{limit: n, done: make(chan struct{})}
+	go t.copy(stream)
+	return t, nil
+}
+
+// Stop implements launcher.Instance. The pod goes with the replica. That of a replica that ends by itself stays: it is
+// where Kubernetes starts the container again.
+func (r *replica) Stop(ctx context.Context) {
+	w, grace := r.slot.workload, r.slot.workload.launcher.cfg.StopTimeout
+	if r.current() && w.leave(r.slot) {
+		defer w.tidy()
+		r.end(ctx, grace)
+	}
+	<-r.done
+}
+
+// current reports whether the replica has not been started again.
+func (r *replica) current() bool {
+	l := r.slot.workload.launcher
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return r.slot.pod == r.uid && (r.slot.replica == r || r.slot.replica == nil && !r.slot.idle.IsZero())
+}
+
+// end deletes the pod, and returns when the container has ended.
+func (r *replica) end(ctx context.Context, grace time.Duration) {
+	w := r.slot.workload
+	select {
+	case <-r.done:
+	default:
+		r.follow()
+	}
+	if err := w.shrink(r.pod, grace); err != nil {
+		r.log.Warn("replica cannot be stopped", "error", w.launcher.explain("delete the pod", err))
+		r.giveUp() // What is not asked for any more is removed by the launcher that comes next.
+		return
+	}
+	timer := time.NewTimer(grace + time.Second)
+	defer timer.Stop()
+	select {
+	case <-r.done:
+		return
+	case <-timer.C:
+		r.log.Warn("replica has not ended in time and is killed", "grace", grace)
+	case <-ctx.Done():
+	}
+	// Whatever has become of the caller.
+	now, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	if err := w.kill(now, r.pod, 0); err != nil {
+		r.log.Warn("replica cannot be killed", "error", w.launcher.explain("delete the pod", err))
+		r.giveUp()
+		return
+	}
+	select {
+	case <-r.done:
+	case <-now.Done():
+		r.log.Warn("the cluster does not say that the replica has ended; its node may be gone")
+		r.giveUp()
+	}
+}
+
+// tail keeps the last lines of a stream.
+type tail struct {
+	limit int
+	done  chan struct{} // closed at the end of the stream
+
+	mu    sync.Mutex
+	lines []string
+}
+
+func (t *tail) copy(stream io.ReadCloser) {
+	defer close(t.done)
+	defer func() { _ = stream.Close() }()
+	in := bufio.NewReaderSize(stream, longestLine)
+	for {
+		line, more, err := in.ReadLine()
+		if err != nil {
+			return
+		}
+		text := string(line)
+		for more && err == nil { // The rest of a long one is left out.
+			_, more, err = in.ReadLine()
+		}
+		t.mu.Lock()
+		t.lines = append(t.lines, text)
+		t.lines = t.lines[max(len(t.lines)-t.limit, 0):]
+		t.mu.Unlock()
+	}
+}
+
+func (t *tail) last(n int) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return append([]string(nil), t.lines[max(len(t.lines)-n, 0):]...)
+}
