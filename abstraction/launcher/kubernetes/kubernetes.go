@@ -32,7 +32,6 @@ import (
 	"github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -82,7 +81,7 @@ const (
 type Launcher struct {
 	cfg       Config
 	log       *slog.Logger
-	client    kubernetes.Interface
+	api       *api
 	server    string // the API server, for messages
 	templates templates
 
@@ -123,14 +122,14 @@ func New(cfg Config, log *slog.Logger) (*Launcher, error) {
 	settings.UserAgent = "clipper"
 	settings.QPS, settings.Burst = 50, 100 // many replicas are started and stopped at once
 	settings.WarningHandler = rest.NoWarnings{}
-	client, err := kubernetes.NewForConfig(settings)
+	client, err := connect(settings, cfg.Namespace)
 	if err != nil {
 		return nil, fmt.Errorf("set up the Kubernetes launcher: %w", err)
 	}
 	return newLauncher(cfg, client, settings.Host, log)
 }
 
-func newLauncher(cfg Config, client kubernetes.Interface, server string, log *slog.Logger) (*Launcher, error) {
+func newLauncher(cfg Config, client *api, server string, log *slog.Logger) (*Launcher, error) {
 	if cfg.Installation == "" {
 		name, err := os.Hostname()
 		if err != nil {
@@ -163,7 +162,7 @@ func newLauncher(cfg Config, client kubernetes.Interface, server string, log *sl
 	}
 	closed, closeNow := context.WithCancel(context.Background())
 	return &Launcher{
-		cfg: cfg, log: log, client: client, server: server, templates: templates,
+		cfg: cfg, log: log, api: client, server: server, templates: templates,
 		closed: closed, close: closeNow, workloads: map[string]*workload{},
 	}, nil
 }

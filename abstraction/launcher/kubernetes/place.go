@@ -23,7 +23,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/informers"
 	appslisters "k8s.io/client-go/listers/apps/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	discoverylisters "k8s.io/client-go/listers/discovery/v1"
@@ -44,7 +43,7 @@ type place struct {
 
 	synced  []cache.InformerSynced
 	stop    context.CancelFunc
-	factory informers.SharedInformerFactory
+	running sync.WaitGroup // the informers
 
 	mu      sync.Mutex
 	changed chan struct{} // closed when something has changed since it was taken
@@ -67,7 +66,7 @@ func (l *Launcher) open(ctx context.Context) (*place, error) {
 	}
 	if l.place == nil {
 		// Said here, what keeps the launcher from its objects is said once and well.
-		if _, err := l.client.AppsV1().Deployments(l.cfg.Namespace).List(ctx, metav1.ListOptions{LabelSelector: l.own().String(), Limit: 1}); err != nil {
+		if _, err := l.api.deployments.List(ctx, metav1.ListOptions{LabelSelector: l.own().String(), Limit: 1}); err != nil {
 			return nil, l.explain("look for the models' Deployments", err)
 		}
 		owner, err := l.owner(ctx)
@@ -136,7 +135,7 @@ func (l *Launcher) owner(ctx context.Context) (*metav1.OwnerReference, error) {
 	if l.cfg.OwnerPod == "" {
 		return nil, nil
 	}
-	pod, err := l.client.CoreV1().Pods(l.cfg.Namespace).Get(ctx, l.cfg.OwnerPod, metav1.GetOptions{})
+	pod, err := l.api.pods.Get(ctx, l.cfg.OwnerPod, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("there is no pod %q in the namespace %q: --kubernetes-owner-pod wants the one that this runs in, and in the namespace of the models' pods", l.cfg.OwnerPod, l.cfg.Namespace)
 	}
@@ -149,13 +148,12 @@ func (l *Launcher) owner(ctx context.Context) (*metav1.OwnerReference, error) {
 // watch begins to follow the objects of the installation.
 func (l *Launcher) watch(lock *os.File, owner *metav1.OwnerReference) *place {
 	p := &place{lock: lock, owner: owner, opened: time.Now(), changed: make(chan struct{}), gone: map[types.UID]departed{}}
-	p.factory = informers.NewSharedInformerFactoryWithOptions(l.client, 0,
-		informers.WithNamespace(l.cfg.Namespace),
-		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = l.own().String() }))
-	deployments, pods, slices := p.factory.Apps().V1().Deployments(), p.factory.Core().V1().Pods(), p.factory.Discovery().V1().EndpointSlices()
-	p.deployments = deployments.Lister().Deployments(l.cfg.Namespace)
-	p.pods = pods.Lister().Pods(l.cfg.Namespace)
-	p.slices = slices.Lister().EndpointSlices(l.cfg.Namespace)
+	deployments := informer(l.api, l.api.deployments, &appsv1.Deployment{}, l.own())
+	pods := informer(l.api, l.api.pods, &corev1.Pod{}, l.own())
+	slices := informer(l.api, l.api.slices, &discoveryv1.EndpointSlice{}, l.own())
+	p.deployments = appslisters.NewDeploymentLister(deployments.GetIndexer()).Deployments(l.cfg.Namespace)
+	p.pods = corelisters.NewPodLister(pods.GetIndexer()).Pods(l.cfg.Namespace)
+	p.slices = discoverylisters.NewEndpointSliceLister(slices.GetIndexer()).EndpointSlices(l.cfg.Namespace)
 	changed := cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { p.notify() },
 		UpdateFunc: func(any, any) { p.notify() },
@@ -164,7 +162,10 @@ func (l *Launcher) watch(lock *os.File, owner *metav1.OwnerReference) *place {
 			p.notify()
 		},
 	}
-	for _, informer := range []cache.SharedIndexInformer{deployments.Informer(), pods.Informer(), slices.Informer()} {
+	// It has to see the replicas end that Close stops, so it outlives l.closed.
+	ctx, stop := context.WithCancel(klog.NewContext(context.Background(), logr.FromSlogHandler(l.log.Handler())))
+	p.stop = stop
+	for _, informer := range []cache.SharedIndexInformer{deployments, pods, slices} {
 		// These fail only for an informer that runs, or has stopped.
 		_, _ = informer.AddEventHandler(changed)
 		_ = informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
@@ -174,11 +175,8 @@ func (l *Launcher) watch(lock *os.File, owner *metav1.OwnerReference) *place {
 			p.mu.Unlock()
 		})
 		p.synced = append(p.synced, informer.HasSynced)
+		p.running.Go(func() { informer.RunWithContext(ctx) })
 	}
-	// It has to see the replicas end that Close stops, so it outlives l.closed.
-	ctx, stop := context.WithCancel(klog.NewContext(context.Background(), logr.FromSlogHandler(l.log.Handler())))
-	p.stop = stop
-	p.factory.StartWithContext(ctx)
 	return p
 }
 
@@ -269,7 +267,7 @@ func (l *Launcher) leave() error {
 		l.log.Warn("pods of models may stay", "error", err)
 	}
 	p.stop()
-	p.factory.Shutdown()
+	p.running.Wait()
 	return p.lock.Close()
 }
 
@@ -347,9 +345,9 @@ func (l *Launcher) removeUnclaimed(ctx context.Context, p *place, now time.Time)
 func (l *Launcher) delete(ctx context.Context, name string) error {
 	last := metav1.DeletePropagationForeground
 	for _, err := range []error{
-		l.client.CoreV1().Services(l.cfg.Namespace).Delete(ctx, name, metav1.DeleteOptions{}),
-		l.client.PolicyV1().PodDisruptionBudgets(l.cfg.Namespace).Delete(ctx, name, metav1.DeleteOptions{}),
-		l.client.AppsV1().Deployments(l.cfg.Namespace).Delete(ctx, name, metav1.DeleteOptions{PropagationPolicy: &last}),
+		l.api.services.Delete(ctx, name, metav1.DeleteOptions{}),
+		l.api.budgets.Delete(ctx, name, metav1.DeleteOptions{}),
+		l.api.deployments.Delete(ctx, name, metav1.DeleteOptions{PropagationPolicy: &last}),
 	} {
 		if err != nil && !apierrors.IsNotFound(err) {
 			return err

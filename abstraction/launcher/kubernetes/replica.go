@@ -165,7 +165,7 @@ func (r *replica) open(ctx context.Context, n int, options corev1.PodLogOptions)
 	lines := int64(n)
 	options.Container, options.TailLines = containerName, &lines
 	l := r.slot.workload.launcher
-	stream, err := l.client.CoreV1().Pods(l.cfg.Namespace).GetLogs(r.pod, &options).Stream(ctx)
+	stream, err := l.api.logs(r.pod, &options).Stream(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -215,18 +215,17 @@ func (w *workload) apply(ctx context.Context) error {
 	want := w.deployment(replicas)
 	l.mu.Unlock()
 
-	deployments := l.client.AppsV1().Deployments(l.cfg.Namespace)
 	have, err := w.get(ctx)
 	switch {
 	case apierrors.IsNotFound(err):
-		have, err = deployments.Create(ctx, want, metav1.CreateOptions{})
+		have, err = l.api.deployments.Create(ctx, want, metav1.CreateOptions{})
 	case err != nil:
 	case have.Spec.Template.Labels[labelSpec] != digest:
 		// It was made by a launcher with other settings. All pods are made anew.
 		next := have.DeepCopy()
 		next.Labels, next.Annotations, next.OwnerReferences = want.Labels, want.Annotations, want.OwnerReferences
 		next.Spec = want.Spec
-		have, err = deployments.Update(ctx, next, metav1.UpdateOptions{})
+		have, err = l.api.deployments.Update(ctx, next, metav1.UpdateOptions{})
 	case have.Spec.Replicas == nil || *have.Spec.Replicas != replicas:
 		have, err = w.scale(ctx, replicas)
 	}
@@ -237,7 +236,7 @@ func (w *workload) apply(ctx context.Context) error {
 	controller := true
 	meta.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: have.Name, UID: have.UID, Controller: &controller}}
 	selector := want.Spec.Selector
-	_, err = l.client.CoreV1().Services(l.cfg.Namespace).Create(ctx, &corev1.Service{
+	_, err = l.api.services.Create(ctx, &corev1.Service{
 		ObjectMeta: meta,
 		Spec: corev1.ServiceSpec{
 			ClusterIP: corev1.ClusterIPNone, Selector: selector.MatchLabels,
@@ -250,7 +249,7 @@ func (w *workload) apply(ctx context.Context) error {
 		return l.explain("make the Service "+w.name, err)
 	}
 	one, always := intstr.FromInt32(1), policyv1.AlwaysAllow
-	_, err = l.client.PolicyV1().PodDisruptionBudgets(l.cfg.Namespace).Create(ctx, &policyv1.PodDisruptionBudget{
+	_, err = l.api.budgets.Create(ctx, &policyv1.PodDisruptionBudget{
 		ObjectMeta: meta,
 		Spec:       policyv1.PodDisruptionBudgetSpec{MaxUnavailable: &one, Selector: selector, UnhealthyPodEvictionPolicy: &always},
 	}, metav1.CreateOptions{})
@@ -264,7 +263,7 @@ func (w *workload) apply(ctx context.Context) error {
 func (w *workload) get(ctx context.Context) (*appsv1.Deployment, error) {
 	for {
 		changed := w.place.change()
-		have, err := w.launcher.client.AppsV1().Deployments(w.launcher.cfg.Namespace).Get(ctx, w.name, metav1.GetOptions{})
+		have, err := w.launcher.api.deployments.Get(ctx, w.name, metav1.GetOptions{})
 		if err != nil || have.DeletionTimestamp == nil {
 			return have, err
 		}
@@ -299,7 +298,7 @@ func (w *workload) deployment(replicas int32) *appsv1.Deployment {
 
 func (w *workload) scale(ctx context.Context, replicas int32) (*appsv1.Deployment, error) {
 	patch := `{"spec":{"replicas":` + strconv.Itoa(int(replicas)) + `}}`
-	return w.launcher.client.AppsV1().Deployments(w.launcher.cfg.Namespace).Patch(ctx, w.name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	return w.launcher.api.deployments.Patch(ctx, w.name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 }
 
 // failed notes that a replica is not being started any more, for now.
@@ -331,11 +330,10 @@ func (w *workload) shrink(pod string, grace time.Duration) error {
 	w.writing.Lock()
 	defer w.writing.Unlock()
 	l := w.launcher
-	pods := l.client.CoreV1().Pods(l.cfg.Namespace)
 	if pod != "" {
 		// Of pods that are alike otherwise, the cheapest goes.
 		cheap := `{"metadata":{"annotations":{"controller.kubernetes.io/pod-deletion-cost":"-1000"}}}`
-		if _, err := pods.Patch(ctx, pod, types.MergePatchType, []byte(cheap), metav1.PatchOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		if _, err := l.api.pods.Patch(ctx, pod, types.MergePatchType, []byte(cheap), metav1.PatchOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}
 	}
@@ -355,7 +353,7 @@ func (w *workload) shrink(pod string, grace time.Duration) error {
 // kill deletes a pod. A second call shortens the time that it has; 0 would be to forget it while it runs.
 func (w *workload) kill(ctx context.Context, pod string, grace time.Duration) error {
 	seconds := max(int64((grace+time.Second-1)/time.Second), 1)
-	err := w.launcher.client.CoreV1().Pods(w.launcher.cfg.Namespace).Delete(ctx, pod, metav1.DeleteOptions{GracePeriodSeconds: &seconds})
+	err := w.launcher.api.pods.Delete(ctx, pod, metav1.DeleteOptions{GracePeriodSeconds: &seconds})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

@@ -38,7 +38,7 @@ const (
 type Kubelet struct {
 	// Client reaches the API server.
 	Client kubernetes.Interface
-	// Images are the commands of the images that there are.
+	// Images are the commands of the images that there are. The container of one without a command is never made.
 	Images map[string][]string
 
 	mu      sync.Mutex
@@ -159,6 +159,11 @@ func (p *pod) run() {
 	if command == nil {
 		message := "failed to resolve reference " + container.Image + ": not found"
 		p.report(corev1.PodPending, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: message}}, "")
+		<-p.ending
+		return
+	}
+	if len(command) == 0 {
+		p.report(corev1.PodPending, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}}, "")
 		<-p.ending
 		return
 	}
