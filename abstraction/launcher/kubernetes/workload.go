@@ -322,32 +322,57 @@ func (w *workload) leave(s *slot) bool {
 	return true
 }
 
-// shrink makes the Deployment as small as it may be, whatever has become of the caller. The pod, if there is one, is
-// what is to go, and gets that much time.
+// shrink makes the Deployment as small as it may be, whatever has become of the caller. The pods that are too many go,
+// the given one, if it is not "", before others; each gets that much time.
 func (w *workload) shrink(pod string, grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	w.writing.Lock()
 	defer w.writing.Unlock()
 	l := w.launcher
-	if pod != "" {
-		// Of pods that are alike otherwise, the cheapest goes.
+	l.mu.Lock()
+	replicas := w.wanted()
+	pods := w.spare(pod)
+	l.mu.Unlock()
+	for _, name := range pods {
+		// Of pods that are alike otherwise, the Deployment takes the cheapest.
 		cheap := `{"metadata":{"annotations":{"controller.kubernetes.io/pod-deletion-cost":"-1000"}}}`
-		if _, err := l.api.pods.Patch(ctx, pod, types.MergePatchType, []byte(cheap), metav1.PatchOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		if _, err := l.api.pods.Patch(ctx, name, types.MergePatchType, []byte(cheap), metav1.PatchOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}
 	}
-	l.mu.Lock()
-	replicas := w.wanted()
-	l.mu.Unlock()
 	if _, err := w.scale(ctx, replicas); err != nil && !apierrors.IsNotFound(err) {
 		return err
 	}
-	if pod == "" {
-		return nil
-	}
 	// The Deployment may take another one for it all the same, if that is not ready, and then makes that anew.
-	return w.kill(ctx, pod, grace)
+	for _, name := range pods {
+		if err := w.kill(ctx, name, grace); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// spare returns the pods that are too many, none of which has a replica: the given one and perhaps others. It holds
+// Launcher.mu.
+func (w *workload) spare(first string) []string {
+	var names []string
+	if first != "" {
+		names = append(names, first)
+	}
+	found, err := w.place.pods.List(labels.SelectorFromSet(labels.Set{labelName: w.name, labelSpec: w.digest}))
+	if err != nil {
+		return names
+	}
+	found = slices.DeleteFunc(found, func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodFailed })
+	excess := len(found) - int(w.wanted())
+	for _, p := range found {
+		bound := slices.ContainsFunc(slices.Collect(maps.Values(w.slots)), func(s *slot) bool { return s.pod == p.UID })
+		if len(names) < excess && !bound && p.Name != first {
+			names = append(names, p.Name)
+		}
+	}
+	return names
 }
 
 // kill deletes a pod. A second call shortens the time that it has; 0 would be to forget it while it runs.
@@ -388,7 +413,7 @@ func (w *workload) release(s *slot) {
 	if !w.leave(s) {
 		return
 	}
-	if err := w.shrink("", 0); err != nil {
+	if err := w.shrink("", w.launcher.cfg.StopTimeout); err != nil {
 		w.launcher.log.Warn("a pod that nobody needs stays for now", "deployment", w.name, "error", err)
 	}
 	w.tidy()
@@ -399,7 +424,7 @@ func (w *workload) forget() error {
 	w.launcher.mu.Lock()
 	w.floor = 0
 	w.launcher.mu.Unlock()
-	if err := w.shrink("", 0); err != nil {
+	if err := w.shrink("", w.launcher.cfg.StopTimeout); err != nil {
 		return err
 	}
 	w.tidy()
