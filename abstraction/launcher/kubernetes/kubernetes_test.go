@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 	if code, ran := launchertest.Main(); ran {
 		os.Exit(code)
 	}
+	if os.Getenv(envAnswer) != "" {
+		os.Exit(modelMain())
+	}
 	goleak.VerifyTestMain(m)
 }
 

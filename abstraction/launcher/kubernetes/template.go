@@ -84,7 +84,7 @@ func (l *Launcher) template(spec launcher.Spec) (corev1.PodTemplateSpec, error) 
 	}
 	t := base.DeepCopy()
 	pod := &t.Spec
-	c := container(pod)
+	c := servingContainer(pod)
 	c.Image = image
 	c.Ports = []corev1.ContainerPort{{Name: portName, ContainerPort: port, Protocol: corev1.ProtocolTCP}}
 	setEnvironment(c, spec)
@@ -116,8 +116,8 @@ func (l *Launcher) template(spec launcher.Spec) (corev1.PodTemplateSpec, error) 
 	return *t, nil
 }
 
-// container returns the container of the template that serves, made if there is none.
-func container(pod *corev1.PodSpec) *corev1.Container {
+// servingContainer returns the container of the template that serves, made if there is none.
+func servingContainer(pod *corev1.PodSpec) *corev1.Container {
 	i := slices.IndexFunc(pod.Containers, func(c corev1.Container) bool { return c.Name == containerName })
 	if i < 0 {
 		pod.Containers = slices.Insert(pod.Containers, 0, corev1.Container{Name: containerName})
