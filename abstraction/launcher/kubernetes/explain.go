@@ -5,7 +5,7 @@ package kubernetes
 import (
 	"errors"
 	"fmt"
-	"net"
+	"net/url"
 	"strings"
 	"syscall"
 
@@ -149,10 +149,12 @@ func disruption(pod *corev1.Pod) string {
 
 // explain says what the API server refused in words for people.
 func (l *Launcher) explain(what string, err error) error {
-	var network net.Error
+	var asked *url.Error
 	switch {
-	case utilnet.IsConnectionRefused(err), utilnet.IsConnectionReset(err), errors.As(err, &network):
+	case utilnet.IsConnectionRefused(err), utilnet.IsConnectionReset(err), utilnet.IsTimeout(err):
 		return fmt.Errorf("the Kubernetes API server does not answer at %s: it may be down for the moment; if not, check the kubeconfig", l.server)
+	case errors.As(err, &asked): // no such host, a certificate that nobody vouches for
+		return fmt.Errorf("the Kubernetes API server at %s cannot be asked: %w", l.server, asked.Err)
 	case apierrors.IsUnauthorized(err):
 		return fmt.Errorf("%s: the Kubernetes API server does not accept the credentials: check the kubeconfig or the service account", what)
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"):

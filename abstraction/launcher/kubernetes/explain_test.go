@@ -3,11 +3,17 @@
 package kubernetes
 
 import (
+	"errors"
+	"net"
+	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"pgregory.net/rapid"
 
@@ -119,4 +125,25 @@ func TestNames(t *testing.T) {
 	}
 	require.Equal(t, "digits", labelValue("digits"))
 	require.NotEqual(t, labelValue("a_"), labelValue("a-"))
+}
+
+func TestExplain(t *testing.T) {
+	l := newTestLauncher(t, newCluster(t), Config{})
+	pods := schema.GroupResource{Resource: "pods"}
+	for name, test := range map[string]struct {
+		err  error
+		want string
+	}{
+		"no answer":       {&url.Error{Op: "Get", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}, "does not answer at https://cluster.example.com"},
+		"no such host":    {&url.Error{Op: "Get", Err: &net.DNSError{Err: "no such host", Name: "x", IsNotFound: true}}, "cannot be asked: lookup x: no such host"},
+		"who are you":     {apierrors.NewUnauthorized("no"), "does not accept the credentials"},
+		"you may not":     {apierrors.NewForbidden(pods, "p", errors.New("no")), "look: the service account may not: give it the Role of docs/kubernetes.md in the namespace default"},
+		"no quota":        {apierrors.NewForbidden(pods, "p", errors.New("exceeded quota: pods")), "exceeded quota"},
+		"no namespace":    {apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "default"), "the namespace default does not exist"},
+		"something other": {apierrors.NewBadRequest("spec is wrong"), "look: spec is wrong"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.ErrorContains(t, l.explain("look", test.err), test.want)
+		})
+	}
 }

@@ -17,6 +17,7 @@
 package kubernetes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -232,7 +233,7 @@ func (l *Launcher) Start(ctx context.Context, spec launcher.Spec) (launcher.Inst
 	}
 	where, err := l.open(ctx)
 	if err != nil {
-		return nil, err
+		return nil, cmp.Or(ctx.Err(), err)
 	}
 	w, s, err := l.enter(where, spec, template)
 	if err != nil {
@@ -242,7 +243,7 @@ func (l *Launcher) Start(ctx context.Context, spec launcher.Spec) (launcher.Inst
 	if err != nil {
 		if ctx.Err() != nil || l.isClosed() {
 			w.release(s)
-			return nil, err
+			return nil, cmp.Or(ctx.Err(), err)
 		}
 		w.failed(s, time.Now())
 		return nil, err

@@ -3,10 +3,12 @@
 package kubernetes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -135,14 +137,14 @@ func (w *workload) start(ctx context.Context, s *slot) (*replica, error) {
 // it returns what the version is waiting for, or why it waits in vain.
 func (w *workload) bind(s *slot) (*replica, state, error) {
 	l := w.launcher
-	pods, err := w.place.pods.List(labels.SelectorFromSet(labels.Set{labelName: w.name, labelSpec: w.digest}))
-	if err != nil {
-		return nil, state{}, err
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ended {
 		return nil, state{}, errClosed
+	}
+	pods, err := w.place.pods.List(labels.SelectorFromSet(labels.Set{labelName: w.name, labelSpec: w.digest}))
+	if err != nil {
+		return nil, state{}, err
 	}
 	maps.DeleteFunc(w.seen, func(uid types.UID, _ string) bool {
 		return !slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return p.UID == uid })
@@ -172,7 +174,7 @@ func (w *workload) bind(s *slot) (*replica, state, error) {
 		address := w.place.address(w.name, pod)
 		if now.container != "" && now.container != w.seen[pod.UID] && (now.ended || address != "") {
 			if address == "" { // It has ended already, which is for the one who waits for it.
-				address = listenAddress
+				address = net.JoinHostPort(cmp.Or(pod.Status.PodIP, "127.0.0.1"), strconv.Itoa(port))
 			}
 			w.seen[pod.UID] = now.container
 			s.pod = pod.UID
@@ -224,7 +226,7 @@ func (w *workload) apply(ctx context.Context) error {
 		// It was made by a launcher with other settings. All pods are made anew.
 		next := have.DeepCopy()
 		next.Labels, next.Annotations, next.OwnerReferences = want.Labels, want.Annotations, want.OwnerReferences
-		next.Spec = want.Spec
+		next.Spec, next.ResourceVersion = want.Spec, "" // whatever its controllers write meanwhile
 		have, err = l.api.deployments.Update(ctx, next, metav1.UpdateOptions{})
 	case have.Spec.Replicas == nil || *have.Spec.Replicas != replicas:
 		have, err = w.scale(ctx, replicas)

@@ -40,6 +40,9 @@ type Kubelet struct {
 	Client kubernetes.Interface
 	// Images are the commands of the images that there are. The container of one without a command is never made.
 	Images map[string][]string
+	// Network begins the addresses of pods: the first two bytes; 127 and one at random if it is nil. Everything in it
+	// must be local to this machine.
+	Network []byte
 
 	mu      sync.Mutex
 	started int
@@ -167,7 +170,7 @@ func (p *pod) run() {
 		<-p.ending
 		return
 	}
-	if p.address = freeAddress(container.Ports); p.address == "" {
+	if p.address = p.kubelet.freeAddress(container.Ports); p.address == "" {
 		return
 	}
 	for backOff := firstBackOff; ; backOff = min(2*backOff, lastBackOff) {
@@ -313,23 +316,28 @@ func (p *pod) remove() {
 }
 
 // freeAddress returns an address of this machine at which nobody listens on the pod's ports.
-func freeAddress(ports []corev1.ContainerPort) string {
+func (k *Kubelet) freeAddress(ports []corev1.ContainerPort) string {
 	for range 100 {
 		var b [3]byte
 		_, _ = rand.Read(b[:])
-		address := net.IPv4(127, max(b[0], 1), b[1], min(max(b[2], 1), 254)).String()
-		free := true
-		for _, p := range ports {
-			l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(address, strconv.Itoa(int(p.ContainerPort))))
-			if err != nil {
-				free = false
-				break
-			}
-			_ = l.Close()
+		ip := net.IPv4(127, max(b[0], 1), b[1], min(max(b[2], 1), 254))
+		if len(k.Network) == 2 {
+			ip = net.IPv4(k.Network[0], k.Network[1], b[1], min(max(b[2], 1), 254))
 		}
-		if free {
-			return address
+		if isFree(ip.String(), ports) {
+			return ip.String()
 		}
 	}
 	return ""
+}
+
+func isFree(address string, ports []corev1.ContainerPort) bool {
+	for _, p := range ports {
+		l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(address, strconv.Itoa(int(p.ContainerPort))))
+		if err != nil {
+			return false
+		}
+		_ = l.Close()
+	}
+	return true
 }
