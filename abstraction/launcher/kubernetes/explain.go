@@ -116,7 +116,7 @@ func explained(pod *corev1.Pod, t *corev1.ContainerStateTerminated) launcher.Exi
 		exit.Code, exit.Signal = -1, syscall.Signal(t.ExitCode-signals).String()
 	}
 	if cause := disruption(pod); cause != "" && t.ExitCode != 0 && !exit.OutOfMemory {
-		exit.Cause = cause
+		exit = launcher.Exit{Code: -1, Cause: cause}
 	} else if t.ExitCode == -1 {
 		exit.Cause = "ended with its pod, of which Kubernetes does not say more"
 	}

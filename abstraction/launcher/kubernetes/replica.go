@@ -58,38 +58,41 @@ func newReplica(s *slot, pod *corev1.Pod, container, address string) *replica {
 	return r
 }
 
-// wait returns when the container has ended, over any time in which the API server does not answer.
+// wait waits for the end, and then makes it known.
 func (r *replica) wait() {
-	w := r.slot.workload
-	var exit launcher.Exit
-	previous := false
-	for over := false; !over; {
-		changed := w.place.change()
-		pod, gone := w.place.look(r.pod, r.uid)
-		if pod != nil {
-			exit, previous, over = exitOf(pod, r.container)
-			if !over && !gone && pod.DeletionTimestamp != nil {
-				r.follow()
-			}
-		}
-		if gone && !over {
-			exit, over = launcher.Exit{Code: -1, Cause: "was removed from the cluster with its pod " + r.pod}, true
-		}
-		if over {
-			break
-		}
-		select {
-		case <-r.lost.Done():
-			exit, over = launcher.Exit{Code: -1, Cause: "is not known any more: Kubernetes does not say how it ended"}, true
-		case <-changed:
-		}
-	}
+	exit, previous := r.await()
 	r.exit = exit
 	r.lines = r.last(previous)
 	r.giveUp()
-	w.failed(r.slot, time.Now())
+	r.slot.workload.failed(r.slot, time.Now())
 	r.log.Info("replica ended", "exit", r.exit.String())
 	close(r.done)
+}
+
+// await returns when the container has ended, over any time in which the API server does not answer, and whether
+// another one of the pod has been started since.
+func (r *replica) await() (exit launcher.Exit, previous bool) {
+	where := r.slot.workload.place
+	for {
+		changed := where.change()
+		pod, gone := where.look(r.pod, r.uid)
+		if pod != nil {
+			if exit, previous, ended := exitOf(pod, r.container); ended {
+				return exit, previous
+			}
+		}
+		switch {
+		case gone:
+			return launcher.Exit{Code: -1, Cause: "was removed from the cluster with its pod " + r.pod}, false
+		case pod != nil && pod.DeletionTimestamp != nil:
+			r.follow()
+		}
+		select {
+		case <-r.lost.Done():
+			return launcher.Exit{Code: -1, Cause: "is not known any more: Kubernetes does not say how it ended"}, false
+		case <-changed:
+		}
+	}
 }
 
 // last returns the last lines of a container that has ended.
