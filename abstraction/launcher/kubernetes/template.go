@@ -15,7 +15,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/yaml"
 
 	"github.com/clipper-serving/clipper/abstraction/launcher"
@@ -227,5 +226,3 @@ func label(t *corev1.PodTemplateSpec, labels, annotations map[string]string) (st
 	t.Labels[labelSpec] = sum
 	return sum, nil
 }
-
-var namedPort = intstr.FromString(portName)

@@ -220,15 +220,16 @@ func (c *Cluster) delete(a testing.Action) (bool, runtime.Object, error) {
 // reconcile does once what the controllers do.
 func (c *Cluster) reconcile(ctx context.Context) {
 	all := metav1.NamespaceAll
+	// What is owned is listed before its owners, so that none that is new seems to have none.
+	services, err := c.inner.CoreV1().Services(all).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return
+	}
 	deployments, err := c.inner.AppsV1().Deployments(all).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return
 	}
 	pods, err := c.inner.CoreV1().Pods(all).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return
-	}
-	services, err := c.inner.CoreV1().Services(all).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return
 	}
