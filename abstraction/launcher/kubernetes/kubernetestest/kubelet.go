@@ -40,9 +40,6 @@ type Kubelet struct {
 	Client kubernetes.Interface
 	// Images are the commands of the images that there are. The container of one without a command is never made.
 	Images map[string][]string
-	// Network begins the addresses of pods: the first two bytes; 127 and one at random if it is nil. Everything in it
-	// must be local to this machine.
-	Network []byte
 
 	mu      sync.Mutex
 	started int
@@ -170,7 +167,7 @@ func (p *pod) run() {
 		<-p.ending
 		return
 	}
-	if p.address = p.kubelet.freeAddress(container.Ports); p.address == "" {
+	if p.address = freeAddress(container.Ports); p.address == "" {
 		return
 	}
 	for backOff := firstBackOff; ; backOff = min(2*backOff, lastBackOff) {
@@ -315,17 +312,14 @@ func (p *pod) remove() {
 	})
 }
 
-// freeAddress returns an address of this machine at which nobody listens on the pod's ports.
-func (k *Kubelet) freeAddress(ports []corev1.ContainerPort) string {
+// freeAddress returns a loopback address at which nobody listens on the pod's ports.
+func freeAddress(ports []corev1.ContainerPort) string {
 	for range 100 {
 		var b [3]byte
 		_, _ = rand.Read(b[:])
-		ip := net.IPv4(127, max(b[0], 1), b[1], min(max(b[2], 1), 254))
-		if len(k.Network) == 2 {
-			ip = net.IPv4(k.Network[0], k.Network[1], b[1], min(max(b[2], 1), 254))
-		}
-		if isFree(ip.String(), ports) {
-			return ip.String()
+		address := net.IPv4(127, max(b[0], 1), b[1], min(max(b[2], 1), 254)).String()
+		if isFree(address, ports) {
+			return address
 		}
 	}
 	return ""
