@@ -31,6 +31,7 @@ test-go: ## Run the Go tests of every module with the race detector.
 	# The policies are held against an implementation of their papers in numpy.
 	CLIPPER_REFERENCE_PYTHON=$$(tools/venv.sh reference selector/policy/simulation/requirements.txt) \
 		go test -race -timeout 20m $$(go list work | grep -v /e2e$$)
+	GOWORK=off go -C deploy/helm test ./... # Alone, since Helm needs other versions of what we need too.
 	go test -race -timeout 20m ./e2e # Alone: it has services in processes of their own answer in time.
 
 test-python: ## Run the Python tests: runtime, lines of code of the adapters, example.
@@ -62,6 +63,7 @@ gen: $(TOOLS) $(GENERATORS) ## Regenerate everything that is made from proto/.
 
 lint: $(TOOLS) ## Run the linters, import rules included.
 	for module in . gen/go bench; do (cd $$module && golangci-lint run); done
+	cd deploy/helm && GOWORK=off golangci-lint run
 
 fmt: $(TOOLS) ## Format Go and protos.
 	golangci-lint fmt

@@ -172,6 +172,8 @@ type Exit struct {
 	// MemoryLimit is what it may use, in bytes, when OutOfMemory is true; 0 when it had no limit of its own, and
 	// the machine had too little.
 	MemoryLimit uint64
+	// Cause is why it ended, in words that follow "the replica", where the launcher knows more than the code says.
+	Cause string
 }
 
 // Never reports whether the replica said that it will never work.
@@ -184,6 +186,9 @@ func (e Exit) String() string {
 		return fmt.Sprintf("was killed by the kernel: out of memory, limit %d MiB", e.MemoryLimit>>20)
 	case e.OutOfMemory:
 		return "was killed by the kernel: the machine is out of memory"
+	}
+	if e.Cause != "" {
+		return e.Cause
 	}
 	if e.Signal != "" {
 		return "was ended by the signal " + e.Signal

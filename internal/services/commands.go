@@ -9,6 +9,7 @@ import (
 
 	"github.com/clipper-serving/clipper/abstraction"
 	"github.com/clipper-serving/clipper/abstraction/launcher/docker"
+	"github.com/clipper-serving/clipper/abstraction/launcher/kubernetes"
 	"github.com/clipper-serving/clipper/abstraction/launcher/process"
 	"github.com/clipper-serving/clipper/frontend"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
@@ -34,10 +35,11 @@ type SelectorConfig struct {
 // AbstractionConfig is what an abstraction service needs.
 type AbstractionConfig struct {
 	Service abstraction.Config `embed:""`
-	// Launcher runs the saved models of frameworks. Commands are processes and images are containers.
-	Launcher string         `enum:"process,docker" default:"process" help:"What runs saved models: process, or docker, each in a container of its own. Commands always run as processes, images in Docker."`
-	Process  process.Config `embed:""`
-	Docker   docker.Config  `embed:"" prefix:"docker-"`
+	// Launcher runs images and the saved models of frameworks. Commands are processes.
+	Launcher   string            `enum:"process,docker,kubernetes" default:"process" help:"What runs models: process; docker, each replica in a container of its own; or kubernetes, each in a pod. Commands always run as processes; images run in Docker, with kubernetes in pods."`
+	Process    process.Config    `embed:""`
+	Docker     docker.Config     `embed:"" prefix:"docker-"`
+	Kubernetes kubernetes.Config `embed:"" prefix:"kubernetes-"`
 }
 
 // Up runs all services in one process. They call each other directly.

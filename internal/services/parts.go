@@ -13,6 +13,7 @@ import (
 	"github.com/clipper-serving/clipper/abstraction"
 	"github.com/clipper-serving/clipper/abstraction/launcher"
 	"github.com/clipper-serving/clipper/abstraction/launcher/docker"
+	"github.com/clipper-serving/clipper/abstraction/launcher/kubernetes"
 	"github.com/clipper-serving/clipper/abstraction/launcher/process"
 	"github.com/clipper-serving/clipper/frontend"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
@@ -59,14 +60,12 @@ func (c *AbstractionConfig) add(ctx context.Context, a *app.App, where *StoreCon
 		return nil, err
 	}
 	a.Defer("process launcher", processes.Close)
-	c.Docker.StopTimeout = c.Process.StopTimeout
-	containers, err := docker.New(c.Docker, a.Log)
+	containers, err := c.containers(a)
 	if err != nil {
 		return nil, err
 	}
-	a.Defer("Docker launcher", containers.Close)
 	launchers := []launcher.Launcher{processes, containers}
-	if c.Launcher == "docker" {
+	if c.Launcher != "process" {
 		slices.Reverse(launchers)
 	}
 	repo, err := models.repository(where, a)
@@ -94,6 +93,26 @@ func (c *AbstractionConfig) add(ctx context.Context, a *app.App, where *StoreCon
 	a.Leave(s.Leave)
 	a.Ready("models", s.Ready)
 	return s, nil
+}
+
+// containers returns the launcher of images: Kubernetes where that is asked for, or else Docker.
+func (c *AbstractionConfig) containers(a *app.App) (launcher.Launcher, error) {
+	if c.Launcher == "kubernetes" {
+		c.Kubernetes.StopTimeout = c.Process.StopTimeout
+		l, err := kubernetes.New(c.Kubernetes, a.Log)
+		if err != nil {
+			return nil, err
+		}
+		a.Defer("Kubernetes launcher", l.Close)
+		return l, nil
+	}
+	c.Docker.StopTimeout = c.Process.StopTimeout
+	l, err := docker.New(c.Docker, a.Log)
+	if err != nil {
+		return nil, err
+	}
+	a.Defer("Docker launcher", l.Close)
+	return l, nil
 }
 
 // add adds the selector to the app.
