@@ -11,7 +11,7 @@ GENERATORS := .cache/.generators
 # Paths that `make gen` writes.
 GENERATED := gen/go/clipper gen/openapi gen/python/src gen/typescript/src internal/gen frontend/gateway
 
-.PHONY: help build demo test test-go test-python test-cpp test-typescript test-adapters check gen lint fmt bench images clean
+.PHONY: help build demo demo-docker test test-go test-python test-cpp test-typescript test-adapters test-images check gen lint fmt bench images clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -23,9 +23,14 @@ demo: build ## Run the demonstration: five models, an ensemble, a failure. KEEP=
 	tools/setup.sh demo
 	examples/demo/run.sh
 
+demo-docker: build ## The same with each model in a Docker container; starts a Docker Engine where there is none.
+	tools/setup.sh demo-docker
+	LAUNCHER=docker tools/docker.sh examples/demo/run.sh
+
 test: ## Run every check and every test; installs what it needs.
 	tools/setup.sh test
 	$(MAKE) check lint test-go test-python test-cpp test-typescript test-adapters
+	$(MAKE) test-images IMAGES=sklearn # All of them take half an hour and several GB.
 
 test-go: ## Run the Go tests of every module with the race detector.
 	# The policies are held against an implementation of their papers in numpy.
@@ -41,6 +46,9 @@ test-cpp: ## Generate C++ from the protos with CMake and test it.
 
 test-adapters: ## Test every adapter against its framework; ADAPTERS="xgboost onnx" tests some.
 	tools/test-adapters.sh $(ADAPTERS)
+
+test-images: ## Build images of adapters and serve a model with each; IMAGES="xgboost onnx" tests some.
+	tools/test-images.sh $(IMAGES)
 
 test-typescript: ## Type-check and test the generated TypeScript.
 	tools/test-typescript.sh
@@ -66,9 +74,10 @@ fmt: $(TOOLS) ## Format Go and protos.
 bench: ## Run every experiment of the bench module and print its tables.
 	cd bench && go run . all
 
-images: build ## Build the container image clipper:dev with Docker, from scratch.
+images: build ## Build the image clipper:dev, and those of adapters; IMAGES="xgboost onnx" builds some, on BASE.
 	rm -rf build/image && mkdir -p build/image/data && cp bin/clipper build/image/
 	docker build --tag clipper:dev --file deploy/Dockerfile build/image
+	BASE="$(BASE)" tools/images.sh $(IMAGES)
 
 clean: ## Remove what was built, keep what was downloaded.
 	rm -rf bin build

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Makes an image to build all others on, without a registry of images, and prints its name: Debian from the
-# package mirror, with Python, and with what this machine trusts and where its pip looks for packages. For
-# machines that cannot pull python:3.13-slim and debian:bookworm-slim; needs root and debootstrap.
-#   make images BASE=$(tools/docker-base.sh)
+# Prints the name of an image to build all others on. That is IMAGE, if it is given and the engine has it or can
+# pull it. Or else it is made without a registry of images: Debian from the package mirror, with Python, and with
+# what this machine trusts and where its pip looks for packages. That needs root and debootstrap.
+#   make images BASE=$(tools/docker-base.sh [IMAGE])
 set -euo pipefail
 cd "$(dirname "$0")/.."
 suite=bookworm
@@ -31,11 +31,15 @@ customize() {
   done
 }
 
+if [ $# -gt 0 ] && { docker image inspect "$1" || timeout 300 docker pull --quiet "$1"; } >/dev/null 2>&1; then
+  echo "$1"
+  exit
+fi
 [ "$(id -u)" = 0 ] || { echo "tools/docker-base.sh needs root, for debootstrap" >&2; exit 1; }
 command -v debootstrap >/dev/null || { echo "missing: debootstrap (Debian package debootstrap)" >&2; exit 1; }
 mirror=${DEBIAN_MIRROR:-$(sed -nE 's#^(URIs:|deb( \[[^]]*\])?) +(http[^ ]*/debian)/?( .*)?$#\3#p' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | sed q || true)}
 mirror=${mirror:-http://deb.debian.org/debian}
-key=$({ echo "$suite $packages $mirror"; cat tools/docker-base.sh; python3 -m pip config list; } | sha256sum | cut -c1-12)
+key=$({ echo "$suite $packages $mirror"; declare -f customize; python3 -m pip config list; } | sha256sum | cut -c1-12)
 if ! docker image inspect "$image:$key" >/dev/null 2>&1; then
   archive=$PWD/.cache/docker-base-$key.tar
   mkdir -p .cache

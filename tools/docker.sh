@@ -3,17 +3,18 @@
 # Runs a command with a Docker Engine: the one that DOCKER_HOST names or that listens at the usual place, or
 # else, for root where dockerd is installed, one of this tree's own. That one ends with the command; its images
 # are kept in .cache/docker, so that a next build finds them.
+# Where none can be had the exit code is 3.
 #   tools/docker.sh COMMAND [ARGUMENT...]
 set -euo pipefail
 [ $# -gt 0 ] || { echo "usage: tools/docker.sh COMMAND [ARGUMENT...]" >&2; exit 2; }
-command -v docker >/dev/null || { echo "missing: docker (Debian package docker.io)" >&2; exit 1; }
+command -v docker >/dev/null || { echo "missing: docker (Debian package docker.io)" >&2; exit 3; }
 
 answers() { timeout 10 docker version >/dev/null 2>&1; }
 if answers; then exec "$@"; fi
 
 command -v dockerd >/dev/null && [ "$(id -u)" = 0 ] || {
   echo "no Docker Engine answers at ${DOCKER_HOST:-the usual place}: start it, or set DOCKER_HOST; to start one here needs root and dockerd (Debian package docker.io)" >&2
-  exit 1
+  exit 3
 }
 root=$(cd "$(dirname "$0")/.." && pwd)
 data=$root/.cache/docker
@@ -29,7 +30,8 @@ export DOCKER_HOST=unix://$run/sock
 if answers; then exec "$@"; fi
 
 # Containers are in networks of Clipper's own, and builds use the network of the machine: no bridge is needed.
-dockerd --host "$DOCKER_HOST" --data-root "$data" --exec-root "$run/exec" --pidfile "$run/pid" --bridge none >"$run/log" 2>&1 7>&- &
+# A session of its own keeps Ctrl-C from it, which ends the command first.
+setsid dockerd --host "$DOCKER_HOST" --data-root "$data" --exec-root "$run/exec" --pidfile "$run/pid" --bridge none >"$run/log" 2>&1 7>&- &
 daemon=$!
 finish() {
   status=$?

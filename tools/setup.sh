@@ -7,13 +7,19 @@ set -euo pipefail
 declare -A package=(
   [git]=git [make]=make [python3]=python3 [redis-server]=redis-server [cmake]=cmake [g++]=g++
   [protoc]=protobuf-compiler [grpc_cpp_plugin]=protobuf-compiler-grpc [chromium]=chromium [gcc]=gcc
-  [dockerd]=docker.io [npm]=npm [node]=nodejs [java]=default-jre-headless
+  [docker]=docker.io [dockerd]=docker.io [debootstrap]=debootstrap [npm]=npm [node]=nodejs [java]=default-jre-headless
 )
 case "${1:-}" in
   demo) commands=(python3) ;;
+  demo-docker) commands=(python3) ;;
   test) commands=(git gcc g++ cmake python3 node npm redis-server protoc grpc_cpp_plugin chromium java) ;;
-  *) echo "usage: tools/setup.sh demo|test" >&2; exit 2 ;;
+  *) echo "usage: tools/setup.sh demo|demo-docker|test" >&2; exit 2 ;;
 esac
+
+# Where a Docker Engine answers it is used. Else one is started, and its first image made, which only root can.
+if [ "$1" != demo ] && ! docker version >/dev/null 2>&1 && { [ "$1" = demo-docker ] || [ "$(id -u)" = 0 ]; }; then
+  commands+=(docker dockerd debootstrap)
+fi
 
 missing=()
 for c in "${commands[@]}"; do
