@@ -16,6 +16,10 @@ customize() {
   rm -f "$tree"/usr/lib/python3*/EXTERNALLY-MANAGED
   ln -sf python3 "$tree/usr/bin/python"
   rm -rf "$tree"/var/cache/apt/archives/*.deb "$tree"/var/lib/apt/lists/* "$tree"/usr/share/doc/* "$tree"/usr/share/man/* "$tree"/var/log/*
+  # As in Debian's own images: no layer keeps what apt-get has downloaded, or indexed.
+  printf '%s\n' 'Dir::Cache::pkgcache "";' 'Dir::Cache::srcpkgcache "";' 'Binary::apt::APT::Keep-Downloaded-Packages "false";' \
+    'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb || true"; };' 'APT::Update::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb || true"; };' \
+    >"$tree/etc/apt/apt.conf.d/docker-clean"
   # Packages have to be fetched in builds as they are fetched here.
   local bundle=/etc/ssl/certs/ca-certificates.crt
   [ ! -e "$bundle" ] || cp "$bundle" "$tree$bundle"
