@@ -30,7 +30,7 @@ demo-docker: build ## The same with each model in a Docker container; starts a D
 test: ## Run every check and every test; installs what it needs.
 	tools/setup.sh test
 	$(MAKE) check lint test-go test-python test-cpp test-typescript test-adapters
-	$(MAKE) test-images IMAGES=sklearn # All of them take half an hour and several GB.
+	$(MAKE) test-images IMAGES=sklearn # All of them take long, and tens of GB.
 
 test-go: ## Run the Go tests of every module with the race detector.
 	# The policies are held against an implementation of their papers in numpy.

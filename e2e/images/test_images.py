@@ -141,8 +141,10 @@ def test_serves(adapter, server, system, tmp_path):
     for got, expected in zip(outputs, want):
         check(got, expected)
     # A recogniser takes no input that is made up.
-    sample = [f"--sample={json.dumps({'b64': base64.b64encode(rows[0]).decode()})}"] if isinstance(rows[0], bytes) else []
-    system.clipper("container", "check", address, *sample)
+    sample = tmp_path / "sample.json"
+    if isinstance(rows[0], bytes):
+        sample.write_text(json.dumps({"b64": base64.b64encode(rows[0]).decode()}))
+    system.clipper("container", "check", address, *([f"--sample=@{sample}"] if sample.exists() else []))
 
     if adapter not in NO_APPLICATION:
         batch = tmp_path / "batch.jsonl"
