@@ -141,9 +141,9 @@ def htk(path):
         (path / file.name).write_bytes(file.read_bytes())
     (path / "hvite.args").write_text("-C config.hcopy -H hmmsdef.hmm -w net.slf voca.txt hmmlist.txt\n")
     printed = {Path(name).stem: labels for name, labels in parse_mlf((DATA / "htk/rec.mlf").read_text()).items()}
-    audio = [(DATA / f"htk/speech/{name}.wav").read_bytes() for name in printed]
+    files = [(DATA / f"htk/mfcc/{name}.mfc").read_bytes() for name in printed]
     labels = [[label.text for label in said] for said in printed.values()]
-    return audio, labels, [[(label.start, label.end) for label in said] for said in printed.values()]
+    return files, labels, [[(label.start, label.end) for label in said] for said in printed.values()]
 
 
 def closure(path):
