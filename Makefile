@@ -11,7 +11,7 @@ GENERATORS := .cache/.generators
 # Paths that `make gen` writes.
 GENERATED := gen/go/clipper gen/openapi gen/python/src gen/typescript/src internal/gen frontend/gateway
 
-.PHONY: help build demo test test-go test-python test-cpp test-typescript test-adapters test-compose check gen lint fmt bench image images clean
+.PHONY: help build demo demo-docker test test-go test-python test-cpp test-typescript test-adapters test-images test-compose check gen lint fmt bench image images clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -23,9 +23,14 @@ demo: build ## Run the demonstration: five models, an ensemble, a failure. KEEP=
 	tools/setup.sh demo
 	examples/demo/run.sh
 
+demo-docker: build ## The same with each model in a Docker container; starts a Docker Engine where there is none.
+	tools/setup.sh demo-docker
+	LAUNCHER=docker tools/docker.sh examples/demo/run.sh
+
 test: ## Run every check and every test; installs what it needs.
 	tools/setup.sh test
 	$(MAKE) check lint test-go test-python test-cpp test-typescript test-adapters
+	$(MAKE) test-images IMAGES=sklearn # All of them take long, and tens of GB.
 
 test-go: ## Run the Go tests of every module with the race detector.
 	# The policies are held against an implementation of their papers in numpy.
@@ -46,6 +51,9 @@ test-adapters: ## Test every adapter against its framework; ADAPTERS="xgboost on
 test-compose: ## Test the suite in containers with Redis (deploy/compose.yaml); not part of `make test`.
 	tools/setup.sh compose
 	tools/test-compose.sh
+
+test-images: ## Build images of adapters and serve a model with each; IMAGES="xgboost onnx" tests some.
+	tools/test-images.sh $(IMAGES)
 
 test-typescript: ## Type-check and test the generated TypeScript.
 	tools/test-typescript.sh
@@ -78,7 +86,8 @@ image: build ## Build the container image clipper:dev of the services with Docke
 	docker build --tag clipper:dev --build-arg VERSION=$$(git describe --tags --always --dirty) \
 		--build-arg REVISION=$$(git rev-parse HEAD) --file deploy/Dockerfile build/image
 
-images: image ## Build the images.
+images: image ## Build the image clipper:dev, and those of adapters; IMAGES="xgboost onnx" builds some, on BASE.
+	BASE="$(BASE)" tools/images.sh $(IMAGES)
 
 clean: ## Remove what was built, keep what was downloaded.
 	rm -rf bin build

@@ -7,15 +7,20 @@ set -euo pipefail
 declare -A package=(
   [git]=git [make]=make [python3]=python3 [redis-server]=redis-server [cmake]=cmake [g++]=g++
   [protoc]=protobuf-compiler [grpc_cpp_plugin]=protobuf-compiler-grpc [chromium]=chromium [gcc]=gcc
-  [dockerd]=docker.io [docker-compose]=docker-compose [npm]=npm [node]=nodejs [java]=default-jre-headless
-  [ip]=iproute2 [iptables]=iptables
+  [docker]=docker.io [dockerd]=docker.io [docker-compose]=docker-compose [debootstrap]=debootstrap
+  [npm]=npm [node]=nodejs [java]=default-jre-headless [ip]=iproute2 [iptables]=iptables
 )
 case "${1:-}" in
-  demo) commands=(python3) ;;
-  test) commands=(git gcc g++ cmake python3 node npm redis-server protoc grpc_cpp_plugin chromium java dockerd ip iptables) ;;
-  compose) commands=(python3 redis-server dockerd) && { docker compose version >/dev/null 2>&1 || commands+=(docker-compose); } ;;
-  *) echo "usage: tools/setup.sh demo|test|compose" >&2; exit 2 ;;
+  demo | demo-docker) commands=(python3) ;;
+  test) commands=(git gcc g++ cmake python3 node npm redis-server protoc grpc_cpp_plugin chromium java ip iptables) ;;
+  compose) commands=(python3 redis-server) && { docker compose version >/dev/null 2>&1 || commands+=(docker-compose); } ;;
+  *) echo "usage: tools/setup.sh demo|demo-docker|test|compose" >&2; exit 2 ;;
 esac
+
+# Where a Docker Engine answers it is used. Else one is started, and its first image made, which only root can.
+if [ "$1" != demo ] && ! docker version >/dev/null 2>&1 && { [ "$1" = demo-docker ] || [ "$(id -u)" = 0 ]; }; then
+  commands+=(docker dockerd debootstrap)
+fi
 
 missing=()
 for c in "${commands[@]}"; do

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # The demonstration: trains five models, serves them with `clipper up`, and streams images through
-# an ensemble while its best model fails and recovers. KEEP=1 leaves it running.
+# an ensemble while its best model fails and recovers. KEEP=1 leaves it running. LAUNCHER=docker runs each model
+# in a Docker container of its own.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 clipper=$PWD/bin/clipper
 work=$(mktemp -d)
+launcher=${LAUNCHER:-process}
 python=$(tools/venv.sh demo containerrpc/python/requirements.txt containerrpc/adapters/sklearn/requirements.txt)
 
 finish() {
@@ -15,6 +17,10 @@ finish() {
   if [ "$status" != 0 ] && [ -s "$work/clipper.log" ]; then
     echo "--- the last lines of clipper's log" >&2
     tail -n 30 "$work/clipper.log" >&2
+  fi
+  if [ "$launcher" = docker ]; then
+    # Clipper has removed its containers, unless the machine was too slow for the time that they had to end.
+    docker ps --all --quiet --filter label=clipper.installation=demo | xargs --no-run-if-empty docker rm --force >/dev/null
   fi
   rm -rf "$work"
   exit "$status"
@@ -27,10 +33,16 @@ show() {
   "$clipper" "$@"
 }
 
+options=()
+if [ "$launcher" = docker ]; then
+  BASE=${BASE:-$(tools/docker-base.sh python:3.13-slim)} tools/images.sh sklearn
+  options=(--abstraction-launcher docker --abstraction-docker-installation demo)
+fi
+
 "$python" examples/demo/train.py "$work"
 
-printf '\n$ clipper up\n'
-"$clipper" up --data-dir "$work/data" --abstraction-python "$python" >"$work/clipper.log" 2>&1 &
+printf '\n$ %s\n' "clipper up ${options[*]}"
+"$clipper" up --data-dir "$work/data" --abstraction-python "$python" "${options[@]}" >"$work/clipper.log" 2>&1 &
 server=$!
 for _ in $(seq 200); do
   kill -0 "$server" 2>/dev/null || { echo "clipper up has ended" >&2; exit 1; }
@@ -51,6 +63,11 @@ list=$(IFS=,; echo "${models[*]}")
 show app create digits --models "$list" --policy exp4 --param eta=0.05 --param floor=0.2 --default 0 --slo 250ms
 show app create digits-exp3 --models "$list" --policy exp3 --param eta=0.05 --default 0 --slo 250ms
 show status
+if [ "$launcher" = docker ]; then
+  filter=label=clipper.installation=demo
+  printf '\n$ docker ps --filter %s\n' "$filter"
+  docker ps --filter "$filter" --format '{{.Names}}\t{{.Status}}'
+fi
 
 printf '\nEvery query is answered by the models anew (their cache is off), and followed by its feedback.\n'
 status=0

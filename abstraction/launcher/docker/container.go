@@ -59,9 +59,10 @@ func (l *Launcher) describe(ctx context.Context, where *place, spec launcher.Spe
 	host := &container.HostConfig{
 		NetworkMode:    container.NetworkMode(where.network),
 		ReadonlyRootfs: true,
-		Tmpfs:          map[string]string{"/tmp": ""},
-		CapDrop:        []string{"ALL"},
-		SecurityOpt:    []string{"no-new-privileges"},
+		// Java's libraries unpack native code there, as do compilers at run time.
+		Tmpfs:       map[string]string{"/tmp": "exec"},
+		CapDrop:     []string{"ALL"},
+		SecurityOpt: []string{"no-new-privileges"},
 		// Clipper starts it again, with growing pauses and where that makes sense.
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
 		LogConfig:     container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "2"}},

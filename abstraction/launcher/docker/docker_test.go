@@ -146,6 +146,10 @@ func TestIsolation(t *testing.T) {
 	require.Contains(t, string(status), "NoNewPrivs:\t1")
 	require.Contains(t, string(status), "CapEff:\t0000000000000000")
 	require.NotContains(t, string(status), "Uid:\t0")
+	mounts, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(found.Container.State.Pid), "mountinfo"))
+	require.NoError(t, err)
+	require.Regexp(t, `(?m) /tmp rw,nosuid,nodev`, string(mounts))
+	require.NotRegexp(t, `(?m) /tmp .*noexec`, string(mounts), "Java's libraries load code from there")
 }
 
 func TestEnds(t *testing.T) {
