@@ -99,12 +99,13 @@ def test_one_and_many_utterances(tmp_path, model):
     decoder = Recognizer(model)
     with serve(tmp_path, model).wait_until_serving() as container:
         described = container.stub.Describe(DescribeRequest())
-        assert [o.name for o in described.signature.outputs] == ["labels", "boundaries", "scores", "total"]
+        assert [o.name for o in described.signature.outputs] == ["text", "labels", "boundaries", "scores", "total"]
         assert described.properties["kind"] == "USER"
         outputs, failed = predict(container, rows)
         assert not failed
         check(outputs, [decoder.recognize(row) for row in rows])
         assert list(outputs["labels"][0]) == ["LOW", "HIGH"]
+        assert outputs["text"][0] == "LOW HIGH"
         assert outputs["boundaries"][0].tolist() == [[0, 300000], [300000, 500000]]
         check(predict(container, rows[:1])[0], [decoder.recognize(rows[0])])
 
