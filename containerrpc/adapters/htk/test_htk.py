@@ -14,7 +14,7 @@ from clipper_htk import Recognizer, parse_mlf, parse_parameters
 from clipper_proto.v1.model_container_service_pb2 import DescribeRequest, PredictRequest
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 DATA = Path(os.environ.get("CLIPPER_DATA", Path(__file__).parents[3] / "../shared/data")) / "htk"
@@ -184,3 +184,8 @@ def test_models_that_can_never_be_served(tmp_path, model, file, content, expecte
         assert str(model) in last
         assert expected in last
         assert "expected a folder with hvite.args" in last
+
+
+def test_deployed(tmp_path, model):
+    with deployed(ADAPTER, tmp_path, model, default="nothing") as ask:
+        assert ask(UTTERANCE.tolist())["text"] == "LOW HIGH"

@@ -11,7 +11,7 @@ import pytest
 from clipper_proto.v1.model_container_service_pb2 import DescribeRequest
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -82,3 +82,10 @@ def test_models_that_can_never_be_served(tmp_path, spoil):
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert "expected a text file of LightGBM's Booster.save_model" in last
+
+
+def test_deployed(tmp_path):
+    booster = train("multiclass", num_class=3)
+    booster.save_model(tmp_path / "model.txt")
+    with deployed(ADAPTER, tmp_path, tmp_path / "model.txt", default=[0, 0, 0]) as ask:
+        assert ask(ROWS[0].tolist()) == booster.predict(ROWS[:1])[0].tolist()

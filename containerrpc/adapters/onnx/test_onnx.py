@@ -14,7 +14,7 @@ from clipper_proto.v1.model_container_service_pb2 import DescribeRequest, Predic
 from onnx import TensorProto, helper, numpy_helper
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -169,3 +169,12 @@ def never(folder, path, expected):
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert expected in last
+
+
+def test_deployed(tmp_path):
+    path = softmax(tmp_path)
+    with deployed(ADAPTER, tmp_path, path, default="none") as ask:
+        (label,), (probabilities,) = onnxruntime.InferenceSession(path).run(None, {"x": ROWS[:1]})
+        answer = ask(ROWS[0].tolist())
+        assert answer["label"] == label
+        np.testing.assert_allclose(answer["probabilities"], probabilities, rtol=1e-6)

@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -138,3 +138,10 @@ def test_models_that_can_never_be_served(tmp_path, spoil):
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert "expected an estimator written by joblib.dump" in last
+
+
+def test_deployed(tmp_path):
+    estimator = LogisticRegression(max_iter=20).fit(DIGITS[:200], NAMES[:200])
+    joblib.dump(estimator, tmp_path / "model.joblib")
+    with deployed(ADAPTER, tmp_path, tmp_path / "model.joblib", default="none") as ask:
+        assert ask(DIGITS[0].tolist()) == estimator.predict(DIGITS[:1])[0]
