@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import joblib
@@ -22,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess, deployed
+from clipper_container.testing import PATIENCE, ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -138,6 +139,23 @@ def test_models_that_can_never_be_served(tmp_path, spoil):
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert "expected an estimator written by joblib.dump" in last
+
+
+class Large:
+    """Takes 4 GiB of addresses when it is loaded, and hardly any memory."""
+
+    def __reduce__(self):
+        return np.zeros, (1 << 32, np.uint8)
+
+
+@pytest.mark.parametrize(("limit", "code", "words"), [("unlimited", 78, "no attribute 'predict'"), (3 << 20, 1, "not enough memory to load {}")])
+def test_too_little_memory(tmp_path, limit, code, words):
+    joblib.dump(Large(), tmp_path / "model.joblib")
+    limited = ("-c", f'ulimit -v {limit}; exec "$@"', "sh", sys.executable, str(ADAPTER))
+    environment = {"CLIPPER_MODEL_PATH": str(tmp_path / "model.joblib"), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with ContainerProcess(Path("/bin/sh"), tmp_path, *limited, environment=environment) as container:
+        assert container.process.wait(PATIENCE) == code, container.log()
+        assert words.format(tmp_path / "model.joblib") in container.log().splitlines()[-1]
 
 
 def test_deployed(tmp_path):
