@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import joblib
 import numpy as np
@@ -139,6 +140,26 @@ def test_models_that_can_never_be_served(tmp_path, spoil):
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert "expected an estimator written by joblib.dump" in last
+
+
+def test_an_estimator_of_another_version(tmp_path, monkeypatch):
+    monkeypatch.setattr(sklearn.base, "__version__", "1.2.0")
+    with serve(tmp_path, make_pipeline(StandardScaler(), SVC()).fit(DIGITS, LABELS)) as container:
+        monkeypatch.undo()
+        container.wait_until_serving()
+        assert container.stub.Describe(DescribeRequest()).properties["saved by"] == "scikit-learn 1.2.0"
+        assert f"from version 1.2.0 when using version {sklearn.__version__}" in container.log()
+
+
+def test_an_estimator_whose_class_is_gone(tmp_path, monkeypatch):
+    gone = ModuleType("sklearn.gone")
+    gone.Gone = type("Gone", (), {"__module__": "sklearn.gone"})
+    monkeypatch.setitem(sys.modules, "sklearn.gone", gone)
+    with serve(tmp_path, gone.Gone()) as container:
+        assert container.process.wait(PATIENCE) == 78
+        last = container.log().splitlines()[-1]
+        for words in (str(tmp_path / "model.joblib"), "No module named 'sklearn.gone'", f"here is scikit-learn {sklearn.__version__}"):
+            assert words in last
 
 
 class Large:

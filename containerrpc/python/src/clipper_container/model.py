@@ -69,7 +69,6 @@ def load(container: Container, path: Optional[str], options: Options) -> Model:
         if not path:
             raise ModelError("no path of a saved model: set CLIPPER_MODEL_PATH or --model-path")
         arguments.append(path)
-    expected = getattr(container, "expects", "")
     try:
         model = container(*arguments)
         if not callable(model.predict):
@@ -80,5 +79,6 @@ def load(container: Container, path: Optional[str], options: Options) -> Model:
     except Exception as e:
         if out_of_memory(e):
             raise MemoryError(f"not enough memory to load {path or 'the model'}: {describe(e)}") from e
+        expected = getattr(container, "expects", "")  # only now, since loading may have added to it
         message = f"cannot load the model {path}: {describe(e)}" if arguments else f"cannot load the model: {describe(e)}"
         raise ModelError(message + (f"; expected {expected}" if expected else "")) from e
