@@ -113,3 +113,9 @@ def never(path):
 def test_deployed(tmp_path, saved):
     with deployed(ADAPTER, tmp_path, saved, default="none") as ask:
         assert ask(TEXTS[0])["label"] == transformers.pipeline("text-classification", model=str(saved))(TEXTS[0])[0]["label"]
+
+
+def test_a_number_of_labels_that_is_none(tmp_path, saved):
+    with serve(tmp_path, saved, {"HUGGINGFACE_TOP_K": "0"}) as container:
+        assert container.process.wait(PATIENCE) == 78, container.log()
+        assert "HUGGINGFACE_TOP_K is 0; expected" in container.log().splitlines()[-1]
