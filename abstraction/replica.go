@@ -357,6 +357,8 @@ func exitFailure(i launcher.Instance) failure {
 		f.advice = "If it needs that much, deploy it as a new version with more memory (container.resources.memory_bytes); if only large batches do, limit these (max_batch_rows)."
 	case exit.Signal == "killed":
 		f.advice = "Perhaps the machine has too little memory for it."
+	case slices.ContainsFunc(f.log, func(line string) bool { return strings.HasPrefix(line, "ModuleNotFoundError:") }):
+		f.advice = "Its Python lacks a package. The README of an adapter says what to install, into a .venv in the adapter's folder or for the interpreter of --python."
 	case exit.Code == 0:
 		f.advice = "A replica must serve until it gets SIGTERM."
 	}

@@ -193,6 +193,10 @@ func TestCreateApplication_startingModel(t *testing.T) {
 	app.Inputs = []*clipperv1.TensorSpec{{DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{4}}}
 	_, err := b.admin.CreateApplication(t.Context(), &clipperv1.CreateApplicationRequest{Application: app})
 	requireError(t, err, codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_SIGNATURE_MISMATCH, "output.kind")
+	require.ErrorContains(t, err, "wait until the model is ready")
+	b.catalog.add("silent", clipperv1.ModelState_MODEL_STATE_READY, nil)
+	_, err = b.admin.CreateApplication(t.Context(), &clipperv1.CreateApplicationRequest{Application: minimal("app", "silent")})
+	require.ErrorContains(t, err, `the model "silent" does not declare it: give output.kind`)
 	app.Output = &clipperv1.OutputSpec{Kind: clipperv1.OutputKind_OUTPUT_KIND_LABEL}
 	app.DefaultOutput = structpb.NewStringValue("unknown")
 	require.Equal(t, clipperv1.DataType_DATA_TYPE_STRING, b.create(t, app).Output.DataType)

@@ -292,17 +292,22 @@ func (s *Service) signatures(ctx context.Context, app *clipperv1.Application) ([
 	return signatures, nil
 }
 
-// errUnknownSignature says that the application's field is needed since its first model cannot say it.
-func errUnknownSignature(app *clipperv1.Application, field string) error {
+// errUnknownSignature says that the application's field is needed since its first model, whose signature is nil
+// while it is not known, does not say it.
+func errUnknownSignature(app *clipperv1.Application, first *clipperv1.Signature, field string) error {
+	says := "has not told it yet; wait until the model is ready, or give " + field
+	if first != nil {
+		says = "does not declare it: give " + field
+	}
 	return apierror.New(codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_SIGNATURE_MISMATCH, field,
-		"%s: the model %q has not told it yet; wait until the model is ready, or give %s", field, modelKey(app.Models[0]), field)
+		"%s: the model %q %s", field, modelKey(app.Models[0]), says)
 }
 
 // completeInputs does so for the inputs.
 func completeInputs(app *clipperv1.Application, signatures []*clipperv1.Signature) error {
 	if len(app.Inputs) == 0 {
 		if signatures[0] == nil {
-			return errUnknownSignature(app, "inputs")
+			return errUnknownSignature(app, nil, "inputs")
 		}
 		app.Inputs = signatures[0].Inputs
 		return nil
@@ -373,7 +378,7 @@ func completeOutput(app *clipperv1.Application, first *clipperv1.Signature) erro
 	}
 	if o.Kind == clipperv1.OutputKind_OUTPUT_KIND_UNSPECIFIED {
 		if o.Kind = kindOf(says); o.Kind == clipperv1.OutputKind_OUTPUT_KIND_UNSPECIFIED {
-			return errUnknownSignature(app, "output.kind")
+			return errUnknownSignature(app, first, "output.kind")
 		}
 	}
 	if app.DefaultOutput == nil {

@@ -18,7 +18,7 @@ import pytest
 from clipper_proto.v1.model_container_service_pb2 import DescribeRequest
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import ContainerProcess, deployed
 
 ADAPTER = Path(os.environ["CLIPPER_ADAPTER"])
 LENET = Path(os.environ.get("CLIPPER_DATA", Path(__file__).parents[4] / "shared" / "data")) / "caffe"
@@ -162,3 +162,8 @@ def never(folder, model, **environment):
         assert str(model) in last
         assert "expected a folder that holds exactly one .prototxt" in last
         return last
+
+
+def test_deployed(tmp_path):
+    with deployed(ADAPTER, tmp_path, save(tmp_path), default=[0, 0, 0], framework="caffe-cpp") as ask:
+        np.testing.assert_allclose(ask(ROWS[0].tolist()), probabilities(ROWS)[0], rtol=1e-5)

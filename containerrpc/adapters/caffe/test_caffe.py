@@ -14,7 +14,7 @@ import pytest
 from clipper_proto.v1.model_container_service_pb2 import DescribeRequest
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 LENET = Path(os.environ.get("CLIPPER_DATA", Path(__file__).parents[4] / "shared" / "data")) / "caffe"
@@ -166,3 +166,9 @@ def test_models_that_can_never_be_served(tmp_path, spoil):
         last = container.log().splitlines()[-1]
         assert str(model) in last
         assert "expected a folder that holds exactly one .prototxt" in last
+
+
+def test_deployed(tmp_path):
+    with deployed(ADAPTER, tmp_path, save(tmp_path), default=[0, 0, 0]) as ask:
+        scores = np.exp(WEIGHTS @ IMAGES[0].ravel() + BIAS - (WEIGHTS @ IMAGES[0].ravel() + BIAS).max())
+        np.testing.assert_allclose(ask(IMAGES[0].tolist()), scores / scores.sum(), rtol=1e-5, atol=1e-30)

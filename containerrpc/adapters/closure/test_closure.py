@@ -15,7 +15,7 @@ import pytest
 from clipper_proto.v1.model_container_service_pb2 import DescribeRequest
 
 from clipper_container import RowError, tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 ROWS = np.random.default_rng(1).normal(size=(200, 10))
@@ -120,3 +120,9 @@ def test_what_cannot_be_saved(tmp_path):
     with pytest.raises(TypeError, match="a function is needed, not int"):
         clipper.save(3, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_deployed(tmp_path):
+    clipper.save(scaled_by(np.ones(10)), tmp_path / "model")
+    with deployed(ADAPTER, tmp_path, tmp_path / "model", default=0) as ask:
+        assert ask(ROWS[0].tolist()) == scaled_by(np.ones(10))(ROWS[:1])[0]

@@ -12,6 +12,7 @@ from clipper_container import RowError, serve, spec
 class Htk:
     expects = "a folder with hvite.args, the arguments of HVite, and the files of HTK that these name"
     outputs = [
+        spec(str, name="text"),  # the first: it is what an application answers with
         spec(str, [-1], "labels"),
         spec("int64", [-1, 2], "boundaries"),
         spec("float32", [-1], "scores"),

@@ -14,7 +14,7 @@ from clipper_htk import Recognizer, parse_mlf, parse_parameters
 from clipper_proto.v1.model_container_service_pb2 import DescribeRequest, PredictRequest
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 DATA = Path(os.environ.get("CLIPPER_DATA", Path(__file__).parents[3] / "../shared/data")) / "htk"
@@ -99,12 +99,13 @@ def test_one_and_many_utterances(tmp_path, model):
     decoder = Recognizer(model)
     with serve(tmp_path, model).wait_until_serving() as container:
         described = container.stub.Describe(DescribeRequest())
-        assert [o.name for o in described.signature.outputs] == ["labels", "boundaries", "scores", "total"]
+        assert [o.name for o in described.signature.outputs] == ["text", "labels", "boundaries", "scores", "total"]
         assert described.properties["kind"] == "USER"
         outputs, failed = predict(container, rows)
         assert not failed
         check(outputs, [decoder.recognize(row) for row in rows])
         assert list(outputs["labels"][0]) == ["LOW", "HIGH"]
+        assert outputs["text"][0] == "LOW HIGH"
         assert outputs["boundaries"][0].tolist() == [[0, 300000], [300000, 500000]]
         check(predict(container, rows[:1])[0], [decoder.recognize(rows[0])])
 
@@ -183,3 +184,8 @@ def test_models_that_can_never_be_served(tmp_path, model, file, content, expecte
         assert str(model) in last
         assert expected in last
         assert "expected a folder with hvite.args" in last
+
+
+def test_deployed(tmp_path, model):
+    with deployed(ADAPTER, tmp_path, model, default="nothing") as ask:
+        assert ask(UTTERANCE.tolist())["text"] == "LOW HIGH"

@@ -30,10 +30,10 @@ class HTTP:
         rows = [dict(zip(rows, row)) for row in zip(*rows.values())] if isinstance(rows, dict) else rows
         body = self.before + json.dumps(rows, default=lambda array: array.tolist(), allow_nan=False) + self.after
         answer = self.http.request("POST", self.url, body=body, headers={"Content-Type": "application/json"})
-        if answer.status != 200:
-            raise RuntimeError(f"{self.url} answered {answer.status}: {answer.data[:200].decode(errors='replace')}")
-        predictions = answer.json()[self.key] if self.key else answer.json()
-        return [RowError(str(p["error"])) if isinstance(p, dict) and "error" in p else p for p in predictions]
+        said = answer.json() if answer.status == 200 else None
+        if said is None or (self.key and self.key not in said):
+            raise RuntimeError(f"{self.url} answered {answer.status}: {answer.data[:200].decode(errors='replace')}; expected 200 with {(self.key or 'a list')!r}")
+        return [RowError(str(p["error"])) if isinstance(p, dict) and "error" in p else p for p in (said[self.key] if self.key else said)]
 
 
 serve(HTTP)

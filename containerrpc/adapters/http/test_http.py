@@ -4,22 +4,18 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
 from clipper_proto.v1 import model_container_service_pb2 as container_pb2
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 ROWS = np.random.default_rng(1).normal(size=(50, 3)).astype(np.float32)
@@ -68,6 +64,8 @@ class Endpoint(BaseHTTPRequestHandler):
             self.reply({"predictions": []})
         elif self.path == "/short":
             self.reply({"predictions": [1]})
+        elif self.path == "/scores":
+            self.reply({"scores": [1, 2]})
         elif self.path == "/html":
             self.answer(200, b"<html>hello</html>")
         else:
@@ -142,7 +140,7 @@ def test_a_template_with_several_inputs_and_a_row_that_fails(tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "want"),
-    [("/broken", "answered 503: the model is on holiday"), ("/short", "1 rows for a batch of 2"), ("/html", "JSONDecodeError"), ("/slow", "timed out")],
+    [("/broken", "answered 503: the model is on holiday"), ("/scores", "expected 200 with 'predictions'"), ("/short", "1 rows for a batch of 2"), ("/html", "JSONDecodeError"), ("/slow", "timed out")],
 )
 def test_answers_that_are_no_predictions(tmp_path, path, want):
     with running() as port, adapter(tmp_path, f"http://127.0.0.1:{port}{path}", HTTP_TIMEOUT="0.5").wait_until_serving() as container:
@@ -179,35 +177,6 @@ def test_settings_that_are_missing_or_wrong(tmp_path, settings):
         assert "expected HTTP_URL" in container.log().splitlines()[-1]
 
 
-@pytest.fixture
-def clipper(tmp_path):
-    """Runs the whole of Clipper, and returns what the command line prints."""
-    binary = os.environ["CLIPPER_BINARY"]
-    query, admin = f"unix:{tmp_path}/query", f"unix:{tmp_path}/admin"
-    settings = {"--frontend-grpc-listen": query, "--frontend-admin-grpc-listen": admin, "--data-dir": str(tmp_path / "data")}
-    settings.update({"--frontend-http-listen": f"unix:{tmp_path}/http", "--frontend-admin-http-listen": f"unix:{tmp_path}/adminhttp"})
-    settings.update({"--abstraction-python": sys.executable, "--abstraction-adapter-dir": str(ADAPTER.parents[1])})
-    with (tmp_path / "clipper.log").open("wb") as log:
-        server = subprocess.Popen([binary, "up", *(f"{flag}={value}" for flag, value in settings.items())], stdout=log, stderr=log)
-
-    def call(*words):
-        addresses = {"CLIPPER_ADDRESS": query, "CLIPPER_ADMIN_ADDRESS": admin}
-        done = subprocess.run([binary, *words], env={**os.environ, **addresses}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert done.returncode == 0, done.stdout + (tmp_path / "clipper.log").read_text()
-        return done.stdout
-
-    try:
-        for address in (query, admin):
-            with grpc.insecure_channel(address, [("grpc.max_reconnect_backoff_ms", 100)]) as channel:
-                grpc.channel_ready_future(channel).result(60)
-        yield call
-    finally:
-        server.terminate()
-        assert server.wait(60) == 0
-
-
-def test_a_query_through_clipper_without_a_saved_model(clipper):
-    with running() as port:
-        clipper("model", "deploy", "sums", "--version=1", "--framework=http", f"--env=HTTP_URL=http://127.0.0.1:{port}/instances")
-        clipper("app", "create", "sums", "--models=sums", "--output=number", "--range=0:10", "--default=0", "--slo=5s")
-        assert str(model([[1, 2, 3]])[0]) in clipper("query", "sums", "[1.0, 2.0, 3.0]")
+def test_deployed(tmp_path):
+    with running() as port, deployed(ADAPTER, tmp_path, default=0, HTTP_URL=f"http://127.0.0.1:{port}/instances") as ask:
+        assert ask(ROWS[0].tolist()) == pytest.approx(model(ROWS)[0])

@@ -10,16 +10,16 @@ from clipper_container import ModelError, serve, spec
 
 
 class HuggingFace:
-    expects = "a folder of save_pretrained with a model for text classification and its tokenizer, and a number in HUGGINGFACE_TOP_K"
+    expects = "a folder of save_pretrained with a model for text classification and its tokenizer, and a HUGGINGFACE_TOP_K of 1 or more"
 
     def __init__(self, path):
         os.environ["HF_HUB_OFFLINE"] = "1"  # what the folder lacks is an error, and not fetched
         import transformers
 
-        if not os.path.isdir(path):
-            raise ModelError("there is no such folder")
-        self.pipeline = transformers.pipeline("text-classification", model=path)
         self.top = int(os.environ.get("HUGGINGFACE_TOP_K", 1))
+        if self.top < 1 or not os.path.isdir(path):
+            raise ModelError(f"HUGGINGFACE_TOP_K is {self.top}" if self.top < 1 else "there is no such folder")
+        self.pipeline = transformers.pipeline("text-classification", model=path)
         shape = [] if self.top == 1 else [min(self.top, self.pipeline.model.config.num_labels)]
         self.inputs, self.outputs = [spec("string", name="text")], [spec("string", shape, "label"), spec("float64", shape, "score")]
         self.properties = {"framework": f"transformers {transformers.__version__}", "model": type(self.pipeline.model).__name__}

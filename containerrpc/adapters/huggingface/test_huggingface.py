@@ -19,7 +19,7 @@ from clipper_proto.v1 import tensor_pb2
 from clipper_proto.v1.model_container_service_pb2 import DescribeRequest, PredictRequest
 
 from clipper_container import tensors
-from clipper_container.testing import PATIENCE, ContainerProcess
+from clipper_container.testing import PATIENCE, ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -108,3 +108,14 @@ def never(path):
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert "expected a folder of save_pretrained" in last
+
+
+def test_deployed(tmp_path, saved):
+    with deployed(ADAPTER, tmp_path, saved, default="none") as ask:
+        assert ask(TEXTS[0])["label"] == transformers.pipeline("text-classification", model=str(saved))(TEXTS[0])[0]["label"]
+
+
+def test_a_number_of_labels_that_is_none(tmp_path, saved):
+    with serve(tmp_path, saved, {"HUGGINGFACE_TOP_K": "0"}) as container:
+        assert container.process.wait(PATIENCE) == 78, container.log()
+        assert "HUGGINGFACE_TOP_K is 0; expected" in container.log().splitlines()[-1]

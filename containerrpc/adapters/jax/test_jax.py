@@ -14,7 +14,7 @@ from clipper_proto.v1.model_container_service_pb2 import DescribeRequest, Predic
 from jax import ShapeDtypeStruct, export
 
 from clipper_container import tensors
-from clipper_container.testing import PATIENCE, ContainerProcess
+from clipper_container.testing import PATIENCE, ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -168,3 +168,8 @@ def never(folder, path, complaint):
         assert str(path) in last
         assert complaint in last
         assert "expected a function serialized by jax.export for this platform" in last
+
+
+def test_deployed(tmp_path):
+    with deployed(ADAPTER, tmp_path, save(tmp_path, classify, FOUR), default=[0, 0, 0]) as ask:
+        np.testing.assert_allclose(ask(ROWS[0].tolist()), classify(ROWS[:1])[0], rtol=1e-6)

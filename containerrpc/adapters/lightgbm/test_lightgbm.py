@@ -11,7 +11,7 @@ import pytest
 from clipper_proto.v1.model_container_service_pb2 import DescribeRequest
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import PATIENCE, ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -82,3 +82,18 @@ def test_models_that_can_never_be_served(tmp_path, spoil):
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert "expected a text file of LightGBM's Booster.save_model" in last
+
+
+def test_a_format_of_a_later_version(tmp_path):
+    booster = train("regression")
+    (tmp_path / "model.txt").write_text(booster.model_to_string().replace("version=v4", "version=v5", 1))
+    with ContainerProcess(ADAPTER, tmp_path, environment={"CLIPPER_MODEL_PATH": str(tmp_path / "model.txt")}) as container:
+        assert container.process.wait(PATIENCE) == 78
+        assert f"its format is v5, and LightGBM {lightgbm.__version__} knows v4" in container.log().splitlines()[-1]
+
+
+def test_deployed(tmp_path):
+    booster = train("multiclass", num_class=3)
+    booster.save_model(tmp_path / "model.txt")
+    with deployed(ADAPTER, tmp_path, tmp_path / "model.txt", default=[0, 0, 0]) as ask:
+        assert ask(ROWS[0].tolist()) == booster.predict(ROWS[:1])[0].tolist()

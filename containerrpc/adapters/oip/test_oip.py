@@ -22,7 +22,7 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import ContainerProcess, deployed
 
 FOLDER = Path(__file__).parent
 ADAPTER = FOLDER / "adapter.py"
@@ -228,3 +228,9 @@ def test_settings_that_are_missing_or_wrong(tmp_path, settings):
     with ContainerProcess(ADAPTER, tmp_path, environment=settings) as container:
         assert container.process.wait(60) == 78
         assert "expected OIP_ADDRESS" in container.log().splitlines()[-1]
+
+
+def test_deployed(tmp_path, mlserver):
+    run, port, folder = mlserver
+    with run(), deployed(ADAPTER, tmp_path, default=0, OIP_ADDRESS=f"127.0.0.1:{port}", OIP_MODEL="linear") as ask:
+        assert ask(ROWS[0].tolist()) == pytest.approx(np.load(folder / "one.npy").ravel()[0])

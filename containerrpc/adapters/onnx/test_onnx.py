@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from clipper_proto.v1.model_container_service_pb2 import DescribeRequest, Predic
 from onnx import TensorProto, helper, numpy_helper
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import PATIENCE, ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -169,3 +170,27 @@ def never(folder, path, expected):
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert expected in last
+
+
+def test_too_little_memory(tmp_path):
+    # The constant, of 8 GiB, is made when the model is loaded.
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+        helper.make_node("ReduceSum", ["zeros"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["x", "sum"], ["y"]),
+    ]
+    value = ("x", TensorProto.FLOAT, ["batch", 4]), ("y", TensorProto.FLOAT, ["batch", 4])
+    path = save(tmp_path, nodes, value[:1], value[1:], [("shape", np.array([1 << 31], np.int64))])
+    limited = ("-c", 'ulimit -v 3000000; exec "$@"', "sh", sys.executable, str(ADAPTER))
+    with ContainerProcess(Path("/bin/sh"), tmp_path, *limited, environment={"CLIPPER_MODEL_PATH": str(path)}) as container:
+        assert container.process.wait(PATIENCE) == 1, container.log()
+        assert f"not enough memory to load {path}" in container.log().splitlines()[-1]
+
+
+def test_deployed(tmp_path):
+    path = softmax(tmp_path)
+    with deployed(ADAPTER, tmp_path, path, default="none") as ask:
+        (label,), (probabilities,) = onnxruntime.InferenceSession(path).run(None, {"x": ROWS[:1]})
+        answer = ask(ROWS[0].tolist())
+        assert answer["label"] == label
+        np.testing.assert_allclose(answer["probabilities"], probabilities, rtol=1e-6)

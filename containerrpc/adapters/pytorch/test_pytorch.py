@@ -15,7 +15,7 @@ from clipper_proto.v1.model_container_service_pb2 import DescribeRequest, Predic
 from torch import nn
 
 from clipper_container import tensors
-from clipper_container.testing import PATIENCE, ContainerProcess
+from clipper_container.testing import PATIENCE, ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -194,3 +194,8 @@ def never(path, expected):
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert expected in last
+
+
+def test_deployed(tmp_path):
+    with deployed(ADAPTER, tmp_path, classifier(tmp_path, "torch.export"), default=[0, 0, 0]) as ask, torch.inference_mode():
+        np.testing.assert_allclose(ask(ROWS[0].tolist()), model(Classifier)(torch.tensor(ROWS[:1]))[0], rtol=1e-5)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import joblib
 import numpy as np
@@ -22,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import PATIENCE, ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -138,3 +140,47 @@ def test_models_that_can_never_be_served(tmp_path, spoil):
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert "expected an estimator written by joblib.dump" in last
+
+
+def test_an_estimator_of_another_version(tmp_path, monkeypatch):
+    monkeypatch.setattr(sklearn.base, "__version__", "1.2.0")
+    with serve(tmp_path, make_pipeline(StandardScaler(), SVC()).fit(DIGITS, LABELS)) as container:
+        monkeypatch.undo()
+        container.wait_until_serving()
+        assert container.stub.Describe(DescribeRequest()).properties["saved by"] == "scikit-learn 1.2.0"
+        assert f"from version 1.2.0 when using version {sklearn.__version__}" in container.log()
+
+
+def test_an_estimator_whose_class_is_gone(tmp_path, monkeypatch):
+    gone = ModuleType("sklearn.gone")
+    gone.Gone = type("Gone", (), {"__module__": "sklearn.gone"})
+    monkeypatch.setitem(sys.modules, "sklearn.gone", gone)
+    with serve(tmp_path, gone.Gone()) as container:
+        assert container.process.wait(PATIENCE) == 78
+        last = container.log().splitlines()[-1]
+        for words in (str(tmp_path / "model.joblib"), "No module named 'sklearn.gone'", f"here is scikit-learn {sklearn.__version__}"):
+            assert words in last
+
+
+class Large:
+    """Takes 4 GiB of addresses when it is loaded, and hardly any memory."""
+
+    def __reduce__(self):
+        return np.zeros, (1 << 32, np.uint8)
+
+
+@pytest.mark.parametrize(("limit", "code", "words"), [("unlimited", 78, "no attribute 'predict'"), (3 << 20, 1, "not enough memory to load {}")])
+def test_too_little_memory(tmp_path, limit, code, words):
+    joblib.dump(Large(), tmp_path / "model.joblib")
+    limited = ("-c", f'ulimit -v {limit}; exec "$@"', "sh", sys.executable, str(ADAPTER))
+    environment = {"CLIPPER_MODEL_PATH": str(tmp_path / "model.joblib"), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with ContainerProcess(Path("/bin/sh"), tmp_path, *limited, environment=environment) as container:
+        assert container.process.wait(PATIENCE) == code, container.log()
+        assert words.format(tmp_path / "model.joblib") in container.log().splitlines()[-1]
+
+
+def test_deployed(tmp_path):
+    estimator = LogisticRegression(max_iter=20).fit(DIGITS[:200], NAMES[:200])
+    joblib.dump(estimator, tmp_path / "model.joblib")
+    with deployed(ADAPTER, tmp_path, tmp_path / "model.joblib", default="none") as ask:
+        assert ask(DIGITS[0].tolist()) == estimator.predict(DIGITS[:1])[0]

@@ -17,7 +17,7 @@ from pyspark.ml.linalg import Vectors
 from pyspark.sql import SparkSession
 
 from clipper_container import tensors
-from clipper_container.testing import PATIENCE, ContainerProcess
+from clipper_container.testing import PATIENCE, ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -117,3 +117,11 @@ def test_models_that_can_never_be_served(tmp_path, vectors, spoil):
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert "expected a folder that PipelineModel.save" in last
+
+
+def test_deployed(tmp_path, vectors):
+    path, want = vectors
+    with deployed(ADAPTER, tmp_path, path, default=0, SPARK_OUTPUT="prediction,probability") as ask:
+        answer = ask(ROWS[0].tolist())
+        assert answer["prediction"] == want[0].prediction
+        np.testing.assert_allclose(answer["probability"], want[0].probability.toArray(), rtol=1e-12)

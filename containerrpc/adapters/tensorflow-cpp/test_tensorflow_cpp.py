@@ -16,7 +16,7 @@ from clipper_proto.v1 import tensor_pb2
 from clipper_proto.v1.model_container_service_pb2 import BatchTensor, DescribeRequest, PredictRequest
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import ContainerProcess, deployed
 
 ADAPTER = Path(os.environ["CLIPPER_ADAPTER"])
 LIBRARY = tf.sysconfig.get_lib()
@@ -325,3 +325,11 @@ def never(folder, model, complaint, **environment):
         last = container.log().splitlines()[-1]
         assert str(model) in last
         assert complaint in last
+
+
+def test_deployed(tmp_path, saved):
+    with deployed(ADAPTER, tmp_path, saved, default="none", framework="tensorflow-cpp", TENSORFLOW_LIBRARY=LIBRARY) as ask:
+        want = tf.saved_model.load(str(saved)).signatures["serving_default"](x=tf.constant(ROWS[:1]))
+        answer = ask(ROWS[0].tolist())
+        assert answer["label"] == want["label"].numpy()[0].decode()
+        np.testing.assert_allclose(answer["probabilities"], want["probabilities"][0], rtol=1e-5)

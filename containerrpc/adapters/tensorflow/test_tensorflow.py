@@ -14,7 +14,7 @@ from clipper_proto.v1 import tensor_pb2
 from clipper_proto.v1.model_container_service_pb2 import DescribeRequest, PredictRequest
 
 from clipper_container import tensors
-from clipper_container.testing import PATIENCE, ContainerProcess
+from clipper_container.testing import PATIENCE, ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -221,3 +221,9 @@ def never(folder, path, signature=None, complaint=""):
         assert str(path) in last
         assert complaint in last
         assert "expected a SavedModel's folder with the signature of TENSORFLOW_SIGNATURE" in last
+
+
+def test_deployed(tmp_path, classifier):
+    with deployed(ADAPTER, tmp_path, classifier, default=[0, 0, 0]) as ask:
+        want = tf.saved_model.load(str(classifier)).signatures["serving_default"](x=tf.constant(ROWS[:1]))["output_0"]
+        np.testing.assert_allclose(ask(ROWS[0].tolist()), want[0], rtol=1e-5)

@@ -6,9 +6,10 @@ XGBOOST_METHOD names the method of a scikit-learn class to serve: predict (the d
 """
 
 import os
+import re
 from pathlib import Path
 
-from clipper_container import serve, spec
+from clipper_container import ModelError, serve, spec
 
 
 class XGBoost:
@@ -19,7 +20,13 @@ class XGBoost:
 
         model = getattr(xgboost, os.environ.get("XGBOOST_CLASS", "Booster"))()
         # The content tells the format, not the name. An empty buffer would abort the process.
-        model.load_model(bytearray(Path(path).read_bytes() or b"nothing"))
+        data = Path(path).read_bytes() or b"nothing"
+        model.load_model(bytearray(data))
+        # XGBoost reads a file of a later version too, and leaves out what it does not know. The version ends JSON and UBJSON.
+        tail = data[-60:].rpartition(b"version")[2]
+        saved = list(tail[12:17:2]) if tail.startswith(b"[#L") else [int(n) for n in re.findall(rb"\d+", tail)]
+        if saved[:1] > [int(xgboost.__version__.split(".")[0])]:
+            raise ModelError(f"it was saved by XGBoost {'.'.join(map(str, saved))}, and here is {xgboost.__version__}")
         booster = model if isinstance(model, xgboost.Booster) else model.get_booster()
         self.predict = booster.inplace_predict if model is booster else getattr(model, os.environ.get("XGBOOST_METHOD", "predict"))
         self.inputs = [spec(shape=[booster.num_features()])]

@@ -12,7 +12,7 @@ from clipper_proto.v1.model_container_service_pb2 import DescribeRequest
 from sklearn.datasets import load_iris
 
 from clipper_container import tensors
-from clipper_container.testing import ContainerProcess
+from clipper_container.testing import PATIENCE, ContainerProcess, deployed
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 
@@ -104,3 +104,21 @@ def test_models_that_can_never_be_served(tmp_path, spoil):
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert "expected a .json or .ubj file" in last
+
+
+@pytest.mark.parametrize(("name", "old", "new"), [("model.json", b"[%d,", b"[9,"), ("model.ubj", b"i%c", b"i\x09")])
+def test_a_later_version(tmp_path, name, old, new):
+    major = int(xgboost.__version__.split(".")[0])
+    train("reg:squarederror").save_model(tmp_path / name)
+    before, version, after = (tmp_path / name).read_bytes().rpartition(b"version")
+    (tmp_path / name).write_bytes(before + version + after.replace(old % major, new, 1))
+    with ContainerProcess(ADAPTER, tmp_path, environment={"CLIPPER_MODEL_PATH": str(tmp_path / name)}) as container:
+        assert container.process.wait(PATIENCE) == 78
+        assert f"it was saved by XGBoost 9.{'.'.join(xgboost.__version__.split('.')[1:])}, and here is" in container.log().splitlines()[-1]
+
+
+def test_deployed(tmp_path):
+    booster = train("multi:softprob", num_class=3)
+    booster.save_model(tmp_path / "model.ubj")
+    with deployed(ADAPTER, tmp_path, tmp_path / "model.ubj", default=[0, 0, 0]) as ask:
+        np.testing.assert_allclose(ask(FLOWERS[0].tolist()), booster.predict(xgboost.DMatrix(FLOWERS[:1]))[0], rtol=1e-6)

@@ -64,6 +64,12 @@ ModelError NotLoaded(const Loader& loader, const std::string& path, const std::s
   return ModelError(loader.expects.empty() ? message : message + "; expected " + loader.expects);
 }
 
+// Says whether an error is one of too little memory: most frameworks say it in words of their own.
+bool OutOfMemory(const std::string& why) {
+  const std::array words = {"bad_alloc", "out of memory", "OutOfMemory", "OOM ", "nsufficient memory", "ailed to allocate", "annot allocate", "nable to allocate"};
+  return std::any_of(words.begin(), words.end(), [&](const char* word) { return why.find(word) != std::string::npos; });
+}
+
 // Makes the errors of a model that never can be loaded a ModelError.
 std::unique_ptr<Model> Load(const Loader& loader, const std::string& path) {
   if (loader.needs_path && path.empty()) throw ModelError("no path of a saved model: set CLIPPER_MODEL_PATH or --model-path");
@@ -72,13 +78,13 @@ std::unique_ptr<Model> Load(const Loader& loader, const std::string& path) {
     if (model->parallel < 1) throw std::logic_error("parallel is 0; it is the number of batches predicted at the same time, at least 1");
     model->properties.insert({{"runtime", "clipper-cpp"}, {"language", "C++"}});
     return model;
-  } catch (const std::bad_alloc&) {
-    throw;
   } catch (const std::system_error& e) {
     if (Passing(e.code())) throw;
     throw NotLoaded(loader, path, e.what());
   } catch (...) {
-    throw NotLoaded(loader, path, Describe(std::current_exception()));
+    const std::string why = Describe(std::current_exception());
+    if (OutOfMemory(why)) throw std::runtime_error("not enough memory to load " + (path.empty() ? "the model" : path) + ": " + why);
+    throw NotLoaded(loader, path, why);
   }
 }
 

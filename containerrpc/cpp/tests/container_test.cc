@@ -404,6 +404,7 @@ TEST_F(ProcessTest, ModelsThatCannotBeLoaded) {
   EXPECT_EQ(LastLine(), "cannot load the model " + (folder_ / "model").string() + ": the file says 'spoiled'; expected the word model");
   Start("memory");
   EXPECT_EQ(Wait(), 1);
+  EXPECT_EQ(LastLine(), "not enough memory to load " + (folder_ / "model").string() + ": std::bad_alloc");
   std::filesystem::remove(folder_ / "model");
   Start("");
   EXPECT_EQ(Wait(), 78);

@@ -36,13 +36,17 @@ class Result:
 
     ``labels`` is an array of strings [n], ``boundaries`` int64 [n, 2] in units of 100 ns, ``scores``
     float32 [n], what the path gains in each: output probabilities, transitions, grammar and penalty.
-    ``total`` is the log likelihood of the whole path.
+    ``total`` is the log likelihood of the whole path, ``text`` the labels with spaces between.
     """
 
     labels: NDArray[np.str_]
     boundaries: NDArray[np.int64]
     scores: NDArray[np.float32]
     total: float
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.labels)
 
 
 def _result(labels: list[Label], total: float) -> Result:

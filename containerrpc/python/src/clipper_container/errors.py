@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import re
 
 from clipper_proto.v1 import error_pb2
@@ -17,6 +18,13 @@ STACK = re.compile(
     r"^(?:Stack trace:|JVM stacktrace:|Traceback\b.*)$(?:\n(?:[ \t].*)?)*"  # with all that is indented below
     r"|^[ \t]+(?:at |\.\.\. \d+ more).*$",
     re.MULTILINE,
+)
+
+
+# What frameworks say when the machine has no memory for them: most do so in an exception of their own.
+NO_MEMORY = re.compile(
+    r"bad_alloc|out ?of ?memory|\bOOM\b|(?:insufficient|not enough) memory|(?:unable to|failed to|could not|can'?t|cannot) allocate",
+    re.IGNORECASE,
 )
 
 
@@ -70,6 +78,11 @@ def to_message(error: BaseException) -> error_pb2.Error:
     else:
         code, reason, field, text = Code.UNKNOWN, error_pb2.ERROR_REASON_MODEL_FAILED, "", describe(error)
     return error_pb2.Error(code=code, reason=reason, field=field, message=text[:MAX_MESSAGE])
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Says whether an error is one of too little memory, which may be gone at the next attempt."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM) or bool(NO_MEMORY.search(str(error)))
 
 
 def describe(error: BaseException) -> str:

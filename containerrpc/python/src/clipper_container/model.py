@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional, Union
 
 from clipper_proto.v1 import tensor_pb2
 
-from clipper_container.errors import ModelError, describe
+from clipper_container.errors import ModelError, describe, out_of_memory
 
 Container = Union[Callable[[Any], Any], type]
 
@@ -69,14 +69,16 @@ def load(container: Container, path: Optional[str], options: Options) -> Model:
         if not path:
             raise ModelError("no path of a saved model: set CLIPPER_MODEL_PATH or --model-path")
         arguments.append(path)
-    expected = getattr(container, "expects", "")
     try:
         model = container(*arguments)
         if not callable(model.predict):
             raise ModelError(f"predict is of type {type(model.predict).__name__}, and not a function")
         return Model(model.predict, options.of(model))
-    except (MemoryError, TimeoutError, ConnectionError):
+    except (TimeoutError, ConnectionError):
         raise
     except Exception as e:
+        if out_of_memory(e):
+            raise MemoryError(f"not enough memory to load {path or 'the model'}: {describe(e)}") from e
+        expected = getattr(container, "expects", "")  # only now, since loading may have added to it
         message = f"cannot load the model {path}: {describe(e)}" if arguments else f"cannot load the model: {describe(e)}"
         raise ModelError(message + (f"; expected {expected}" if expected else "")) from e

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import queue
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional, Union
@@ -109,6 +112,55 @@ class ContainerProcess:
         command = [os.environ["CLIPPER_BINARY"], "container", "check", self.address, *samples]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert done.returncode == 0, done.stdout
+
+
+@contextmanager
+def deployed(program: Path, folder: Path, model: Optional[Path] = None, *, default: Any, framework: str = "", **environment: str) -> Iterator[Callable[[Any], Any]]:
+    """Deploys an adapter as a user does: with the command line, in a Clipper of its own that keeps its files in ``folder``.
+
+    Yields a function that asks by REST and returns what the model says of one input, as JSON has both. default is the default
+    output of the application that is asked: scores, a number or a label. framework is the name of the program's folder
+    by default. CLIPPER_BINARY names Clipper.
+    """
+    framework = framework or program.parent.name
+    installed = folder / "adapters" / framework
+    installed.mkdir(parents=True)
+    (installed / (program.name if program.suffix else "adapter")).symlink_to(program)
+    (installed / ".venv").symlink_to(sys.prefix)
+    listeners = {name: folder / name for name in ("http", "grpc", "admin-http", "admin-grpc")}
+    command = [os.environ["CLIPPER_BINARY"], "up", f"--data-dir={folder / 'data'}", f"--abstraction-adapter-dir={installed.parent}"]
+    command += [f"--abstraction-run-dir={folder / 'run'}", f"--abstraction-log-dir={folder / 'logs'}"]
+    command += [f"--frontend-{name}-listen=unix:{path}" for name, path in listeners.items()]
+    log = folder / "clipper.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=output)
+
+    def call(*words: str) -> None:
+        addresses = {"CLIPPER_ADDRESS": f"unix:{listeners['grpc']}", "CLIPPER_ADMIN_ADDRESS": f"unix:{listeners['admin-grpc']}"}
+        done = subprocess.run([command[0], *words], env={**os.environ, **addresses}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0, f"{words}: {done.stdout}\n{log.read_text()}"
+
+    def ask(row: Any) -> Any:
+        with closing(http.client.HTTPConnection("localhost")) as connection:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.connect(str(listeners["http"]))
+            connection.request("POST", "/v1/applications/test/query", json.dumps({"input": row}))
+            answer = json.load(connection.getresponse())
+        assert not answer.get("is_default", True), answer
+        return answer["predictions"][0]["output"]
+
+    try:
+        with grpc.insecure_channel(f"unix:{listeners['admin-grpc']}", [("grpc.max_reconnect_backoff_ms", 100)]) as channel:
+            grpc.channel_ready_future(channel).result(PATIENCE)
+        path = [f"--path={model}"] if model else []
+        settings = [f"--env={name}={value}" for name, value in environment.items()]
+        call("model", "deploy", "test", "--version=1", f"--framework={framework}", f"--start-timeout={PATIENCE}s", *path, *settings)
+        kind = ["--output=scores"] if isinstance(default, list) else ["--output=label"] if isinstance(default, str) else ["--output=number", "--range=-1000:1000"]
+        call("app", "create", "test", "--models=test", f"--default={json.dumps(default)}", "--slo=60s", *kind)
+        yield ask
+    finally:
+        server.terminate()
+        assert server.wait(PATIENCE) == 0, log.read_text()
 
 
 class Stream:
