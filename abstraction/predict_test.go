@@ -227,9 +227,9 @@ func TestFailureSaysWhatHappenedAndWhatToDo(t *testing.T) {
 		log  []string
 		want string
 	}{
-		"code":   {launcher.Exit{Code: 2}, []string{"a", "b"}, "the replica exited with code 2. Look for the cause in its log. It is started again after 1s. The last lines of its log:\na\nb"},
+		"code":    {launcher.Exit{Code: 2}, []string{"a", "b"}, "the replica exited with code 2. Look for the cause in its log. It is started again after 1s. The last lines of its log:\na\nb"},
 		"package": {launcher.Exit{Code: 1}, []string{"Traceback", "ModuleNotFoundError: No module named 'numpy'"}, "the replica exited with code 1. Its Python lacks a package. The README of an adapter says what to install, into a .venv in the adapter's folder or for the interpreter of --python. It is started again after 1s. The last lines of its log:\nTraceback\nModuleNotFoundError: No module named 'numpy'"},
-		"killed": {launcher.Exit{Code: -1, Signal: "killed"}, nil, "the replica was ended by the signal killed. Perhaps the machine has too little memory for it. It is started again after 1s."},
+		"killed":  {launcher.Exit{Code: -1, Signal: "killed"}, nil, "the replica was ended by the signal killed. Perhaps the machine has too little memory for it. It is started again after 1s."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Equal(t, tc.want, exitFailure(ended{exit: tc.exit, log: tc.log}).message(time.Second))
