@@ -24,6 +24,7 @@ import (
 	"github.com/clipper-serving/clipper/bench/exp"
 	"github.com/clipper-serving/clipper/bench/experiment"
 	"github.com/clipper-serving/clipper/bench/feedback"
+	"github.com/clipper-serving/clipper/bench/isolation"
 	"github.com/clipper-serving/clipper/bench/kill"
 	"github.com/clipper-serving/clipper/bench/offpolicy"
 	"github.com/clipper-serving/clipper/bench/overload"
@@ -46,7 +47,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr,
 		edge.Experiment, saturation.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
-		cache.Experiment, reload.Experiment, rolling.Experiment, kill.Experiment, cost.Experiment,
+		cache.Experiment, reload.Experiment, rolling.Experiment, isolation.Experiment, kill.Experiment, cost.Experiment,
 		contextual.Experiment, feedback.Experiment, crash.Experiment, policies.Experiment, stragglers.Experiment,
 		offpolicy.Experiment, exp.Experiment, ensemble.Experiment, canary.Experiment, containers.Experiment, autoscaling.Experiment)
 	stop()

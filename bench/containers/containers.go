@@ -102,7 +102,8 @@ type bench struct {
 	result       *experiment.Result
 }
 
-// threads keeps OpenMP, BLAS and TensorFlow to one core: the other is for the runtime and for who asks.
+// threads keeps OpenMP, BLAS and TensorFlow to one core: the other is for the runtime and for who asks. What takes a thread
+// for each processor that it finds, like ONNX Runtime, is loaded on one, see [oneCore].
 var threads = []string{"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "TF_NUM_INTRAOP_THREADS=1", "TF_NUM_INTEROP_THREADS=1", "PYTHONUNBUFFERED=1"}
 
 func run(ctx context.Context, binaries system.Binaries, log io.Writer) (*experiment.Result, error) {
@@ -123,7 +124,7 @@ func run(ctx context.Context, binaries system.Binaries, log io.Writer) (*experim
 		b.only = strings.Split(only, ";")
 	}
 	b.result = &experiment.Result{
-		Load: fmt.Sprintf("the same batch again and again, %d rounds of %v each: the framework's own call in a process of its own, then the container with two batches under way, then with one; medians. OpenMP, BLAS and TensorFlow have one thread; ONNX Runtime has as many as it takes",
+		Load: fmt.Sprintf("the same batch again and again, %d rounds of %v each: the framework's own call in a process of its own, then the container with two batches under way, then with one; medians. Each framework finds one processor when it loads the model, and so takes one thread",
 			b.rounds, b.window),
 		Columns: []string{"container", "rows", "bare ms", "bare rows/s", "rows/s", "overhead %", "p50 ms", "p99 ms", "note"},
 	}
@@ -182,7 +183,7 @@ func (b *bench) adapter(ctx context.Context, folder string, e entry) error {
 		}
 		env = append(slices.Clone(threads), "CLIPPER_DATA="+filepath.Dir(filepath.Dir(file)))
 	}
-	bare, err := startBare(ctx, b.log, env, python, filepath.Join(b.root, "bench", "containers", "models", e.script), folder)
+	bare, err := startBare(ctx, b.log, env, append(oneCore(), python, filepath.Join(b.root, "bench", "containers", "models", e.script), folder)...)
 	if err != nil {
 		return err
 	}
@@ -195,11 +196,16 @@ func (b *bench) adapter(ctx context.Context, folder string, e entry) error {
 		}
 		program = []string{built}
 	}
-	s, err := start(ctx, folder, append(append(slices.Clone(threads), bare.Env...), "CLIPPER_MODEL_PATH="+bare.Path), program...)
+	s, err := start(ctx, folder, append(append(slices.Clone(threads), bare.Env...), "CLIPPER_MODEL_PATH="+bare.Path), append(oneCore(), program...)...)
 	if err != nil {
 		return err
 	}
 	defer s.stop()
+	for _, pid := range []int{bare.cmd.Process.Pid, s.process.ID()} {
+		if err := freeCores(pid); err != nil {
+			return err
+		}
+	}
 	worst, reached := 0.0, false
 	for _, rows := range e.sizes {
 		batch, err := bare.batch(rows)

@@ -57,20 +57,24 @@ func run(ctx context.Context, b system.Binaries, log io.Writer) (*experiment.Res
 	if err != nil {
 		return nil, err
 	}
-	engine, err := startEngine(ctx, command)
+	engine, err := layer.FindEngine(ctx)
 	if err != nil {
 		_, _ = fmt.Fprintf(log, "without Docker: %v\n", err)
 		result.Rows = append(result.Rows, []any{"docker", "not measured: no engine", "-", "-", "-"})
 		return result, nil
 	}
-	defer engine.stop()
-	inDocker, err := layer.StartService(ctx, engine.launcher)
+	defer engine.Stop()
+	image, err := engine.Image(ctx, command)
+	if err != nil {
+		return nil, err
+	}
+	inDocker, err := layer.StartService(ctx, engine.Launcher)
 	if err != nil {
 		return nil, err
 	}
 	defer inDocker.Stop()
 	return result, measure(ctx, log, result, "docker", inDocker, &clipperv1.Container{
-		Source: &clipperv1.Container_Image{Image: &clipperv1.Image{Reference: engine.image}},
+		Source: &clipperv1.Container_Image{Image: &clipperv1.Image{Reference: image}},
 	})
 }
 

@@ -90,6 +90,9 @@ func Start(env []string, program string, args ...string) (*Process, error) {
 	return p, nil
 }
 
+// ID returns the number by which the system knows the process.
+func (p *Process) ID() int { return p.cmd.Process.Pid }
+
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
