@@ -33,6 +33,7 @@ test: ## Run every check and every test; installs what it needs.
 	$(MAKE) test-images IMAGES=sklearn # All of them take long, and tens of GB.
 
 test-go: ## Run the Go tests of every module with the race detector.
+	@[ -e /sys/fs/cgroup/cgroup.controllers ] || echo 'go: SKIPPED, limits of processes: this machine has no control groups of version 2; tools/test-limits.sh has'
 	# The policies are held against an implementation of their papers in numpy.
 	CLIPPER_REFERENCE_PYTHON=$$(tools/venv.sh reference selector/policy/simulation/requirements.txt) \
 		go test -race -timeout 20m $$(go list work | grep -v /e2e$$)
