@@ -34,7 +34,7 @@ func (l *Layer) Saturate(ctx context.Context, cfg Saturation) (rate float64, ans
 	slots := make([]slot, cfg.Outstanding)
 	for i := range slots {
 		slots[i].saturation = s
-		slots[i].next()
+		go slots[i].next() // It does not return as long as all that it asks for is in the cache.
 	}
 	wait := func(d time.Duration) {
 		select {
