@@ -18,7 +18,7 @@ func oneCore() []string { return []string{"taskset", "--cpu-list", "0"} }
 // freeCores lets all threads of a process and of what it has started run on every processor.
 func freeCores(pid int) error {
 	all := fmt.Sprintf("0-%d", runtime.NumCPU()-1)
-	if out, err := exec.Command("taskset", "--all-tasks", "--pid", "--cpu-list", all, strconv.Itoa(pid)).CombinedOutput(); err != nil {
+	if out, err := exec.Command("taskset", "--all-tasks", "--pid", "--cpu-list", all, strconv.Itoa(pid)).CombinedOutput(); err != nil { //nolint:noctx // It takes no time.
 		return fmt.Errorf("taskset: %w: %s", err, out)
 	}
 	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
