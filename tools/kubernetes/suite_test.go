@@ -73,6 +73,7 @@ func TestConformance(t *testing.T) {
 		Container: func(*testing.T) *clipperv1.Container {
 			return &clipperv1.Container{Source: &clipperv1.Container_Image{Image: &clipperv1.Image{Reference: image}}}
 		},
+		Unlimited: "the stand-in for the kubelet holds nothing to limits",
 	})
 	require.Eventually(t, func() bool {
 		left, err := c.admin.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{})

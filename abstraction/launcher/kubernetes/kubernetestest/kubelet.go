@@ -40,6 +40,8 @@ type Kubelet struct {
 	Client kubernetes.Interface
 	// Images are the commands of the images that there are. The container of one without a command is never made.
 	Images map[string][]string
+	// Network is the first two bytes of the pods' addresses. Default: any of the loopback network.
+	Network []byte
 
 	mu      sync.Mutex
 	started int
@@ -168,7 +170,7 @@ func (p *pod) run() {
 		<-p.ending
 		return
 	}
-	if p.address = freeAddress(container.Ports); p.address == "" {
+	if p.address = p.kubelet.freeAddress(container.Ports); p.address == "" {
 		return
 	}
 	for backOff := firstBackOff; ; backOff = min(2*backOff, lastBackOff) {
@@ -313,12 +315,16 @@ func (p *pod) remove() {
 	})
 }
 
-// freeAddress returns a loopback address at which nobody listens on the pod's ports.
-func freeAddress(ports []corev1.ContainerPort) string {
+// freeAddress returns an address of the pods' network at which nobody listens on the pod's ports.
+func (k *Kubelet) freeAddress(ports []corev1.ContainerPort) string {
 	for range 100 {
 		var b [3]byte
 		_, _ = rand.Read(b[:])
-		address := net.IPv4(127, max(b[0], 1), b[1], min(max(b[2], 1), 254)).String()
+		network := k.Network
+		if network == nil {
+			network = []byte{127, max(b[0], 1)}
+		}
+		address := net.IPv4(network[0], network[1], b[1], min(max(b[2], 1), 254)).String()
 		if isFree(address, ports) {
 			return address
 		}
