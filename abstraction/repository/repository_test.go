@@ -295,6 +295,19 @@ func TestAVersionIsHeldIfTheSettingsSaySo(t *testing.T) {
 	f.requireDeployed("m/2*")
 }
 
+func TestReplicasAreClippersToChooseIfTheSettingsSaySo(t *testing.T) {
+	f := start(t, map[string]string{
+		"m/clipper.yaml": sklearn + "\nautoscaling: {min_replicas: 0, max_replicas: 4, target_load: 0.5, scale_down_delay: 1m, idle_timeout: 10m}", "m/1/x": "",
+		"n/clipper.yaml": sklearn, "n/1/x": "",
+	})
+	f.look(2)
+	a := f.admin.models["m"].Versions[0].Autoscaling
+	require.EqualValues(t, 4, a.GetMaxReplicas())
+	require.InDelta(t, 0.5, a.GetTargetLoad(), 0)
+	require.Equal(t, []time.Duration{time.Minute, 10 * time.Minute}, []time.Duration{a.GetScaleDownDelay().AsDuration(), a.GetIdleTimeout().AsDuration()})
+	require.Nil(t, f.admin.models["n"].Versions[0].Autoscaling)
+}
+
 func TestWhatIsGoneIsUndeployed(t *testing.T) {
 	f := start(t, map[string]string{"m/clipper.yaml": sklearn + "\nversions: {latest: 2}", "m/1/x": "", "m/2/x": "", "n/clipper.yaml": sklearn, "n/1/x": ""})
 	// Somebody has deployed a model, a version of one, and a version that is there as well.

@@ -42,6 +42,14 @@ type settings struct {
 
 	Replicas *uint32 `yaml:"replicas"`
 	Homes    uint32  `yaml:"homes"`
+	// Autoscaling is nil when the replicas are not Clipper's to choose.
+	Autoscaling *struct {
+		MinReplicas    uint32        `yaml:"min_replicas"`
+		MaxReplicas    uint32        `yaml:"max_replicas"`
+		TargetLoad     float64       `yaml:"target_load"`
+		ScaleDownDelay time.Duration `yaml:"scale_down_delay"`
+		IdleTimeout    time.Duration `yaml:"idle_timeout"`
+	} `yaml:"autoscaling"`
 	Batching struct {
 		Policy           string        `yaml:"policy"`
 		MaxBatchRows     uint32        `yaml:"max_batch_rows"`
@@ -146,6 +154,12 @@ func (s *settings) version(v Version, c *content, dir string, decode DecodeSampl
 		},
 		Cache:  &clipperv1.Cache{Disabled: s.Cache != nil && !*s.Cache},
 		WarmUp: &clipperv1.WarmUp{Disabled: s.WarmUp.Disabled, TimeLimit: duration(s.WarmUp.TimeLimit)},
+	}
+	if a := s.Autoscaling; a != nil {
+		version.Autoscaling = &clipperv1.Autoscaling{
+			MinReplicas: a.MinReplicas, MaxReplicas: a.MaxReplicas, TargetLoad: a.TargetLoad,
+			ScaleDownDelay: duration(a.ScaleDownDelay), IdleTimeout: duration(a.IdleTimeout),
+		}
 	}
 	for name, value := range s.Labels {
 		if strings.HasPrefix(name, labelPrefix) {
