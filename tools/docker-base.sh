@@ -42,7 +42,7 @@ fi
 [ "$(id -u)" = 0 ] || { echo "tools/docker-base.sh needs root, for debootstrap" >&2; exit 1; }
 command -v debootstrap >/dev/null || { echo "missing: debootstrap (Debian package debootstrap)" >&2; exit 1; }
 mirror=${DEBIAN_MIRROR:-$(sed -nE 's#^(URIs:|deb( \[[^]]*\])?) +(http[^ ]*/debian)/?( .*)?$#\3#p' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | sed q || true)}
-mirror=${mirror:-http://deb.debian.org/debian}
+[ -n "$mirror" ] || { echo "set DEBIAN_MIRROR to a mirror of Debian: the apt sources of this machine name none" >&2; exit 1; }
 key=$({ echo "$suite $packages $mirror"; declare -f customize; python3 -m pip config list; } | sha256sum | cut -c1-12)
 if ! docker image inspect "$image:$key" >/dev/null 2>&1; then
   archive=$PWD/.cache/docker-base-$key.tar

@@ -20,7 +20,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs tmp /tmp
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-export PATH=/bin CI=true
+export PATH=/bin CLIPPER_REQUIRE_LIMITS=1
 cd /sys/fs/cgroup
 mkdir unit
 echo "+cpu +memory +pids" >cgroup.subtree_control

@@ -47,7 +47,8 @@ type Suite struct {
 	// Container returns a container whose program is this test binary, or one like it
 	// whose main function is [Main], with nothing in its environment.
 	Container func(t *testing.T) *clipperv1.Container
-	// Unlimited is why the launcher cannot hold replicas to limits on this machine; empty when it can.
+	// Unlimited is why the launcher cannot hold replicas to limits on this machine; empty when it can. What
+	// needs limits is skipped then, or fails where CLIPPER_REQUIRE_LIMITS is set.
 	Unlimited string
 }
 
@@ -190,6 +191,9 @@ func Run(t *testing.T, s Suite) {
 
 	t.Run("a replica that uses more memory than it may tells so", func(t *testing.T) {
 		if s.Unlimited != "" {
+			if os.Getenv("CLIPPER_REQUIRE_LIMITS") != "" {
+				require.Fail(t, "no limits", s.Unlimited)
+			}
 			t.Skip(s.Unlimited)
 		}
 		spec := s.spec(t, eat)
