@@ -13,7 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/distribution/reference"
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 )
@@ -69,6 +72,24 @@ type Spec struct {
 	Container *clipperv1.Container
 }
 
+// ImageName returns the name of the image that a container is to be run from, for launchers of images: its own,
+// or that of its framework's adapter, in which {framework} stands for the framework. Errors are as for Check.
+func ImageName(c *clipperv1.Container, adapterImage string) (string, error) {
+	var name, field string
+	switch source := c.GetSource().(type) {
+	case *clipperv1.Container_Image:
+		name, field = source.Image.GetReference(), "image.reference"
+	case *clipperv1.Container_Adapter:
+		name, field = strings.ReplaceAll(adapterImage, "{framework}", strings.ToLower(source.Adapter.GetFramework())), "adapter.framework"
+	default:
+		return "", ErrUnsupported
+	}
+	if _, err := reference.ParseNormalizedNamed(name); err != nil {
+		return "", Fieldf(field, "%q is no name of an image: want [REGISTRY/]NAME[:TAG]", name)
+	}
+	return name, nil
+}
+
 // ErrNoLog says that there is no log of the replica, or of that run.
 var ErrNoLog = errors.New("there is no such log")
 
@@ -87,6 +108,22 @@ type LogQuery struct {
 	Tail int
 	// Follow goes on with what is written until the run ends.
 	Follow bool
+}
+
+// Pass passes on those of the lines, which are all that there are, that are wanted.
+func (q LogQuery) Pass(lines []Line, yield func(Line) error) error {
+	last := Tail{Max: q.Tail}
+	for _, line := range lines {
+		if line.Time.After(q.Since) {
+			last.Add(line)
+		}
+	}
+	for _, line := range last.Lines() {
+		if err := yield(line); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Line is a line of a log. Within a log, times increase.

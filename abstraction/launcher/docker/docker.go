@@ -22,7 +22,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -113,18 +112,13 @@ func (l *Launcher) Check(c *clipperv1.Container) error {
 
 // image returns which image is to be run, or an error as Check does.
 func (l *Launcher) image(c *clipperv1.Container) (string, error) {
-	var name, field string
-	switch source := c.GetSource().(type) {
-	case *clipperv1.Container_Image:
-		name, field = source.Image.GetReference(), "image.reference"
-	case *clipperv1.Container_Adapter:
-		name, field = strings.ReplaceAll(l.cfg.AdapterImage, "{framework}", strings.ToLower(source.Adapter.GetFramework())), "adapter.framework"
-	default:
-		return "", launcher.ErrUnsupported
+	name, err := launcher.ImageName(c, l.cfg.AdapterImage)
+	if err != nil {
+		return "", err
 	}
 	parsed, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
-		return "", launcher.Fieldf(field, "%q is no name of an image: want [REGISTRY/]NAME[:TAG]", name)
+		return "", err
 	}
 	return reference.FamiliarString(reference.TagNameOnly(parsed)), nil
 }

@@ -57,18 +57,7 @@ func (l *Launcher) logBefore(name string, q launcher.LogQuery, yield func(launch
 	if !ok {
 		return launcher.ErrNoLog
 	}
-	last := launcher.Tail{Max: q.Tail}
-	for _, line := range kept {
-		if line.Time.After(q.Since) {
-			last.Add(line)
-		}
-	}
-	for _, line := range last.Lines() {
-		if err := yield(line); err != nil {
-			return err
-		}
-	}
-	return nil
+	return q.Pass(kept, yield)
 }
 
 func (l *Launcher) forgetLog(name string) {

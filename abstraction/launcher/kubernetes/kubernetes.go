@@ -30,7 +30,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -170,28 +169,11 @@ func newLauncher(cfg Config, client *api, server string, log *slog.Logger) (*Lau
 
 // Check implements launcher.Launcher.
 func (l *Launcher) Check(c *clipperv1.Container) error {
-	if _, err := l.image(c); err != nil {
+	if _, err := launcher.ImageName(c, l.cfg.AdapterImage); err != nil {
 		return err
 	}
 	_, err := l.modelPath(c)
 	return err
-}
-
-// image returns which image is to be run, or an error as Check does.
-func (l *Launcher) image(c *clipperv1.Container) (string, error) {
-	var name, field string
-	switch source := c.GetSource().(type) {
-	case *clipperv1.Container_Image:
-		name, field = source.Image.GetReference(), "image.reference"
-	case *clipperv1.Container_Adapter:
-		name, field = strings.ReplaceAll(l.cfg.AdapterImage, "{framework}", strings.ToLower(source.Adapter.GetFramework())), "adapter.framework"
-	default:
-		return "", launcher.ErrUnsupported
-	}
-	if _, err := reference.ParseNormalizedNamed(name); err != nil {
-		return "", launcher.Fieldf(field, "%q is no name of an image: want [REGISTRY/]NAME[:TAG]", name)
-	}
-	return name, nil
 }
 
 // modelPath returns where the saved model is in the claim's volume, or "" if the container has none.

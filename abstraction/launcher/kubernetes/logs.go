@@ -41,18 +41,7 @@ func (l *Launcher) Logs(ctx context.Context, q launcher.LogQuery, yield func(lau
 	if kept == nil {
 		return launcher.ErrNoLog
 	}
-	last := launcher.Tail{Max: q.Tail}
-	for _, line := range kept {
-		if line.Time.After(q.Since) {
-			last.Add(line)
-		}
-	}
-	for _, line := range last.Lines() {
-		if err := yield(line); err != nil {
-			return err
-		}
-	}
-	return nil
+	return q.Pass(kept, yield)
 }
 
 // pass passes on the log of a replica that runs.

@@ -69,7 +69,7 @@ func readTemplate(setting, file string) (corev1.PodTemplateSpec, error) {
 
 // template says what the pods of a version are to be like. Their labels are not in it yet.
 func (l *Launcher) template(spec launcher.Spec) (corev1.PodTemplateSpec, error) {
-	image, err := l.image(spec.Container)
+	image, err := launcher.ImageName(spec.Container, l.cfg.AdapterImage)
 	if err != nil {
 		return corev1.PodTemplateSpec{}, err
 	}

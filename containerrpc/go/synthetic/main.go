@@ -30,10 +30,13 @@ import (
 )
 
 func main() {
-	m, err := parse(os.Args[1:], os.Stderr)
+	m, hog, err := parse(os.Args[1:], os.Stderr)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "synthetic:", err)
 		os.Exit(2)
+	}
+	if hog {
+		go takeEverything()
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
@@ -43,8 +46,8 @@ func main() {
 	}
 }
 
-// parse makes the model that the command line describes.
-func parse(args []string, usage io.Writer) (container.Model, error) {
+// parse makes the model that the command line describes, and says whether it is a hog.
+func parse(args []string, usage io.Writer) (_ container.Model, isHog bool, _ error) {
 	flags := flag.NewFlagSet("synthetic", flag.ContinueOnError)
 	flags.SetOutput(usage)
 	var (
@@ -65,16 +68,16 @@ func parse(args []string, usage io.Writer) (container.Model, error) {
 		parallel = flags.Int("parallel", 1, "batches at the same time; more wait their turn")
 	)
 	if err := flags.Parse(args); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if flags.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+		return nil, false, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	var p profile
 	if *name != "" {
 		var err error
 		if p, err = profileNamed(*name); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	flags.Visit(func(f *flag.Flag) {
@@ -88,20 +91,17 @@ func parse(args []string, usage io.Writer) (container.Model, error) {
 	p.Fixed, p.PerRow = time.Duration(float64(p.Fixed)**factor), time.Duration(float64(p.PerRow)**factor)
 	switch {
 	case p.Fixed < 0 || p.PerRow < 0:
-		return nil, fmt.Errorf("--fixed, --per-row and --factor must not be negative")
+		return nil, false, fmt.Errorf("--fixed, --per-row and --factor must not be negative")
 	case *noise < 0 || *stall < 0:
-		return nil, fmt.Errorf("--noise and --stall must not be negative")
+		return nil, false, fmt.Errorf("--noise and --stall must not be negative")
 	case *chance < 0 || *chance > 1:
-		return nil, fmt.Errorf("--stall-chance must be from 0 to 1")
+		return nil, false, fmt.Errorf("--stall-chance must be from 0 to 1")
 	case *every < 0:
-		return nil, fmt.Errorf("--stall-every must not be negative")
+		return nil, false, fmt.Errorf("--stall-every must not be negative")
 	case !(*errors >= 0 && *errors <= 1 && *hard >= 0 && *hard <= 1 && *failures >= 0 && *failures <= 1):
-		return nil, fmt.Errorf("--errors, --hard and --failures must be from 0 to 1")
+		return nil, false, fmt.Errorf("--errors, --hard and --failures must be from 0 to 1")
 	case *parallel < 1:
-		return nil, fmt.Errorf("--parallel must be at least 1")
-	}
-	if *hog {
-		go takeEverything()
+		return nil, false, fmt.Errorf("--parallel must be at least 1")
 	}
 	m := &model{
 		inFlight: max(2, *parallel),
@@ -115,9 +115,9 @@ func parse(args []string, usage io.Writer) (container.Model, error) {
 		m.labels = &labels{errors: *errors, hard: *hard, failures: *failures, seed: *seed}
 	}
 	if *parallel > 1 {
-		return parallelModel{m}, nil
+		return parallelModel{m}, *hog, nil
 	}
-	return m, nil
+	return m, *hog, nil
 }
 
 // model answers every row with 1, or with its labels.

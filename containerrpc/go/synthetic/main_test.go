@@ -18,7 +18,7 @@ import (
 
 func mustParse(t *testing.T, args ...string) container.Model {
 	t.Helper()
-	m, err := parse(args, io.Discard)
+	m, _, err := parse(args, io.Discard)
 	require.NoError(t, err)
 	return m
 }
@@ -33,6 +33,7 @@ func TestParse(t *testing.T) {
 		"profile":            {args: []string{"--profile", "rf"}, want: profiles["rf"]},
 		"profile, corrected": {args: []string{"--profile", "rf", "--fixed", "1ms"}, want: profile{Fixed: time.Millisecond, PerRow: profiles["rf"].PerRow}},
 		"both by hand":       {args: []string{"--fixed", "1ms", "--per-row", "2us", "--factor", "4"}, want: profile{Fixed: 4 * time.Millisecond, PerRow: 8 * time.Microsecond}},
+		"greedy":             {args: []string{"--hog"}, want: profile{}},
 		"unknown profile":    {args: []string{"--profile", "mlp"}, fault: "kernel_svm, linear_svm, log_reg, noop, rf, spark_svm"},
 		"negative":           {args: []string{"--per-row", "-1us"}, fault: "negative"},
 		"chance":             {args: []string{"--stall-chance", "2"}, fault: "from 0 to 1"},
@@ -44,13 +45,14 @@ func TestParse(t *testing.T) {
 		"argument":           {args: []string{"rf"}, fault: "unexpected"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m, err := parse(tc.args, io.Discard)
+			m, hog, err := parse(tc.args, io.Discard)
 			if tc.fault != "" {
 				require.ErrorContains(t, err, tc.fault)
 				return
 			}
 			require.NoError(t, err)
 			require.Equal(t, tc.want, m.(*model).clock.profile)
+			require.Equal(t, slices.Contains(tc.args, "--hog"), hog)
 		})
 	}
 }

@@ -81,14 +81,13 @@ def _run(container: Container, options: Options, settings: argparse.Namespace) -
         threading.Thread(target=_watch_parent, args=(process,), name="parent", daemon=True).start()
     Workers(lambda: load(container, settings.model_path, options), process.link, process.ready, process.failed).start()
     code = process.wait()
-    if isinstance(process.failure, ModelError):
-        log.debug("model not loaded", exc_info=process.failure)
-        return _fail(EXIT_NEVER, process.failure)
     if process.failure is not None:  # SystemExit is the model's own wish
         log.debug("container failed", exc_info=process.failure)
-        return _fail(EXIT_RETRY, process.failure)
+        logs.last_line(process.failure)
+        return EXIT_NEVER if isinstance(process.failure, ModelError) else EXIT_RETRY
     if code < 0:
-        return _fail(EXIT_RETRY, RuntimeError(f"the process of the gRPC server was ended by {signal.Signals(-code).name}"))
+        logs.last_line(RuntimeError(f"the process of the gRPC server was ended by {signal.Signals(-code).name}"))
+        return EXIT_RETRY
     if code > 0:  # It has said why.
         logging.disable()
         return code
@@ -147,11 +146,6 @@ class _Process:
     def wait(self) -> int:
         """Waits until the server has ended, and returns its exit code."""
         return self._process.wait()
-
-
-def _fail(code: int, error: BaseException) -> int:
-    logs.last_line(error)
-    return code
 
 
 def _signals() -> int:
