@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.bin:$(CURDIR)/tools/node_modules/.bin:$(PATH)
 TOOLS := .bin/.tools
 GENERATORS := .cache/.generators
 # Paths that `make gen` writes.
-GENERATED := gen/go/clipper gen/openapi gen/python/src gen/typescript/src internal/gen frontend/gateway
+GENERATED := gen/go/clipper gen/go/inference gen/openapi gen/python/src gen/typescript/src internal/gen frontend/gateway
 
 .PHONY: help build demo demo-docker test test-go test-python test-cpp test-typescript test-adapters test-images test-compose check gen lint fmt bench image images clean
 

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.bin:$PWD/tools/node_modules/.bin:$PATH"
 
-rm -rf gen/go/clipper internal/gen frontend/gateway/clipper gen/openapi/*.json gen/python/src/clipper_proto/v1 gen/typescript/src
+rm -rf gen/go/clipper gen/go/inference internal/gen frontend/gateway/clipper gen/openapi/*.json gen/python/src/clipper_proto/v1 gen/typescript/src
 buf generate
 python3 tools/openapi.py gen/openapi/clipper.swagger.json
 
