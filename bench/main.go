@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 
+	"github.com/clipper-serving/clipper/bench/adopt"
 	"github.com/clipper-serving/clipper/bench/autoscaling"
 	"github.com/clipper-serving/clipper/bench/batching"
 	"github.com/clipper-serving/clipper/bench/cache"
@@ -47,7 +48,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr,
 		edge.Experiment, saturation.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
-		cache.Experiment, reload.Experiment, rolling.Experiment, isolation.Experiment, kill.Experiment, cost.Experiment,
+		cache.Experiment, reload.Experiment, rolling.Experiment, isolation.Experiment, kill.Experiment, adopt.Experiment, cost.Experiment,
 		contextual.Experiment, feedback.Experiment, crash.Experiment, policies.Experiment, stragglers.Experiment,
 		offpolicy.Experiment, exp.Experiment, ensemble.Experiment, canary.Experiment, containers.Experiment, autoscaling.Experiment)
 	stop()

@@ -262,6 +262,23 @@ func (c *Clipper) Restart(i int) error {
 	return err
 }
 
+// ReplicaProcesses identifies the replicas that run as processes: each by its process and when that was started.
+func (c *Clipper) ReplicaProcesses() ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(c.folder, "run", "*", "*.pid"))
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, file := range files {
+		text, err := os.ReadFile(file) //nolint:gosec // It is the installation's.
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, string(text))
+	}
+	return all, nil
+}
+
 // State returns what an application has learned.
 func (c *Clipper) State(ctx context.Context, application string) (*clipperv1.GetSelectionStateResponse, error) {
 	state, err := clipperv1.NewApplicationServiceClient(c.admin).GetSelectionState(ctx, &clipperv1.GetSelectionStateRequest{Application: application})

@@ -98,11 +98,11 @@ func TestGroupOfADeadKeeperIsRemoved(t *testing.T) {
 	dir := shortDirectory(t)
 	s := startServer(t, dir, time.Hour)
 	s.kill(t)
-	require.DirExists(t, s.group)
+	require.DirExists(t, s.Group)
 	killKeeper(t, s)
 
 	newLauncher(t, Config{RunDirectory: dir})
-	require.NoDirExists(t, s.group)
+	require.NoDirExists(t, s.Group)
 }
 
 func TestGroupOfNobodyIsLeftAlone(t *testing.T) {

@@ -41,9 +41,9 @@ func init() { //nolint:gochecknoinits // See above.
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if err := keep(text, log); err != nil {
 		log.Error("the keeper ends", "error", err)
-		os.Exit(1)
+		os.Exit(1) //nolint:forbidigo // It is main here.
 	}
-	os.Exit(0)
+	os.Exit(0) //nolint:forbidigo // It is main here.
 }
 
 // keeperConfig is what a keeper is told.
@@ -66,6 +66,9 @@ func keep(text string, log *slog.Logger) error {
 	}
 	listener, err := net.Listen("unix", filepath.Join(k.cfg.Directory, socketName)) //nolint:noctx // It lives as long as the process.
 	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(k.cfg.Directory, keeperPID), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
 		return err
 	}
 	k.leave(nil) // If nobody comes, it ends.
@@ -278,7 +281,7 @@ func (s *session) Start(r StartRequest, reply *Started) error {
 	base := filepath.Join(s.cfg.Directory, id)
 	c := &child{
 		Started: Started{ID: id, Socket: base + ".sock"}, pidFile: base + ".pid",
-		name: r.Name, digest: r.Digest, grace: r.Grace, log: s.keeping.log.With("replica", r.Name),
+		name: r.Name, digest: r.Digest, grace: r.Grace, log: s.log.With("replica", r.Name),
 		claimed: s, done: make(chan struct{}),
 	}
 	var err error
@@ -291,7 +294,7 @@ func (s *session) Start(r StartRequest, reply *Started) error {
 	s.children[id] = c
 	go func() {
 		<-c.done
-		s.keeping.ended(c)
+		s.ended(c)
 	}()
 	*reply = c.Started
 	return nil

@@ -121,9 +121,12 @@ func (l *Launcher) takeOver(r StartRequest) (*keeper, Started, error) {
 		found Started
 	)
 	err := l.eachFree(func(dir string, lock *os.File) (bool, error) {
+		if taken != nil {
+			return false, nil
+		}
 		client, err := dial(dir)
-		if err != nil || taken != nil {
-			return false, nil //nolint:nilerr // It is ending; or there is nothing to look for.
+		if err != nil {
+			return false, nil //nolint:nilerr // It is ending.
 		}
 		k := &keeper{dir: dir, lock: lock, asked: client}
 		if k.call("Claim", r, &found) != nil || found.ID == "" {
@@ -143,7 +146,7 @@ func (l *Launcher) startNew(r StartRequest) (*keeper, Started, error) {
 	for {
 		k := l.own
 		if k.asked == nil {
-			if err := k.spawn(l.claimTime); err != nil {
+			if err := k.spawn(l.cfg.ClaimTime); err != nil {
 				return nil, begun, err
 			}
 		}

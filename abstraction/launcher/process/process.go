@@ -5,7 +5,7 @@
 // The replicas are not children of the server but of a keeper: this program, started again as a process of its
 // own. The keeper starts replicas, copies what they write to their logs, tells how they end, and stops them, all
 // as the server asks. When the server dies, however that happens, the keeper stays, and with it the replicas; the
-// next server that is to start the same takes them over. What nobody takes over within a minute is stopped, and the
+// next server that is to start the same takes them over. What nobody takes over in time (a minute) is stopped, and the
 // keeper ends with the last of them. So a server can be killed and started again, and its models need not be
 // loaded again.
 //
@@ -20,6 +20,7 @@
 //	1f3a9c/lock        held as long as a launcher has the keeper
 //	1f3a9c/keeper.sock where the keeper is asked
 //	1f3a9c/keeper.log  what it had to say
+//	1f3a9c/keeper.pid  its process id, for people
 //	1f3a9c/7.sock      the socket of a replica
 //	1f3a9c/7.pid       its process id and start time
 //	1f3a9c/cgroup      the path of the keeper's control group, where it has one
@@ -59,20 +60,18 @@ type Config struct {
 	Python string `name:"python" default:"python3" help:"Python interpreter that runs adapters without a .venv in their folder: a path, or a name found in PATH."`
 	// StopTimeout is how long a replica may take to finish what it has.
 	StopTimeout time.Duration `name:"replica-stop-timeout" default:"10s" help:"Time that a replica has to finish its batches before it is killed."`
+	// ClaimTime is how long replicas run whose server has died, for its successor to take them over.
+	ClaimTime time.Duration `name:"replica-claim-time" default:"1m" help:"Time that a replica that is a process waits, when its server has died, to be taken over by the next one."`
 }
 
 // maxSocketPath is what fits into the smallest sockaddr_un among the systems that
 // Go runs on, with its closing zero.
 const maxSocketPath = 103
 
-// claimTime is how long replicas wait to be taken over when their server has died.
-const claimTime = time.Minute
-
 // Launcher runs processes.
 type Launcher struct {
-	cfg       Config
-	log       *slog.Logger
-	claimTime time.Duration
+	cfg Config
+	log *slog.Logger
 
 	groups    *groups // nil where replicas cannot be held to limits
 	unlimited error   // why not
@@ -92,7 +91,7 @@ func New(cfg Config, log *slog.Logger) (*Launcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the process launcher: %w", err)
 	}
-	l := &Launcher{cfg: cfg, log: log, claimTime: claimTime, replicas: map[string]*replica{}}
+	l := &Launcher{cfg: cfg, log: log, replicas: map[string]*replica{}}
 	if err := l.prepare(); err != nil {
 		return nil, fmt.Errorf("set up the process launcher: %w", err)
 	}
@@ -122,6 +121,9 @@ func withDefaults(cfg Config) (Config, error) {
 	}
 	if cfg.StopTimeout == 0 {
 		cfg.StopTimeout = 10 * time.Second
+	}
+	if cfg.ClaimTime == 0 {
+		cfg.ClaimTime = time.Minute
 	}
 	for _, dir := range []*string{&cfg.RunDirectory, &cfg.LogDirectory, &cfg.AdapterDirectory} {
 		abs, err := filepath.Abs(*dir)

@@ -50,17 +50,17 @@ type server struct {
 	Group    string
 
 	command *exec.Cmd
-	group   string
 }
 
 // serve is what that process does, until it is killed.
 func serve(text string) error {
 	dir, claim, _ := strings.Cut(text, " ")
-	l, err := New(Config{RunDirectory: dir, LogDirectory: dir}, slog.New(slog.DiscardHandler))
+	wait, err := time.ParseDuration(claim)
 	if err != nil {
 		return err
 	}
-	if l.claimTime, err = time.ParseDuration(claim); err != nil {
+	l, err := New(Config{RunDirectory: dir, LogDirectory: dir, ClaimTime: wait}, slog.New(slog.DiscardHandler))
+	if err != nil {
 		return err
 	}
 	s := server{}
@@ -95,7 +95,7 @@ func startServer(t *testing.T, dir string, claim time.Duration) *server {
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal([]byte(line), s), line)
-	s.group = s.Group
+	t.Cleanup(func() { _ = syscall.Kill(s.Keeper, syscall.SIGTERM) }) // If it is there still.
 	return s
 }
 

@@ -18,6 +18,7 @@ import (
 const (
 	lockName  = "lock"
 	groupName = "cgroup"
+	keeperPID = "keeper.pid"
 )
 
 // prepare makes the directories, kills what dead servers and keepers have left, and takes a directory for the
@@ -192,7 +193,7 @@ func (l *Launcher) sweep(dir string) error {
 		return fmt.Errorf("find leftovers: %w", err)
 	}
 	for _, e := range entries {
-		if filepath.Ext(e.Name()) != ".pid" {
+		if filepath.Ext(e.Name()) != ".pid" || e.Name() == keeperPID {
 			continue
 		}
 		file := filepath.Join(dir, e.Name())
