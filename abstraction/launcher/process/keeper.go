@@ -125,8 +125,8 @@ func (l *Launcher) takeOver(r StartRequest) (*keeper, Started, error) {
 			return false, nil
 		}
 		client, err := dial(dir)
-		if err != nil {
-			return false, nil //nolint:nilerr // It is ending.
+		if err != nil { //nolint:nilerr // It is ending.
+			return false, nil
 		}
 		k := &keeper{dir: dir, lock: lock, asked: client}
 		if k.call("Claim", r, &found) != nil || found.ID == "" {
