@@ -125,13 +125,13 @@ func (l *Launcher) takeOver(r StartRequest) (*keeper, Started, error) {
 			return false, nil
 		}
 		client, err := dial(dir)
-		if err != nil { //nolint:nilerr // It is ending.
-			return false, nil
+		if err != nil {
+			return false, nil //nolint:nilerr // It is ending.
 		}
 		k := &keeper{dir: dir, lock: lock, asked: client}
 		if k.call("Claim", r, &found) != nil || found.ID == "" {
 			_ = client.Close()
-			return false, nil
+			return false, nil //nolint:nilerr // Neither: it has no such replica.
 		}
 		taken = k
 		l.keepers = append(l.keepers, k)
