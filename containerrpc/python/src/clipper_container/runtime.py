@@ -104,7 +104,8 @@ class _Process:
         mine, its = socket.socketpair()
         requests, answers = link.make_slots(), link.make_slots()
         self.link = Link(mine, Slots(requests), Slots(answers), parse)
-        names = [field.name for field in dataclasses.fields(Settings) if field.name not in ("connection", "requests", "answers")]
+        names = ["address", "model_name", "model_version", "max_message_bytes", "register_address", "advertise_address", "metrics_address", "log_level"]
+        names += ["tls_cert", "tls_key", "tls_client_ca", "register_tls", "register_tls_ca", "register_tls_cert", "register_tls_key", "register_token_file"]
         said: dict[str, Any] = {name: getattr(settings, name) for name in names}
         said.update(connection=its.fileno(), requests=requests, answers=answers)
         # A signal to the whole group is this process's to handle: the server stops when it is told to.

@@ -31,7 +31,8 @@ from clipper_container import link, logs  # noqa: E402
 from clipper_container.errors import describe  # noqa: E402
 from clipper_container.link import Decoder, Message, Slots  # noqa: E402
 from clipper_container.metrics import Metrics  # noqa: E402
-from clipper_container.registration import Registration  # noqa: E402
+from clipper_container.registration import Registration, reached_at  # noqa: E402
+from clipper_container.secure import RegisterFiles, ServerFiles  # noqa: E402
 
 log = logging.getLogger("clipper_container")
 
