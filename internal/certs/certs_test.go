@@ -191,14 +191,6 @@ func TestSettings_refused(t *testing.T) {
 	}
 }
 
-// serial returns the number of the certificate that a new client sees.
-func serial(t *testing.T, l *certs.Listener, c certs.Client) int64 {
-	t.Helper()
-	state, err := handshake(t, l, c)
-	require.NoError(t, err)
-	return state.PeerCertificates[0].SerialNumber.Int64()
-}
-
 func TestListener_reads_again(t *testing.T) {
 	ca := newCA(t, "ca")
 	cert, key := issue(t, ca, "server", year)

@@ -3832,14 +3832,14 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x0fexpected_micros\x18\x05 \x01(\x01R\x0eexpectedMicros\x12\x12\n" +
 	"\x04shed\x18\x06 \x01(\rR\x04shed\x12\x14\n" +
 	"\x05ahead\x18\a \x01(\bR\x05ahead\x12\x10\n" +
-	"\x03why\x18\b \x01(\tR\x03why\"\xc8\x01\n" +
+	"\x03why\x18\b \x01(\tR\x03why\"\xc3\x01\n" +
 	"\x16RegisterReplicaRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
 	"\areplica\x18\x03 \x01(\tR\areplica\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12/\n" +
-	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x19\n" +
-	"\x05token\x18\x06 \x01(\tB\x03\x80\x01\x01R\x05token\"f\n" +
+	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x14\n" +
+	"\x05token\x18\x06 \x01(\tR\x05token\"f\n" +
 	"\x17RegisterReplicaResponse\x12/\n" +
 	"\x05lease\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x1a\n" +
 	"\bdeployed\x18\x02 \x01(\bR\bdeployed\"\x1b\n" +
