@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import secrets
 import socket
@@ -19,7 +20,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clipper_container.testing import ContainerProcess
 
-PROGRAM = Path(__file__).parent / "containers.py"
+# A runtime in another language must do the same: tools/test-cpp.sh names its container.
+PROGRAM = Path(os.environ.get("CLIPPER_SECURE_CONTAINER", Path(__file__).parent / "containers.py"))
 TOKEN = secrets.token_hex()
 
 
@@ -91,7 +93,7 @@ def start(admin, certificates, folder, **more):
         "TEST_FOLDER": str(folder),
         **more,
     }
-    return ContainerProcess(PROGRAM, folder, "first", environment=environment)
+    return ContainerProcess(PROGRAM, folder, *(["first"] if PROGRAM.suffix == ".py" else []), environment=environment)
 
 
 def healthy(address, credentials):
