@@ -79,7 +79,5 @@ echo numbers >.cache/cpp-numbers
 check .cache/cpp-address/scripted --model-path .cache/cpp-numbers
 
 echo "TLS and tokens of registration, as the Python runtime has them"
-runtime=containerrpc/python
-python=$(tools/venv.sh runtime $runtime/requirements.txt $runtime/requirements-test.txt)
 export CLIPPER_SECURE_CONTAINER=$PWD/.cache/cpp-address/clipper-noop
-(cd $runtime && "$python" -m pytest -q -p no:cacheprovider tests/test_secure.py)
+(cd containerrpc/python && "$python" -m pytest -q -p no:cacheprovider tests/test_secure.py)
