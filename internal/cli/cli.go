@@ -19,6 +19,7 @@ import (
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 
+	"github.com/clipper-serving/clipper/internal/certs"
 	"github.com/clipper-serving/clipper/internal/config"
 	"github.com/clipper-serving/clipper/internal/telemetry"
 )
@@ -77,6 +78,7 @@ type root struct {
 type options struct {
 	Timeout time.Duration `env:"CLIPPER_TIMEOUT" placeholder:"DURATION" help:"How long to wait: for the answer to a query (default: the application's objective), for a model to become ready (default: 5m), for anything else (default: 10s)."`
 	JSON    bool          `name:"json" help:"Write one JSON document."`
+	Secure  certs.Client  `embed:"" envprefix:"CLIPPER_"`
 }
 
 // queryOptions are the flags of commands that ask.

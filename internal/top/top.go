@@ -6,9 +6,11 @@
 package top
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -92,6 +94,8 @@ type Source struct {
 	Applications clipperv1.ApplicationServiceClient
 	// Metrics are the addresses of processes' metrics.
 	Metrics []string
+	// HTTP is what metrics are read with; nil is http.DefaultClient.
+	HTTP *http.Client
 
 	before  series
 	at      time.Time
@@ -107,7 +111,7 @@ func (s *Source) Read(ctx context.Context) (*Snapshot, error) {
 	now := series{}
 	var answers []string
 	for _, address := range s.Metrics {
-		if err := now.scrape(ctx, address); err != nil {
+		if err := now.scrape(ctx, cmp.Or(s.HTTP, http.DefaultClient), address); err != nil {
 			snapshot.Notes = append(snapshot.Notes, cause(err))
 			continue
 		}

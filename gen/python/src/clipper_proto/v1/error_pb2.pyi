@@ -41,6 +41,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_LAUNCH_FAILED: _ClassVar[ErrorReason]
     ERROR_REASON_POLICY_FAILED: _ClassVar[ErrorReason]
     ERROR_REASON_NO_CANARY: _ClassVar[ErrorReason]
+    ERROR_REASON_UNAUTHENTICATED: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_MALFORMED_JSON: ErrorReason
 ERROR_REASON_INVALID_FIELD: ErrorReason
@@ -74,6 +75,7 @@ ERROR_REASON_CONTEXT_NOT_FOUND: ErrorReason
 ERROR_REASON_LAUNCH_FAILED: ErrorReason
 ERROR_REASON_POLICY_FAILED: ErrorReason
 ERROR_REASON_NO_CANARY: ErrorReason
+ERROR_REASON_UNAUTHENTICATED: ErrorReason
 
 class Error(_message.Message):
     __slots__ = ("code", "message", "reason", "field", "retry_after")
