@@ -8,8 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,7 +32,7 @@ func NewQueryHandler(cfg Config, conn grpc.ClientConnInterface) (http.Handler, e
 	if err != nil {
 		return nil, err
 	}
-	h.queries = clipperv1.NewQueryServiceClient(conn)
+	h.queries = invoker(conn)
 	return h, nil
 }
 
@@ -63,8 +62,9 @@ func newHandler[A, B any](
 		runtime.WithRoutingErrorHandler(writeRoutingError),
 		// A form's content type, which curl gives to any body, has no meaning here.
 		runtime.WithDisablePathLengthFallback(),
-		// Headers are not metadata, nor the other way; Grpc-Timeout is read in any case.
-		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
+		// Headers are not metadata, nor the other way, but for the key that says who calls; the gateway
+		// reads Authorization and Grpc-Timeout in any case.
+		runtime.WithIncomingHeaderMatcher(func(key string) (string, bool) { return "x-api-key", key == "X-Api-Key" }),
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
 	)
@@ -83,26 +83,26 @@ type handler struct {
 	cfg     Config
 	api     *runtime.ServeMux
 	docs    *explorer.Explorer
-	queries clipperv1.QueryServiceClient // Nil where there are none.
+	queries invoke // Nil where there are none.
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header()["X-Content-Type-Options"] = nosniff
 	if h.docs.Serves(r.URL.Path) {
 		h.docs.ServeHTTP(w, r)
 		return
 	}
-	b := &body{}
+	b := bodies.get()
 	if r.Body != nil && r.Body != http.NoBody {
-		var err error
-		if b, err = h.read(w, r); err != nil {
+		if err := h.read(w, r, b); err != nil {
 			w.Header().Set("Connection", "close")
 			writeStatus(w, err)
 			return
 		}
 	}
 	if application, ok := h.plainQuery(r); ok {
-		h.query(w, r, application, b)
+		h.query(w, r, application, b.data)
+		bodies.put(b) // The call is over and has copied what it keeps.
 		return
 	}
 	r = r.WithContext(context.WithValue(r.Context(), bodyKey{}, b))
@@ -110,70 +110,17 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.api.ServeHTTP(w, r)
 }
 
-// plainQuery reports whether a request is a query that needs nothing of the gateway, and to which
-// application.
-func (h *handler) plainQuery(r *http.Request) (application string, ok bool) {
-	if h.queries == nil || r.Method != http.MethodPost || r.URL.RawPath != "" || r.URL.RawQuery != "" || r.Header["Grpc-Timeout"] != nil {
-		return "", false
-	}
-	application, ok = strings.CutPrefix(r.URL.Path, "/v1/applications/")
-	if !ok {
-		return "", false
-	}
-	application, ok = strings.CutSuffix(application, "/query")
-	return application, ok && application != "" && !strings.Contains(application, "/")
-}
-
-// buffers holds *[]byte for answers.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
-
-// maxPooled is the largest buffer that is kept.
-const maxPooled = 64 << 10
-
-// query answers a query as the gateway would, at half the cost: it is what most requests are.
-func (h *handler) query(w http.ResponseWriter, r *http.Request, application string, b *body) {
-	req := &clipperv1.QueryRequest{}
-	if _, err := decodeBody(b.data, req); err != nil {
-		writeStatus(w, err)
-		return
-	}
-	req.Application = application
-	res, err := h.queries.Query(r.Context(), req)
-	if err != nil {
-		writeStatus(w, err)
-		return
-	}
-	buffer, _ := buffers.Get().(*[]byte)
-	answer, err := appendQueryResponse((*buffer)[:0], res)
-	if err != nil {
-		writeStatus(w, err)
-		return
-	}
-	header := w.Header()
-	header["Content-Type"] = jsonType
-	header["Content-Length"] = []string{strconv.Itoa(len(answer))}
-	_, _ = w.Write(answer) // The client may be gone.
-	if cap(answer) <= maxPooled {
-		*buffer = answer
-		buffers.Put(buffer)
-	}
-}
-
-var jsonType = []string{"application/json"}
-
 // read reads a body within the limits of size and time.
-func (h *handler) read(w http.ResponseWriter, r *http.Request) (*body, error) {
+func (h *handler) read(w http.ResponseWriter, r *http.Request, b *body) error {
 	limit := int64(h.cfg.MaxBody)
 	if r.ContentLength > limit {
-		return nil, tooLarge("", "the request body has %d bytes, more than the limit of %d", r.ContentLength, limit)
+		return tooLarge("", "the request body has %d bytes, more than the limit of %d", r.ContentLength, limit)
 	}
-	control := http.NewResponseController(w)
 	// A connection that has no deadlines is one of a test.
-	_ = control.SetReadDeadline(time.Now().Add(h.cfg.BodyTimeout))
-	b := &body{}
+	_ = setReadDeadline(w, time.Now().Add(h.cfg.BodyTimeout))
 	var err error
-	if r.ContentLength >= 0 && r.ContentLength <= 1<<20 {
-		b.data = make([]byte, r.ContentLength)
+	if n := r.ContentLength; n >= 0 && n <= 1<<20 {
+		b.data = slices.Grow(b.data, int(n))[:n]
 		_, err = io.ReadFull(r.Body, b.data)
 		if err == nil {
 			_, err = r.Body.Read(nil) // Lets the server see that the body is at its end.
@@ -187,12 +134,20 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request) (*body, error) {
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return nil, tooLarge("", "the request body has more than %d bytes, the limit", limit)
+		return tooLarge("", "the request body has more than %d bytes, the limit", limit)
 	case err != nil:
-		return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_MALFORMED_JSON, "", "the request body did not arrive whole within %s", h.cfg.BodyTimeout)
+		return apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_MALFORMED_JSON, "", "the request body did not arrive whole within %s", h.cfg.BodyTimeout)
 	}
-	_ = control.SetReadDeadline(time.Time{})
-	return b, nil
+	_ = setReadDeadline(w, time.Time{})
+	return nil
+}
+
+// setReadDeadline is what http.ResponseController does, without one for each request.
+func setReadDeadline(w http.ResponseWriter, at time.Time) error {
+	if direct, ok := w.(interface{ SetReadDeadline(time.Time) error }); ok {
+		return direct.SetReadDeadline(at)
+	}
+	return http.NewResponseController(w).SetReadDeadline(at)
 }
 
 // body is a request's body that has been read. It keeps what its decoder finds, which
@@ -205,6 +160,27 @@ type body struct {
 }
 
 type bodyKey struct{}
+
+// bodies keeps bodies for requests to come.
+var bodies bodyPool
+
+type bodyPool struct{ pool sync.Pool }
+
+// get returns an empty body.
+func (p *bodyPool) get() *body {
+	if b, ok := p.pool.Get().(*body); ok {
+		return b
+	}
+	return &body{}
+}
+
+// put keeps a body that nothing refers to any more, unless it is large.
+func (p *bodyPool) put(b *body) {
+	if cap(b.data) <= maxPooled {
+		*b = body{data: b.data[:0]}
+		p.pool.Put(b)
+	}
+}
 
 func (b *body) Read(p []byte) (int, error) {
 	if b.pos == len(b.data) {
