@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/clipper-serving/clipper/frontend/compress"
 	"github.com/clipper-serving/clipper/frontend/explorer"
 	gatewayv1 "github.com/clipper-serving/clipper/frontend/gateway/clipper/v1"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
@@ -89,7 +91,9 @@ type handler struct {
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header()["X-Content-Type-Options"] = nosniff
 	if h.docs.Serves(r.URL.Path) {
-		h.docs.ServeHTTP(w, r)
+		out := compress.NewWriter(w, r)
+		defer func() { _ = out.Close() }() // The client may be gone.
+		h.docs.ServeHTTP(out, r)
 		return
 	}
 	b := bodies.get()
@@ -107,10 +111,16 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r = r.WithContext(context.WithValue(r.Context(), bodyKey{}, b))
 	r.Body = b
-	h.api.ServeHTTP(w, r)
+	out := compress.NewWriter(w, r)
+	defer func() { _ = out.Close() }() // The client may be gone.
+	h.api.ServeHTTP(out, r)
 }
 
-// read reads a body within the limits of size and time.
+// contentEncoding is the field that names how a body is compressed.
+const contentEncoding = "Content-Encoding"
+
+// read reads a body within the limits of size and time. The limit of size is that of what is sent and
+// of what it expands to.
 func (h *handler) read(w http.ResponseWriter, r *http.Request, b *body) error {
 	limit := int64(h.cfg.MaxBody)
 	if r.ContentLength > limit {
@@ -119,7 +129,7 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, b *body) error {
 	// A connection that has no deadlines is one of a test.
 	_ = setReadDeadline(w, time.Now().Add(h.cfg.BodyTimeout))
 	var err error
-	if n := r.ContentLength; n >= 0 && n <= 1<<20 {
+	if n := r.ContentLength; n >= 0 && n <= 1<<20 && r.Header[contentEncoding] == nil {
 		b.data = slices.Grow(b.data, int(n))[:n]
 		_, err = io.ReadFull(r.Body, b.data)
 		if err == nil {
@@ -129,17 +139,32 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, b *body) error {
 			err = nil
 		}
 	} else {
-		b.data, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+		b.data, err = expand(w, r, limit)
 	}
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
 		return tooLarge("", "the request body has more than %d bytes, the limit", limit)
+	case errors.Is(err, compress.ErrUnsupported):
+		w.Header().Set("Accept-Encoding", compress.Accepted)
+		return invalid(contentEncoding, "%s is %q: %v", contentEncoding, shorten(strings.Join(r.Header[contentEncoding], ", ")), err)
+	case errors.Is(err, compress.ErrCorrupt):
+		return apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_MALFORMED_JSON, "", "the request body is not %s, as its %s says, or is cut off", shorten(r.Header.Get(contentEncoding)), contentEncoding)
 	case err != nil:
 		return apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_MALFORMED_JSON, "", "the request body did not arrive whole within %s", h.cfg.BodyTimeout)
 	}
 	_ = setReadDeadline(w, time.Time{})
 	return nil
+}
+
+// expand reads a body of unknown length, which may be compressed.
+func expand(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	from, err := compress.NewReader(r.Header[contentEncoding], http.MaxBytesReader(w, r.Body, limit))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = from.Close() }() // Nothing is written.
+	return io.ReadAll(http.MaxBytesReader(w, from, limit))
 }
 
 // setReadDeadline is what http.ResponseController does, without one for each request.

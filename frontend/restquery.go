@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/clipper-serving/clipper/frontend/compress"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 )
 
@@ -94,8 +95,16 @@ func (h *handler) query(w http.ResponseWriter, r *http.Request, application stri
 	}
 	header := w.Header()
 	header["Content-Type"] = jsonType
-	if len(c.answer) > 1<<10 { // For shorter ones, net/http does it.
+	if header["Vary"] == nil {
+		header["Vary"] = varies
+	} else {
+		header.Add("Vary", varies[0])
+	}
+	if len(c.answer) > 1<<10 { // Shorter ones are not compressed, and net/http says how long they are.
+		out := compress.NewWriter(w, r)
+		defer func() { _ = out.Close() }() // The client may be gone.
 		header["Content-Length"] = []string{strconv.Itoa(len(c.answer))}
+		w = out
 	}
 	_, _ = w.Write(c.answer) // The client may be gone.
 }
@@ -104,6 +113,7 @@ func (h *handler) query(w http.ResponseWriter, r *http.Request, application stri
 var (
 	jsonType = []string{"application/json"}
 	nosniff  = []string{"nosniff"}
+	varies   = []string{"Accept-Encoding"}
 )
 
 // credentials are the headers that say who calls, as HTTP and as metadata spell them.
