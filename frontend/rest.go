@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/clipper-serving/clipper/frontend/compress"
+	"github.com/clipper-serving/clipper/frontend/cors"
 	"github.com/clipper-serving/clipper/frontend/explorer"
 	gatewayv1 "github.com/clipper-serving/clipper/frontend/gateway/clipper/v1"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
@@ -35,7 +36,7 @@ func NewQueryHandler(cfg Config, conn grpc.ClientConnInterface) (http.Handler, e
 		return nil, err
 	}
 	h.queries = invoker(conn)
-	return h, nil
+	return restrict(h, cfg.QueryOrigins)
 }
 
 // NewAdminHandler is as NewQueryHandler, for administration.
@@ -46,7 +47,19 @@ func NewAdminHandler(cfg Config, conn grpc.ClientConnInterface) (http.Handler, e
 	if err != nil {
 		return nil, err
 	}
-	return h, nil
+	return restrict(h, cfg.AdminOrigins)
+}
+
+// restrict lets only web pages of some origins call.
+func restrict(h http.Handler, origins []string) (http.Handler, error) {
+	policy, err := cors.New(origins)
+	if err != nil {
+		return nil, err
+	}
+	return policy.Handler(h, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		writeStatus(w, apierror.New(codes.PermissionDenied, clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "Origin",
+			"web pages of %s may not call this; the settings query-origins and admin-origins of the frontend name those that may", shorten(r.Header.Get("Origin"))))
+	})), nil
 }
 
 // newHandler returns a handler for two services.
@@ -58,10 +71,14 @@ func newHandler[A, B any](
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configure REST: %w", err)
 	}
+	docs, err := explorer.New(services)
+	if err != nil {
+		return nil, err
+	}
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler{}),
 		runtime.WithErrorHandler(writeError),
-		runtime.WithRoutingErrorHandler(writeRoutingError),
+		runtime.WithRoutingErrorHandler(writeRoutingError(docs)),
 		// A form's content type, which curl gives to any body, has no meaning here.
 		runtime.WithDisablePathLengthFallback(),
 		// Headers are not metadata, nor the other way, but for the key that says who calls; the gateway
@@ -72,10 +89,6 @@ func newHandler[A, B any](
 	)
 	if err := errors.Join(registerA(context.Background(), mux, clientA(conn)), registerB(context.Background(), mux, clientB(conn))); err != nil {
 		return nil, fmt.Errorf("register REST handlers: %w", err)
-	}
-	docs, err := explorer.New(services)
-	if err != nil {
-		return nil, err
 	}
 	return &handler{cfg: cfg, api: mux, docs: docs}, nil
 }
@@ -240,17 +253,25 @@ func writeError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w h
 	writeStatus(w, err)
 }
 
-// writeRoutingError answers a request that is for no call.
-func writeRoutingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, httpStatus int) {
-	path := shorten(r.URL.Path)
-	switch httpStatus {
-	case http.StatusNotFound:
-		writeStatus(w, apierror.New(codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_UNKNOWN_METHOD, "",
-			"there is nothing at %s; /openapi.json lists what there is", path))
-	case http.StatusMethodNotAllowed:
-		writeStatus(w, apierror.New(codes.Unimplemented, clipperv1.ErrorReason_ERROR_REASON_UNKNOWN_METHOD, "",
-			"%s cannot be used with %s; /openapi.json lists what can", path, shorten(r.Method)))
-	default:
-		writeStatus(w, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "", "the path %s cannot be read", path))
+// writeRoutingError returns a handler of requests that are for no call.
+func writeRoutingError(docs *explorer.Explorer) runtime.RoutingErrorHandlerFunc {
+	return func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, httpStatus int) {
+		path := shorten(r.URL.Path)
+		allowed := docs.Methods(r.URL.Path)
+		if len(allowed) > 0 {
+			w.Header().Set("Allow", strings.Join(append(allowed, http.MethodOptions), ", "))
+		}
+		switch {
+		case r.Method == http.MethodOptions && len(allowed) > 0:
+			w.WriteHeader(http.StatusNoContent)
+		case httpStatus == http.StatusNotFound:
+			writeStatus(w, apierror.New(codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_UNKNOWN_METHOD, "",
+				"there is nothing at %s; /openapi.json lists what there is", path))
+		case httpStatus == http.StatusMethodNotAllowed:
+			writeStatus(w, apierror.New(codes.Unimplemented, clipperv1.ErrorReason_ERROR_REASON_UNKNOWN_METHOD, "",
+				"%s cannot be used with %s; /openapi.json lists what can", path, shorten(r.Method)))
+		default:
+			writeStatus(w, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "", "the path %s cannot be read", path))
+		}
 	}
 }
