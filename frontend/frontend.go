@@ -48,6 +48,7 @@ type Config struct {
 	BodyTimeout      time.Duration `default:"30s" help:"Time that a REST client has to send a body."`
 	QueryOrigins     []string      `help:"Origins of web pages that may call the REST API for queries, as https://app.example.com; * is any. By default, only its own page may."`
 	AdminOrigins     []string      `help:"Origins of web pages that may call the REST API for administration, as https://app.example.com; * is any. By default, only its own page may."`
+	WatchMetrics     []string      `help:"Addresses of the metrics of other processes, for live views, as http://10.0.0.5:1368/metrics; those of this process are read in any case."`
 	MaxInput         config.Bytes  `default:"16MiB" help:"Largest input of one query, as sent (B, KiB, MiB, GiB)."`
 	MaxElements      int64         `default:"4194304" help:"Most elements in the input of one query."`
 	BatchConcurrency int           `default:"1024" help:"Most queries or feedbacks of one batch in flight at once."`
