@@ -109,6 +109,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.docs.ServeHTTP(out, r)
 		return
 	}
+	if len(r.TransferEncoding) > 0 {
+		// It may have had a length too, which net/http leaves out. Whoever is between may have gone by
+		// that, so nothing behind this request may be read as another one (RFC 9112, section 6.1).
+		w.Header().Set("Connection", "close")
+	}
 	b := bodies.get()
 	if r.Body != nil && r.Body != http.NoBody {
 		if err := h.read(w, r, b); err != nil {

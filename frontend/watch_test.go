@@ -86,11 +86,13 @@ func TestWatch(t *testing.T) {
 	}
 	other := open("")
 	close(fail) // A view that cannot go on says why and ends; the client comes back by itself.
-	for name, data := "", ""; name != "error"; {
-		if name, _, data = nextEvent(t, lines); name == "error" {
-			require.Contains(t, data, "cannot be reached now")
-		}
+	for {
+		name, _, data := nextEvent(t, lines)
 		require.NotEmpty(t, data)
+		if name == "error" {
+			require.Contains(t, data, "cannot be reached now")
+			break
+		}
 	}
 	require.False(t, lines.Scan() && lines.Text() != "")
 	require.NoError(t, res.Body.Close())
@@ -128,12 +130,11 @@ func TestWatch_many(t *testing.T) {
 	server := httptest.NewServer(h)
 	defer server.Close()
 	defer http.DefaultClient.CloseIdleConnections()
-	var bodies []*http.Response
 	for range 64 {
 		res, err := http.Get(server.URL + frontend.WatchPath)
 		require.NoError(t, err)
+		defer func() { require.NoError(t, res.Body.Close()) }()
 		require.Equal(t, http.StatusOK, res.StatusCode)
-		bodies = append(bodies, res)
 	}
 	res, err := http.Get(server.URL + frontend.WatchPath)
 	require.NoError(t, err)
@@ -141,7 +142,4 @@ func TestWatch_many(t *testing.T) {
 	require.NotEmpty(t, res.Header.Get("Retry-After"))
 	require.NoError(t, res.Body.Close())
 	close(draining)
-	for _, res := range bodies {
-		require.NoError(t, res.Body.Close())
-	}
 }
