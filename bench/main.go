@@ -32,6 +32,7 @@ import (
 	"github.com/clipper-serving/clipper/bench/policies"
 	"github.com/clipper-serving/clipper/bench/reload"
 	"github.com/clipper-serving/clipper/bench/replicas"
+	"github.com/clipper-serving/clipper/bench/rest"
 	"github.com/clipper-serving/clipper/bench/rolling"
 	"github.com/clipper-serving/clipper/bench/saturation"
 	"github.com/clipper-serving/clipper/bench/security"
@@ -46,13 +47,43 @@ func main() {
 		}
 		return
 	}
+	if address := os.Getenv(rest.PeerVariable); address != "" {
+		if err := rest.Peer(address); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr,
-		edge.Experiment, saturation.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
-		cache.Experiment, reload.Experiment, rolling.Experiment, isolation.Experiment, kill.Experiment, adopt.Experiment, cost.Experiment,
-		contextual.Experiment, feedback.Experiment, crash.Experiment, policies.Experiment, stragglers.Experiment,
-		offpolicy.Experiment, exp.Experiment, ensemble.Experiment, canary.Experiment, containers.Experiment, autoscaling.Experiment,
-		security.Experiment)
+		edge.Experiment,
+		rest.Experiment,
+		security.Experiment,
+		saturation.Experiment,
+		batching.Experiment,
+		batching.Real,
+		overload.Experiment,
+		delay.Experiment,
+		replicas.Experiment,
+		cache.Experiment,
+		reload.Experiment,
+		rolling.Experiment,
+		isolation.Experiment,
+		kill.Experiment,
+		adopt.Experiment,
+		cost.Experiment,
+		contextual.Experiment,
+		feedback.Experiment,
+		crash.Experiment,
+		policies.Experiment,
+		stragglers.Experiment,
+		offpolicy.Experiment,
+		exp.Experiment,
+		ensemble.Experiment,
+		canary.Experiment,
+		containers.Experiment,
+		autoscaling.Experiment,
+	)
 	stop()
 	os.Exit(code)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"github.com/clipper-serving/clipper/frontend/cors"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/config"
 	"github.com/clipper-serving/clipper/internal/tensor"
@@ -45,6 +46,9 @@ type Selector interface {
 type Config struct {
 	MaxBody          config.Bytes  `default:"16MiB" help:"Largest body of a REST request (B, KiB, MiB, GiB)."`
 	BodyTimeout      time.Duration `default:"30s" help:"Time that a REST client has to send a body."`
+	QueryOrigins     []string      `help:"Origins of web pages that may call the REST API for queries, as https://app.example.com; * is any. By default, only its own page may."`
+	AdminOrigins     []string      `help:"Origins of web pages that may call the REST API for administration, as https://app.example.com; * is any. By default, only its own page may."`
+	WatchMetrics     []string      `help:"Addresses of the metrics of other processes, for live views, as http://10.0.0.5:1368/metrics; those of this process are read in any case."`
 	MaxInput         config.Bytes  `default:"16MiB" help:"Largest input of one query, as sent (B, KiB, MiB, GiB)."`
 	MaxElements      int64         `default:"4194304" help:"Most elements in the input of one query."`
 	BatchConcurrency int           `default:"1024" help:"Most queries or feedbacks of one batch in flight at once."`
@@ -69,6 +73,11 @@ func (c Config) Validate() error {
 		return fmt.Errorf("stream-in-flight is %d: want at least 1", c.StreamInFlight)
 	case c.FeedbackTimeout <= 0:
 		return fmt.Errorf("feedback-timeout is %s: want more than 0s", c.FeedbackTimeout)
+	}
+	for _, origins := range [][]string{c.QueryOrigins, c.AdminOrigins} {
+		if _, err := cors.New(origins); err != nil {
+			return err
+		}
 	}
 	return nil
 }

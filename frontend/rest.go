@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/clipper-serving/clipper/frontend/compress"
+	"github.com/clipper-serving/clipper/frontend/cors"
 	"github.com/clipper-serving/clipper/frontend/explorer"
 	gatewayv1 "github.com/clipper-serving/clipper/frontend/gateway/clipper/v1"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
@@ -33,8 +35,8 @@ func NewQueryHandler(cfg Config, conn grpc.ClientConnInterface) (http.Handler, e
 	if err != nil {
 		return nil, err
 	}
-	h.queries = clipperv1.NewQueryServiceClient(conn)
-	return h, nil
+	h.queries = invoker(conn)
+	return restrict(h, cfg.QueryOrigins)
 }
 
 // NewAdminHandler is as NewQueryHandler, for administration.
@@ -45,7 +47,19 @@ func NewAdminHandler(cfg Config, conn grpc.ClientConnInterface) (http.Handler, e
 	if err != nil {
 		return nil, err
 	}
-	return h, nil
+	return restrict(h, cfg.AdminOrigins)
+}
+
+// restrict lets only web pages of some origins call.
+func restrict(h http.Handler, origins []string) (http.Handler, error) {
+	policy, err := cors.New(origins)
+	if err != nil {
+		return nil, err
+	}
+	return policy.Handler(h, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		writeStatus(w, apierror.New(codes.PermissionDenied, clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "Origin",
+			"web pages of %s may not call this; the settings query-origins and admin-origins of the frontend name those that may", shorten(r.Header.Get("Origin"))))
+	})), nil
 }
 
 // newHandler returns a handler for two services.
@@ -57,23 +71,24 @@ func newHandler[A, B any](
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configure REST: %w", err)
 	}
+	docs, err := explorer.New(services)
+	if err != nil {
+		return nil, err
+	}
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler{}),
 		runtime.WithErrorHandler(writeError),
-		runtime.WithRoutingErrorHandler(writeRoutingError),
+		runtime.WithRoutingErrorHandler(writeRoutingError(docs)),
 		// A form's content type, which curl gives to any body, has no meaning here.
 		runtime.WithDisablePathLengthFallback(),
-		// Headers are not metadata, nor the other way; Grpc-Timeout is read in any case.
-		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
+		// Headers are not metadata, nor the other way, but for the key that says who calls; the gateway
+		// reads Authorization and Grpc-Timeout in any case.
+		runtime.WithIncomingHeaderMatcher(func(key string) (string, bool) { return "x-api-key", key == "X-Api-Key" }),
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
 	)
 	if err := errors.Join(registerA(context.Background(), mux, clientA(conn)), registerB(context.Background(), mux, clientB(conn))); err != nil {
 		return nil, fmt.Errorf("register REST handlers: %w", err)
-	}
-	docs, err := explorer.New(services)
-	if err != nil {
-		return nil, err
 	}
 	return &handler{cfg: cfg, api: mux, docs: docs}, nil
 }
@@ -83,97 +98,57 @@ type handler struct {
 	cfg     Config
 	api     *runtime.ServeMux
 	docs    *explorer.Explorer
-	queries clipperv1.QueryServiceClient // Nil where there are none.
+	queries invoke // Nil where there are none.
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header()["X-Content-Type-Options"] = nosniff
 	if h.docs.Serves(r.URL.Path) {
-		h.docs.ServeHTTP(w, r)
+		out := compress.NewWriter(w, r)
+		defer func() { _ = out.Close() }() // The client may be gone.
+		h.docs.ServeHTTP(out, r)
 		return
 	}
-	b := &body{}
+	if len(r.TransferEncoding) > 0 {
+		// It may have had a length too, which net/http leaves out. Whoever is between may have gone by
+		// that, so nothing behind this request may be read as another one (RFC 9112, section 6.1).
+		w.Header().Set("Connection", "close")
+	}
+	b := bodies.get()
 	if r.Body != nil && r.Body != http.NoBody {
-		var err error
-		if b, err = h.read(w, r); err != nil {
+		if err := h.read(w, r, b); err != nil {
 			w.Header().Set("Connection", "close")
 			writeStatus(w, err)
 			return
 		}
 	}
 	if application, ok := h.plainQuery(r); ok {
-		h.query(w, r, application, b)
+		h.query(w, r, application, b.data)
+		bodies.put(b) // The call is over and has copied what it keeps.
 		return
 	}
 	r = r.WithContext(context.WithValue(r.Context(), bodyKey{}, b))
 	r.Body = b
-	h.api.ServeHTTP(w, r)
+	out := compress.NewWriter(w, r)
+	defer func() { _ = out.Close() }() // The client may be gone.
+	h.api.ServeHTTP(out, r)
 }
 
-// plainQuery reports whether a request is a query that needs nothing of the gateway, and to which
-// application.
-func (h *handler) plainQuery(r *http.Request) (application string, ok bool) {
-	if h.queries == nil || r.Method != http.MethodPost || r.URL.RawPath != "" || r.URL.RawQuery != "" || r.Header["Grpc-Timeout"] != nil {
-		return "", false
-	}
-	application, ok = strings.CutPrefix(r.URL.Path, "/v1/applications/")
-	if !ok {
-		return "", false
-	}
-	application, ok = strings.CutSuffix(application, "/query")
-	return application, ok && application != "" && !strings.Contains(application, "/")
-}
+// contentEncoding is the field that names how a body is compressed.
+const contentEncoding = "Content-Encoding"
 
-// buffers holds *[]byte for answers.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
-
-// maxPooled is the largest buffer that is kept.
-const maxPooled = 64 << 10
-
-// query answers a query as the gateway would, at half the cost: it is what most requests are.
-func (h *handler) query(w http.ResponseWriter, r *http.Request, application string, b *body) {
-	req := &clipperv1.QueryRequest{}
-	if _, err := decodeBody(b.data, req); err != nil {
-		writeStatus(w, err)
-		return
-	}
-	req.Application = application
-	res, err := h.queries.Query(r.Context(), req)
-	if err != nil {
-		writeStatus(w, err)
-		return
-	}
-	buffer, _ := buffers.Get().(*[]byte)
-	answer, err := appendQueryResponse((*buffer)[:0], res)
-	if err != nil {
-		writeStatus(w, err)
-		return
-	}
-	header := w.Header()
-	header["Content-Type"] = jsonType
-	header["Content-Length"] = []string{strconv.Itoa(len(answer))}
-	_, _ = w.Write(answer) // The client may be gone.
-	if cap(answer) <= maxPooled {
-		*buffer = answer
-		buffers.Put(buffer)
-	}
-}
-
-var jsonType = []string{"application/json"}
-
-// read reads a body within the limits of size and time.
-func (h *handler) read(w http.ResponseWriter, r *http.Request) (*body, error) {
+// read reads a body within the limits of size and time. The limit of size is that of what is sent and
+// of what it expands to.
+func (h *handler) read(w http.ResponseWriter, r *http.Request, b *body) error {
 	limit := int64(h.cfg.MaxBody)
 	if r.ContentLength > limit {
-		return nil, tooLarge("", "the request body has %d bytes, more than the limit of %d", r.ContentLength, limit)
+		return tooLarge("", "the request body has %d bytes, more than the limit of %d", r.ContentLength, limit)
 	}
-	control := http.NewResponseController(w)
 	// A connection that has no deadlines is one of a test.
-	_ = control.SetReadDeadline(time.Now().Add(h.cfg.BodyTimeout))
-	b := &body{}
+	_ = setReadDeadline(w, time.Now().Add(h.cfg.BodyTimeout))
 	var err error
-	if r.ContentLength >= 0 && r.ContentLength <= 1<<20 {
-		b.data = make([]byte, r.ContentLength)
+	if n := r.ContentLength; n >= 0 && n <= 1<<20 && r.Header[contentEncoding] == nil {
+		b.data = slices.Grow(b.data, int(n))[:n]
 		_, err = io.ReadFull(r.Body, b.data)
 		if err == nil {
 			_, err = r.Body.Read(nil) // Lets the server see that the body is at its end.
@@ -182,17 +157,40 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request) (*body, error) {
 			err = nil
 		}
 	} else {
-		b.data, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+		b.data, err = expand(w, r, limit)
 	}
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return nil, tooLarge("", "the request body has more than %d bytes, the limit", limit)
+		return tooLarge("", "the request body has more than %d bytes, the limit", limit)
+	case errors.Is(err, compress.ErrUnsupported):
+		w.Header().Set("Accept-Encoding", compress.Accepted)
+		return invalid(contentEncoding, "%s is %q: %v", contentEncoding, shorten(strings.Join(r.Header[contentEncoding], ", ")), err)
+	case errors.Is(err, compress.ErrCorrupt):
+		return apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_MALFORMED_JSON, "", "the request body is not %s, as its %s says, or is cut off", shorten(r.Header.Get(contentEncoding)), contentEncoding)
 	case err != nil:
-		return nil, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_MALFORMED_JSON, "", "the request body did not arrive whole within %s", h.cfg.BodyTimeout)
+		return apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_MALFORMED_JSON, "", "the request body did not arrive whole within %s", h.cfg.BodyTimeout)
 	}
-	_ = control.SetReadDeadline(time.Time{})
-	return b, nil
+	_ = setReadDeadline(w, time.Time{})
+	return nil
+}
+
+// expand reads a body of unknown length, which may be compressed.
+func expand(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	from, err := compress.NewReader(r.Header[contentEncoding], http.MaxBytesReader(w, r.Body, limit))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = from.Close() }() // Nothing is written.
+	return io.ReadAll(http.MaxBytesReader(w, from, limit))
+}
+
+// setReadDeadline is what http.ResponseController does, without one for each request.
+func setReadDeadline(w http.ResponseWriter, at time.Time) error {
+	if direct, ok := w.(interface{ SetReadDeadline(time.Time) error }); ok {
+		return direct.SetReadDeadline(at)
+	}
+	return http.NewResponseController(w).SetReadDeadline(at)
 }
 
 // body is a request's body that has been read. It keeps what its decoder finds, which
@@ -205,6 +203,27 @@ type body struct {
 }
 
 type bodyKey struct{}
+
+// bodies keeps bodies for requests to come.
+var bodies bodyPool
+
+type bodyPool struct{ pool sync.Pool }
+
+// get returns an empty body.
+func (p *bodyPool) get() *body {
+	if b, ok := p.pool.Get().(*body); ok {
+		return b
+	}
+	return &body{}
+}
+
+// put keeps a body that nothing refers to any more, unless it is large.
+func (p *bodyPool) put(b *body) {
+	if cap(b.data) <= maxPooled {
+		*b = body{data: b.data[:0]}
+		p.pool.Put(b)
+	}
+}
 
 func (b *body) Read(p []byte) (int, error) {
 	if b.pos == len(b.data) {
@@ -239,17 +258,25 @@ func writeError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w h
 	writeStatus(w, err)
 }
 
-// writeRoutingError answers a request that is for no call.
-func writeRoutingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, httpStatus int) {
-	path := shorten(r.URL.Path)
-	switch httpStatus {
-	case http.StatusNotFound:
-		writeStatus(w, apierror.New(codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_UNKNOWN_METHOD, "",
-			"there is nothing at %s; /openapi.json lists what there is", path))
-	case http.StatusMethodNotAllowed:
-		writeStatus(w, apierror.New(codes.Unimplemented, clipperv1.ErrorReason_ERROR_REASON_UNKNOWN_METHOD, "",
-			"%s cannot be used with %s; /openapi.json lists what can", path, shorten(r.Method)))
-	default:
-		writeStatus(w, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "", "the path %s cannot be read", path))
+// writeRoutingError returns a handler of requests that are for no call.
+func writeRoutingError(docs *explorer.Explorer) runtime.RoutingErrorHandlerFunc {
+	return func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, httpStatus int) {
+		path := shorten(r.URL.Path)
+		allowed := docs.Methods(r.URL.Path)
+		if len(allowed) > 0 {
+			w.Header().Set("Allow", strings.Join(append(allowed, http.MethodOptions), ", "))
+		}
+		switch {
+		case r.Method == http.MethodOptions && len(allowed) > 0:
+			w.WriteHeader(http.StatusNoContent)
+		case httpStatus == http.StatusNotFound:
+			writeStatus(w, apierror.New(codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_UNKNOWN_METHOD, "",
+				"there is nothing at %s; /openapi.json lists what there is", path))
+		case httpStatus == http.StatusMethodNotAllowed:
+			writeStatus(w, apierror.New(codes.Unimplemented, clipperv1.ErrorReason_ERROR_REASON_UNKNOWN_METHOD, "",
+				"%s cannot be used with %s; /openapi.json lists what can", path, shorten(r.Method)))
+		default:
+			writeStatus(w, apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "", "the path %s cannot be read", path))
+		}
 	}
 }

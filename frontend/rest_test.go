@@ -467,3 +467,56 @@ func TestErrorReasons_documented(t *testing.T) {
 		}
 	}
 }
+
+// OPTIONS says what a path has, and so does the answer to a method that it has not.
+func TestREST_options(t *testing.T) {
+	f := start(t, newSelector(digits()))
+	for _, tt := range []struct {
+		handler http.Handler
+		path    string
+		allow   string
+	}{
+		{f.query, "/v1/applications/digits/query", "POST, OPTIONS"},
+		{f.query, "/v1/applications/%E5%90%8D%25/query", "POST, OPTIONS"},
+		{f.adminAPI, "/v1/applications/digits", "DELETE, GET, PATCH, OPTIONS"},
+		{f.adminAPI, "/v1/models/m/versions/1/logs", "GET, OPTIONS"},
+		{f.adminAPI, "/v1/nothing", ""},
+	} {
+		w := call(tt.handler, http.MethodOptions, tt.path, "")
+		require.Equal(t, tt.allow, w.Header().Get("Allow"), tt.path)
+		if tt.allow == "" {
+			require.Equal(t, http.StatusNotFound, w.Code)
+			continue
+		}
+		require.Equal(t, http.StatusNoContent, w.Code, w.Body)
+		require.Empty(t, w.Body.String())
+		w = call(tt.handler, "BREW", tt.path, "")
+		require.Equal(t, http.StatusMethodNotAllowed, w.Code, w.Body)
+		require.Equal(t, tt.allow, w.Header().Get("Allow"))
+	}
+}
+
+// A web page elsewhere can send what a browser does not ask about first; it must not have an effect.
+func TestREST_origins(t *testing.T) {
+	f := start(t, newSelector(digits()), func(c *frontend.Config) { c.QueryOrigins = []string{"https://app.example.com"} })
+	const path, body = "/v1/applications/digits/query", `{"input":[1,2]}`
+	w := call(f.query, "POST", path, body, "Origin", "https://app.example.com", "Content-Type", "text/plain")
+	require.Equal(t, http.StatusOK, w.Code, w.Body)
+	require.Equal(t, "https://app.example.com", w.Header().Get("Access-Control-Allow-Origin"))
+	require.Equal(t, []string{"Origin", "Accept-Encoding"}, w.Header()["Vary"])
+	w = call(f.query, "POST", path, body, "Origin", "https://evil.example")
+	require.Equal(t, http.StatusForbidden, w.Code)
+	require.Contains(t, w.Body.String(), "web pages of https://evil.example may not call this")
+	require.Empty(t, w.Header().Get("Access-Control-Allow-Origin"))
+	called := false
+	f.admin.handle = func(context.Context, any) (any, error) {
+		called = true
+		return nil, status.Error(codes.Aborted, "reached")
+	}
+	w = call(f.adminAPI, "POST", "/v1/models", `{"version":{"model":"m","version":"1"}}`, "Origin", "https://app.example.com", "Content-Type", "text/plain")
+	require.Equal(t, http.StatusForbidden, w.Code)
+	require.False(t, called)
+	cfg := testConfig()
+	cfg.AdminOrigins = []string{"app.example.com"}
+	require.ErrorContains(t, cfg.Validate(), `origin "app.example.com": want`)
+}

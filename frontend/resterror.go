@@ -34,6 +34,10 @@ func httpStatus(e *clipperv1.Error) int {
 	switch reason(e) {
 	case clipperv1.ErrorReason_ERROR_REASON_TOO_LARGE:
 		return http.StatusRequestEntityTooLarge
+	case clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD:
+		if e.GetField() == contentEncoding {
+			return http.StatusUnsupportedMediaType
+		}
 	case clipperv1.ErrorReason_ERROR_REASON_UNKNOWN_METHOD:
 		if codes.Code(e.GetCode()) == codes.Unimplemented {
 			return http.StatusMethodNotAllowed

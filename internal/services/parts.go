@@ -155,9 +155,16 @@ func (c *FrontendConfig) add(a *app.App, applications frontend.Selector, applica
 		return err
 	}
 	// Added first, it stops last: it tells that the process is stopping.
-	if _, err := a.HTTP("administration (REST)", c.AdminHTTP, withOps(adminREST, a.Ops())); err != nil {
+	paths := withOps(adminREST, a.Ops())
+	server, err := a.HTTP("administration (REST)", c.AdminHTTP, paths)
+	if err != nil {
 		return err
 	}
+	watch, err := frontend.NewWatchHandler(c.Service, admin, a.Registry, server.Draining())
+	if err != nil {
+		return err
+	}
+	paths.Handle(frontend.WatchPath, watch)
 	adminGRPC, err := a.GRPC("administration", c.AdminGRPC)
 	if err != nil {
 		return err
@@ -192,7 +199,7 @@ func (c *FrontendConfig) add(a *app.App, applications frontend.Selector, applica
 }
 
 // withOps serves the paths for operators beside those of the administration.
-func withOps(admin, ops http.Handler) http.Handler {
+func withOps(admin, ops http.Handler) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("/", admin)
 	for _, path := range []string{"/metrics", "/healthz", "/readyz", "/debug/pprof/"} {
