@@ -107,7 +107,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r = r.WithContext(context.WithValue(r.Context(), bodyKey{}, b))
 	r.Body = b
-	h.api.ServeHTTP(w, r)
+	h.api.ServeHTTP(&streamWriter{ResponseWriter: w}, r)
 }
 
 // plainQuery reports whether a request is a query that needs nothing of the gateway, and to which
