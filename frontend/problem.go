@@ -3,7 +3,6 @@
 package frontend
 
 import (
-	"bytes"
 	"net/http"
 	"strconv"
 	"strings"
@@ -53,38 +52,12 @@ var titles = map[clipperv1.ErrorReason]string{
 	clipperv1.ErrorReason_ERROR_REASON_NO_CANARY:               "The application has no canary",
 }
 
-// streamWriter takes what the gateway writes. It wraps an error of a stream as a message of it, also when there is no
-// stream yet: then the answer is a problem like any other.
-type streamWriter struct {
-	http.ResponseWriter
-	failed bool
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (w *streamWriter) WriteHeader(code int) {
-	w.failed = w.Header().Get("Content-Type") == problemType
-	w.ResponseWriter.WriteHeader(code)
-}
-
-// Write implements http.ResponseWriter.
-func (w *streamWriter) Write(b []byte) (int, error) {
-	if inner, ok := bytes.CutPrefix(b, []byte(`{"error":`)); w.failed && ok {
-		_, err := w.ResponseWriter.Write(inner[:len(inner)-1])
-		return len(b), err
-	}
-	return w.ResponseWriter.Write(b)
-}
-
-// Unwrap is for http.ResponseController.
-func (w *streamWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// Flush implements http.Flusher, which the gateway asks for.
-func (w *streamWriter) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
-
 // appendError appends an error as the REST API writes it, alone and in the results of a batch: problem details of
 // RFC 9457, which mirror the google.rpc.Status of the error in gRPC.
-func appendError(b []byte, e *clipperv1.Error) []byte {
-	name, title := "", http.StatusText(httpStatus(e))
+func appendError(b []byte, e *clipperv1.Error) []byte { return appendProblem(b, e, httpStatus(e)) }
+
+func appendProblem(b []byte, e *clipperv1.Error, status int) []byte {
+	name, title := "", http.StatusText(status)
 	if title == "" {
 		title = "The caller has left" // 499 is nobody's.
 	}
@@ -98,7 +71,7 @@ func appendError(b []byte, e *clipperv1.Error) []byte {
 	b = append(b, `","title":`...)
 	b = naturaljson.AppendText(b, title)
 	b = append(b, `,"status":`...)
-	b = strconv.AppendInt(b, int64(httpStatus(e)), 10)
+	b = strconv.AppendInt(b, int64(status), 10)
 	b = append(b, `,"detail":`...)
 	b = naturaljson.AppendText(b, e.GetMessage())
 	b = append(b, `,"code":"`...)

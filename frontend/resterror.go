@@ -17,13 +17,17 @@ import (
 // writeStatus answers with an error.
 func writeStatus(w http.ResponseWriter, err error) {
 	e := apierror.ToProto(err)
+	writeProblem(w, e, httpStatus(e))
+}
+
+func writeProblem(w http.ResponseWriter, e *clipperv1.Error, status int) {
 	if after := e.GetRetryAfter(); after != nil {
 		seconds := (after.AsDuration() + time.Second - 1) / time.Second
 		w.Header().Set("Retry-After", strconv.FormatInt(int64(seconds), 10))
 	}
 	w.Header().Set("Content-Type", problemType)
-	w.WriteHeader(httpStatus(e))
-	_, _ = w.Write(append(appendError(nil, e), '\n')) // The client may be gone.
+	w.WriteHeader(status)
+	_, _ = w.Write(append(appendProblem(nil, e, status), '\n')) // The client may be gone.
 }
 
 // httpStatus returns the HTTP status for an error.
