@@ -26,7 +26,9 @@ func setETag(_ context.Context, w http.ResponseWriter, m proto.Message) error {
 	switch m := m.(type) {
 	case interface{ GetApplication() *clipperv1.Application }:
 		etag = m.GetApplication().GetEtag()
-	case interface{ GetVersion() *clipperv1.ModelVersion }:
+	case interface {
+		GetVersion() *clipperv1.ModelVersion
+	}:
 		etag = m.GetVersion().GetEtag()
 	}
 	if etag != "" {
