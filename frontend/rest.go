@@ -16,7 +16,6 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/clipper-serving/clipper/frontend/compress"
 	"github.com/clipper-serving/clipper/frontend/cors"
@@ -41,7 +40,7 @@ func NewQueryHandler(cfg Config, conn grpc.ClientConnInterface) (http.Handler, e
 
 // NewAdminHandler is as NewQueryHandler, for administration.
 func NewAdminHandler(cfg Config, conn grpc.ClientConnInterface) (http.Handler, error) {
-	h, err := newHandler(cfg, maskConn{conn}, []string{"ApplicationService", "ModelService"},
+	h, err := newHandler(cfg, editConn{conn}, []string{"ApplicationService", "ModelService"},
 		gatewayv1.RegisterApplicationServiceHandlerClient, clipperv1.NewApplicationServiceClient,
 		gatewayv1.RegisterModelServiceHandlerClient, clipperv1.NewModelServiceClient)
 	if err != nil {
@@ -79,6 +78,9 @@ func newHandler[A, B any](
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler{}),
 		runtime.WithErrorHandler(writeError),
 		runtime.WithRoutingErrorHandler(writeRoutingError(docs)),
+		runtime.WithForwardResponseOption(setETag),
+		// The %2F of a name is part of the name, not of the path. Of one segment this unescapes all characters.
+		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptSlash),
 		// A form's content type, which curl gives to any body, has no meaning here.
 		runtime.WithDisablePathLengthFallback(),
 		// Headers are not metadata, nor the other way, but for the key that says who calls; the gateway
@@ -127,11 +129,20 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		bodies.put(b) // The call is over and has copied what it keeps.
 		return
 	}
+	var err error
+	if b.ifMatch, err = ifMatch(r.Header); err != nil {
+		writeStatus(w, err)
+		return
+	}
 	r = r.WithContext(context.WithValue(r.Context(), bodyKey{}, b))
 	r.Body = b
 	out := compress.NewWriter(w, r)
 	defer func() { _ = out.Close() }() // The client may be gone.
-	h.api.ServeHTTP(out, r)
+	a := &answer{ResponseWriter: out}
+	if r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/v1/applications/") {
+		a.known = r.Header.Get("If-None-Match") // Models tell of their replicas, too, which no etag covers.
+	}
+	h.api.ServeHTTP(a, r)
 }
 
 // contentEncoding is the field that names how a body is compressed.
@@ -200,6 +211,8 @@ type body struct {
 	pos  int
 	err  error    // Why it could not be decoded.
 	mask []string // The top-level keys, when it is a resource that is to be changed.
+
+	ifMatch string // The etag that what is changed must have; empty for any.
 }
 
 type bodyKey struct{}
@@ -236,26 +249,18 @@ func (b *body) Read(p []byte) (int, error) {
 
 func (b *body) Close() error { return nil }
 
-// maskConn gives an update the mask of the fields that are in its body.
-type maskConn struct{ grpc.ClientConnInterface }
-
-func (c maskConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	if update, ok := args.(*clipperv1.UpdateApplicationRequest); ok {
-		b, _ := ctx.Value(bodyKey{}).(*body)
-		if b == nil || len(b.mask) == 0 {
-			return missing("application", "there is nothing to change: expected at least one field of the application")
-		}
-		update.UpdateMask = &fieldmaskpb.FieldMask{Paths: b.mask}
-	}
-	return c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
-}
-
 // writeError answers a call that failed.
 func writeError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
-	if b, ok := r.Body.(*body); ok && b.err != nil {
+	b, ok := r.Body.(*body)
+	if ok && b.err != nil {
 		err = b.err
 	}
-	writeStatus(w, err)
+	e := apierror.ToProto(err)
+	if ok && b.ifMatch != "" && e.GetReason() == clipperv1.ErrorReason_ERROR_REASON_CONFLICT {
+		writeProblem(w, e, http.StatusPreconditionFailed)
+		return
+	}
+	writeProblem(w, e, httpStatus(e))
 }
 
 // writeRoutingError returns a handler of requests that are for no call.

@@ -62,7 +62,11 @@ func TestREST_requests(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := call(f.query, tt.method, tt.path, tt.body, tt.header...)
 			require.Equal(t, tt.status, w.Code, w.Body)
-			require.Equal(t, "application/json", w.Header().Get("Content-Type"))
+			contentType := "application/json"
+			if tt.reason != "" {
+				contentType = "application/problem+json"
+			}
+			require.Equal(t, contentType, w.Header().Get("Content-Type"))
 			require.Equal(t, "nosniff", w.Header().Get("X-Content-Type-Options"))
 			require.True(t, json.Valid(w.Body.Bytes()))
 			require.Less(t, w.Body.Len(), 500)
@@ -139,7 +143,12 @@ func TestREST_retryAfter(t *testing.T) {
 	w := call(f.adminAPI, "GET", "/v1/models/svm", "")
 	require.Equal(t, http.StatusTooManyRequests, w.Code)
 	require.Equal(t, "2", w.Header().Get("Retry-After"))
-	require.JSONEq(t, `{"error":{"code":"RESOURCE_EXHAUSTED","status":429,"message":"the queue is full","reason":"OVERLOADED","retry_after_ms":1500}}`, w.Body.String())
+	require.Equal(t, "application/problem+json", w.Header().Get("Content-Type"))
+	require.JSONEq(t, `{"type":"urn:clipper:error:OVERLOADED","title":"There is too much load","status":429,"detail":"the queue is full","code":"RESOURCE_EXHAUSTED","reason":"OVERLOADED","retry_after_ms":1500}`, w.Body.String())
+
+	f.admin.handle = func(context.Context, any) (any, error) { return nil, status.Error(codes.Canceled, "gone") }
+	w = call(f.adminAPI, "GET", "/v1/models/svm", "")
+	require.JSONEq(t, `{"type":"about:blank","title":"The caller has left","status":499,"detail":"gone","code":"CANCELLED"}`, w.Body.String())
 }
 
 // An application that refuses under overload says so, and when to try again; others give their default.
@@ -259,12 +268,12 @@ func TestAdmin_badBodies(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := call(f.adminAPI, tt.method, tt.path, tt.body)
 			require.Equal(t, http.StatusBadRequest, w.Code, w.Body)
-			var e restError
+			var e problem
 			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &e))
-			require.Equal(t, tt.reason, e.Error.Reason, w.Body)
-			require.Equal(t, tt.field, e.Error.Field, w.Body)
-			require.NotContains(t, e.Error.Message, "proto:")
-			require.NotContains(t, e.Error.Message, "rpc error")
+			require.Equal(t, tt.reason, e.Reason, w.Body)
+			require.Equal(t, tt.field, e.Field, w.Body)
+			require.NotContains(t, e.Detail, "proto:")
+			require.NotContains(t, e.Detail, "rpc error")
 		})
 	}
 }
@@ -351,17 +360,18 @@ func TestOpenAPI(t *testing.T) {
 		Properties map[string]json.RawMessage
 		Enum       []string
 	}
-	type parameter struct {
-		Name, In string
-		Schema   schema
+	type parameter struct{ Name, In string }
+	type message struct {
+		Content map[string]struct{ Schema schema }
 	}
 	var spec struct {
 		Paths map[string]map[string]struct {
 			OperationID string
 			Parameters  []parameter
-			Responses   map[string]struct{ Schema schema }
+			RequestBody message
+			Responses   map[string]message
 		}
-		Definitions map[string]schema
+		Components struct{ Schemas map[string]schema }
 	}
 	require.NoError(t, json.Unmarshal(openapi.Spec, &spec))
 	f := start(t, newSelector(digits()))
@@ -370,7 +380,7 @@ func TestOpenAPI(t *testing.T) {
 	}
 	resolve := func(s schema) schema {
 		if s.Ref != "" {
-			return spec.Definitions[strings.TrimPrefix(s.Ref, "#/definitions/")]
+			return spec.Components.Schemas[strings.TrimPrefix(s.Ref, "#/components/schemas/")]
 		}
 		return s
 	}
@@ -389,16 +399,13 @@ func TestOpenAPI(t *testing.T) {
 					if p.In == "path" {
 						require.Contains(t, path, "{"+p.Name+"}")
 					}
-					if p.In != "body" {
-						continue
-					}
-					// Each key that the description names is one that the server knows.
-					for key := range resolve(p.Schema).Properties {
-						w := call(listener, strings.ToUpper(method), strings.NewReplacer("{", "", "}", "").Replace(path), `{"`+key+`":null}`)
-						require.NotContains(t, w.Body.String(), "unknown", "%s of %s", key, path)
-					}
 				}
-				require.Contains(t, operation.Responses, "default", path)
+				// Each key that the description names is one that the server knows.
+				for key := range resolve(operation.RequestBody.Content["application/json"].Schema).Properties {
+					w := call(listener, strings.ToUpper(method), strings.NewReplacer("{", "", "}", "").Replace(path), `{"`+key+`":null}`)
+					require.NotContains(t, w.Body.String(), "unknown", "%s of %s", key, path)
+				}
+				require.Contains(t, operation.Responses["default"].Content, "application/problem+json", path)
 				w := call(listener, strings.ToUpper(method), strings.NewReplacer("{", "", "}", "").Replace(path), "")
 				require.NotContains(t, w.Body.String(), "UNKNOWN_METHOD", path)
 			}
@@ -418,20 +425,16 @@ func TestOpenAPI(t *testing.T) {
 	f.selector.query = nil
 	w := call(f.query, "POST", "/v1/applications/digits/query", `{"input":[1,2],"id":"x"}`)
 	for _, k := range keys(w.Body.Bytes()) {
-		require.Contains(t, spec.Definitions["QueryResponse"].Properties, k)
+		require.Contains(t, spec.Components.Schemas["QueryResponse"].Properties, k)
 	}
 	w = call(f.query, "POST", "/v1/applications/nope/query", `{"input":[1,2]}`)
-	require.Equal(t, []string{"error"}, keys(w.Body.Bytes()))
-	require.Contains(t, spec.Definitions["ErrorBody"].Properties, "error")
-	var e struct{ Error json.RawMessage }
-	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &e))
-	for _, k := range keys(e.Error) {
-		require.Contains(t, spec.Definitions["Error"].Properties, k)
+	for _, k := range keys(w.Body.Bytes()) {
+		require.Contains(t, spec.Components.Schemas["Error"].Properties, k)
 	}
-	for _, name := range spec.Definitions["ErrorReason"].Enum {
+	for _, name := range spec.Components.Schemas["ErrorReason"].Enum {
 		require.Contains(t, clipperv1.ErrorReason_value, "ERROR_REASON_"+name)
 	}
-	require.Len(t, spec.Definitions["ErrorReason"].Enum, len(clipperv1.ErrorReason_value)-1)
+	require.Len(t, spec.Components.Schemas["ErrorReason"].Enum, len(clipperv1.ErrorReason_value)-1)
 }
 
 func TestDocs(t *testing.T) {

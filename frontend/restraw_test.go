@@ -58,7 +58,7 @@ func TestREST_rawSockets(t *testing.T) {
 		{"slow body", post + "Content-Length: 15\r\n\r\n{", []int{400}},
 		{"path with dots", get("/v1/models/../applications/digits/query"), []int{404}},
 		{"path with escaped dots", get("/v1/x/%2e%2e/applications/digits/query"), []int{404}},
-		{"path with an escaped slash", get("/v1/applications%2Fdigits/query"), []int{200}},
+		{"path with an escaped slash", get("/v1/applications%2Fdigits/query"), []int{404}},
 		{"path with two slashes", get("//v1/applications/digits/query"), []int{404}},
 		{"path with a bad escape", get("/v1/applications/%zz/query"), []int{400}},
 		{"path with a zero byte", get("/v1/applications/digits%00/query"), []int{404}},

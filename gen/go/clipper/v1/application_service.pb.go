@@ -1145,7 +1145,9 @@ type ListApplicationsRequest struct {
 	// The most to return, 1 to 1,000; 0 means 100.
 	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the page before; empty for the first.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only applications whose name begins with this.
+	Prefix        string `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1190,6 +1192,13 @@ func (x *ListApplicationsRequest) GetPageSize() uint32 {
 func (x *ListApplicationsRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListApplicationsRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
 	}
 	return ""
 }
@@ -3125,11 +3134,12 @@ const file_clipper_v1_application_service_proto_rawDesc = "" +
 	"\x15GetApplicationRequest\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\"S\n" +
 	"\x16GetApplicationResponse\x129\n" +
-	"\vapplication\x18\x01 \x01(\v2\x17.clipper.v1.ApplicationR\vapplication\"U\n" +
+	"\vapplication\x18\x01 \x01(\v2\x17.clipper.v1.ApplicationR\vapplication\"m\n" +
 	"\x17ListApplicationsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"\x7f\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n" +
+	"\x06prefix\x18\x03 \x01(\tR\x06prefix\"\x7f\n" +
 	"\x18ListApplicationsResponse\x12;\n" +
 	"\fapplications\x18\x01 \x03(\v2\x17.clipper.v1.ApplicationR\fapplications\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb3\x01\n" +
