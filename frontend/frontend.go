@@ -54,6 +54,7 @@ type Config struct {
 	BatchConcurrency int           `default:"1024" help:"Most queries or feedbacks of one batch in flight at once."`
 	StreamInFlight   int           `default:"1024" help:"Most queries or feedbacks of one stream in flight at once; more wait in the client."`
 	FeedbackTimeout  time.Duration `default:"10s" help:"Longest time to wait for feedback to be stored."`
+	OIPDialect       string        `name:"oip-dialect" enum:"triton,mlserver" default:"triton" help:"Dialect of the Open Inference Protocol for calls that choose none: triton or mlserver."`
 }
 
 // Validate reports the first setting that cannot be used.
