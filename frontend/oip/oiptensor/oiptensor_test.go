@@ -117,6 +117,7 @@ func TestDecode_bad(t *testing.T) {
 		"long length":         {request("BYTES", []int64{1}, nil, []byte{255, 255, 255, 255, 1}), "raw_input_contents[0]", "1 are left"},
 		"too many elements":   {request("BYTES", []int64{1}, nil, make([]byte, 8)), "raw_input_contents[0]", "4 bytes are left"},
 		"too few elements":    {request("BYTES", []int64{1 << 30}, nil, make([]byte, 8)), "raw_input_contents[0]", "has 2 elements"},
+		"no contents":         {request("BOOL", []int64{1}, nil), "inputs[0].contents", "has 0 elements"},
 		"shared memory":       {sharedMemory, "inputs[0].parameters", "shared memory"},
 	} {
 		t.Run(name, func(t *testing.T) {
