@@ -576,7 +576,7 @@ func TestMetadata(t *testing.T) {
 func TestStatistics(t *testing.T) {
 	f := start(t, oip.Triton)
 	for _, req := range []*inference.ModelInferRequest{digits([]int64{3, 2}, 1, 1, 1, 1, 1, 1), digits([]int64{2}, 1, 1), digits([]int64{1}, 1)} {
-		f.ModelInfer(t.Context(), req) //nolint:errcheck // The last fails, and is counted.
+		_, _ = f.ModelInfer(t.Context(), req) // The last fails, and is counted.
 	}
 	res, err := f.ModelStatistics(t.Context(), &inference.ModelStatisticsRequest{})
 	require.NoError(t, err)
