@@ -112,7 +112,6 @@ func (d *decoder) body() error {
 		}
 		return err
 	})
-	d.member = ""
 	if err == nil && !inputs {
 		err = missing("inputs", "inputs: is missing, expected a list of the input tensors")
 	}

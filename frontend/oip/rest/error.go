@@ -42,29 +42,30 @@ type methodError struct {
 }
 
 func (e methodError) Error() string { return e.err.Error() }
-func (e methodError) Unwrap() error { return e.err }
 
 // encodingError is a content encoding that is not known.
 type encodingError struct{ err error }
 
 func (e encodingError) Error() string { return e.err.Error() }
-func (e encodingError) Unwrap() error { return e.err }
 
 // writeError answers with an error, in the form that the protocol's clients read: one member, a text.
 func writeError(w http.ResponseWriter, err error) {
-	e := apierror.ToProto(err)
-	status := httpStatus(e)
 	var (
 		method   methodError
 		encoding encodingError
+		status   int
 	)
 	switch {
 	case errors.As(err, &method):
+		err, status = method.err, http.StatusMethodNotAllowed
 		w.Header().Set("Allow", method.allow)
-		status = http.StatusMethodNotAllowed
 	case errors.As(err, &encoding):
+		err, status = encoding.err, http.StatusUnsupportedMediaType
 		w.Header().Set("Accept-Encoding", "gzip, deflate")
-		status = http.StatusUnsupportedMediaType
+	}
+	e := apierror.ToProto(err)
+	if status == 0 {
+		status = httpStatus(e)
 	}
 	if after := e.GetRetryAfter(); after != nil {
 		seconds := (after.AsDuration() + time.Second - 1) / time.Second

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/clipper-serving/clipper/frontend/naturaljson"
 	"github.com/clipper-serving/clipper/gen/go/inference"
 )
 
@@ -124,5 +125,6 @@ func (h *Handler) modelReady(w http.ResponseWriter, r *http.Request, p place) er
 	case !model.GetReady():
 		return unavailable("model " + strconv.Quote(shorten(p.model)) + " is not ready")
 	}
-	return writeJSON(w, r, appendMessage(nil, &inference.ModelReadyResponse{Ready: true}))
+	b := naturaljson.AppendText([]byte(`{"name":`), p.model)
+	return writeJSON(w, r, append(b, `,"ready":true}`...))
 }
