@@ -128,3 +128,19 @@ func (h *Handler) modelReady(w http.ResponseWriter, r *http.Request, p place) er
 	b := naturaljson.AppendText([]byte(`{"name":`), p.model)
 	return writeJSON(w, r, append(b, `,"ready":true}`...))
 }
+
+func (h *Handler) config(w http.ResponseWriter, r *http.Request, p place) error {
+	model, err := h.client.ModelConfig(r.Context(), &inference.ModelConfigRequest{Name: p.model, Version: p.version})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, r, appendMessage(nil, model.GetConfig()))
+}
+
+func (h *Handler) statistics(w http.ResponseWriter, r *http.Request, p place) error {
+	stats, err := h.client.ModelStatistics(r.Context(), &inference.ModelStatisticsRequest{Name: p.model, Version: p.version})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, r, appendMessage(nil, stats))
+}

@@ -81,6 +81,42 @@ func (s *service) ModelMetadata(_ context.Context, q *inference.ModelMetadataReq
 	return &inference.ModelMetadataResponse{Name: q.Name, Versions: []string{q.Version}, Platform: "clipper", Inputs: s.inputs}, nil
 }
 
+func (s *service) ModelConfig(_ context.Context, q *inference.ModelConfigRequest) (*inference.ModelConfigResponse, error) {
+	return &inference.ModelConfigResponse{Config: &inference.ModelConfig{
+		Name: q.Name, MaxBatchSize: 8, Input: []*inference.ModelInput{{Name: "x", DataType: inference.DataType_TYPE_FP32, Dims: []int64{-1}}},
+		SchedulingChoice: &inference.ModelConfig_DynamicBatching{DynamicBatching: &inference.ModelDynamicBatching{PriorityLevels: 8}},
+	}}, nil
+}
+
+func (s *service) ModelStatistics(_ context.Context, q *inference.ModelStatisticsRequest) (*inference.ModelStatisticsResponse, error) {
+	return &inference.ModelStatisticsResponse{ModelStats: []*inference.ModelStatistics{{
+		Name: q.Name, Version: q.Version, InferenceCount: math.MaxUint64,
+		InferenceStats: &inference.InferStatistics{Success: &inference.StatisticDuration{Count: 3, Ns: 5}},
+	}}}, nil
+}
+
+func (s *service) RepositoryIndex(_ context.Context, q *inference.RepositoryIndexRequest) (*inference.RepositoryIndexResponse, error) {
+	list := &inference.RepositoryIndexResponse{Models: []*inference.RepositoryIndexResponse_ModelIndex{
+		{Name: "a", Version: "1", State: "READY"}, {Name: "a", Version: "2", State: "UNAVAILABLE", Reason: "it failed"}, {Name: "b", State: "READY"},
+	}}
+	if q.Ready {
+		list.Models = list.Models[:1]
+	}
+	return list, nil
+}
+
+func (s *service) RepositoryModelLoad(_ context.Context, q *inference.RepositoryModelLoadRequest) (*inference.RepositoryModelLoadResponse, error) {
+	if len(q.Parameters) > 0 {
+		return nil, status.Errorf(codes.InvalidArgument, "%s %v %v %v %q", q.ModelName, q.Parameters["b"].GetBoolParam(), q.Parameters["i"].GetInt64Param(),
+			q.Parameters["config"].GetStringParam(), q.Parameters["file:1/m"].GetBytesParam())
+	}
+	return &inference.RepositoryModelLoadResponse{}, nil
+}
+
+func (s *service) RepositoryModelUnload(context.Context, *inference.RepositoryModelUnloadRequest) (*inference.RepositoryModelUnloadResponse, error) {
+	return &inference.RepositoryModelUnloadResponse{}, nil
+}
+
 const maxBody = 64 << 10
 
 func handler(t testing.TB, s *service) http.Handler {
@@ -132,6 +168,23 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v2/models/%FF/infer", good, 400, `{"error":"the path cannot be read: \"%FF\" is not UTF-8 in percent-encoding"}`},
 		{"GET", "/v2/models/m/infer", "", 405, `{"error":"/v2/models/m/infer cannot be used with GET, only with POST"}`},
 		{"POST", "/v2/health/live", "", 405, `{"error":"/v2/health/live cannot be used with POST, only with GET"}`},
+		{"GET", "/v2/models/m/config", "", 200, `{"name":"m","platform":"","max_batch_size":8,"input":[{"name":"x","data_type":"TYPE_FP32","dims":[-1],"optional":false}],"output":[],"dynamic_batching":{"preserve_ordering":false,"priority_levels":8,"default_priority_level":0},"backend":""}`},
+		{"GET", "/v2/models/m/versions/1/config", "", 200, ""},
+		{"GET", "/v2/models/m/versions/3/stats", "", 200, `{"model_stats":[{"name":"m","version":"3","last_inference":0,"inference_count":18446744073709551615,"execution_count":0,"inference_stats":{"success":{"count":3,"ns":5}},"batch_stats":[]}]}`},
+		{"GET", "/v2/models/stats", "", 200, `{"model_stats":[{"name":"","version":"","last_inference":0,"inference_count":18446744073709551615,"execution_count":0,"inference_stats":{"success":{"count":3,"ns":5}},"batch_stats":[]}]}`},
+		{"GET", "/v2/models", "", 200, `{"models":["a","b"]}`},
+		{"POST", "/v2/repository/index", "", 200, `[{"name":"a","version":"1","state":"READY","reason":""},{"name":"a","version":"2","state":"UNAVAILABLE","reason":"it failed"},{"name":"b","version":"","state":"READY","reason":""}]`},
+		{"POST", "/v2/repository/index", `{"ready":true,"more":1}`, 200, `[{"name":"a","version":"1","state":"READY","reason":""}]`},
+		{"POST", "/v2/repository/index", `{"ready":1}`, 400, `{"error":"ready: is a number, expected true or false (at byte 9)"}`},
+		{"POST", "/v2/repository/index", `{"ready":true,"ready":true}`, 400, `{"error":"ready: is there twice (at byte 22)"}`},
+		{"POST", "/v2/repository/index", `{"ready":true} x`, 400, ""},
+		{"POST", "/v2/repository/index", `[]`, 400, ""},
+		{"POST", "/v2/repository/models/m/load", "", 200, `{"name":"m","load":true}`},
+		{"POST", "/v2/repository/models/m/load", `{"parameters":{"b":true,"i":7,"config":"{}","file:1/m":"AQI="}}`, 400, `{"error":"m true 7 {} \"\\x01\\x02\""}`},
+		{"POST", "/v2/repository/models/m/load", `{"parameters":{"file:1/m":"!"}}`, 400, `{"error":"parameters.file:1/m: \"file:1/m\" is not base64 (at byte 14)"}`},
+		{"POST", "/v2/repository/models/m/load", `{"parameters":{"f":0.5}}`, 400, ""},
+		{"POST", "/v2/repository/models/a%2Fb/unload", `{"parameters":{"unload_dependents":false}}`, 200, `{"name":"a/b","unload":true}`},
+		{"GET", "/v2/repository/index", "", 405, ""},
 		{"GET", "/v2/health", "", 404, ""},
 		{"GET", "/v2//health/live", "", 404, ""},
 		{"GET", "/v2/health%2Flive", "", 404, ""},

@@ -40,8 +40,15 @@ var routes = func() (all []route) {
 	add(http.MethodGet, "v2", (*Handler).server)
 	add(http.MethodGet, "v2/health/live", (*Handler).live)
 	add(http.MethodGet, "v2/health/ready", (*Handler).ready)
+	add(http.MethodGet, "v2/models", (*Handler).models)
+	add(http.MethodGet, "v2/models/stats", (*Handler).statistics) // Of all, even where a model has that name.
 	model(http.MethodGet, "", (*Handler).metadata)
 	model(http.MethodGet, "/ready", (*Handler).modelReady)
+	model(http.MethodGet, "/config", (*Handler).config)
+	model(http.MethodGet, "/stats", (*Handler).statistics)
+	add(http.MethodPost, "v2/repository/index", (*Handler).index)
+	add(http.MethodPost, "v2/repository/models/{model}/load", (*Handler).load)
+	add(http.MethodPost, "v2/repository/models/{model}/unload", (*Handler).unload)
 	return all
 }()
 
