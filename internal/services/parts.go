@@ -16,6 +16,7 @@ import (
 	"github.com/clipper-serving/clipper/abstraction/launcher/kubernetes"
 	"github.com/clipper-serving/clipper/abstraction/launcher/process"
 	"github.com/clipper-serving/clipper/frontend"
+	"github.com/clipper-serving/clipper/frontend/oip/rest"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/app"
 	"github.com/clipper-serving/clipper/internal/exchange"
@@ -153,7 +154,11 @@ func (c *FrontendConfig) add(a *app.App, applications frontend.Selector, applica
 	if err != nil {
 		return err
 	}
-	if _, err := a.HTTP("queries (REST)", c.HTTP, queryREST); err != nil {
+	oipREST, err := rest.New(rest.Config{MaxBody: int64(c.Service.MaxBody), BodyTimeout: c.Service.BodyTimeout}, query, a.Log)
+	if err != nil {
+		return err
+	}
+	if _, err := a.HTTP("queries (REST)", c.HTTP, withOIP(queryREST, oipREST)); err != nil {
 		return err
 	}
 	queryGRPC, err := a.GRPC("queries", c.GRPC)
@@ -180,6 +185,17 @@ func (c *FrontendConfig) add(a *app.App, applications frontend.Selector, applica
 	a.Go("frontend", s.Run)
 	a.Ready("frontend", s.Ready)
 	return nil
+}
+
+// withOIP serves the Open Inference Protocol beside the API for queries.
+func withOIP(query, oip http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if rest.Serves(r.URL.Path) {
+			oip.ServeHTTP(w, r)
+			return
+		}
+		query.ServeHTTP(w, r)
+	})
 }
 
 // withOps serves the paths for operators beside those of the administration.
