@@ -93,7 +93,7 @@ func readAll(b []byte, r io.Reader, declared, limit int64) ([]byte, error) {
 		switch {
 		case int64(len(b)) > limit:
 			return b, errTooLarge
-		case err == io.EOF: //nolint:errorlint // As io.ReadAll: only the end itself.
+		case err == io.EOF: // As io.ReadAll: only the end itself.
 			return b, nil
 		case err != nil:
 			return b, err

@@ -274,7 +274,7 @@ func TestInfer_dataTypes(t *testing.T) {
 				if back == "" {
 					back = tt.data
 				}
-				require.Equal(t, fmt.Sprintf(`{"model_name":"m","id":"7","outputs":[{"name":"x","datatype":%q,"shape":%s,"data":%s}]}`, tt.datatype, tt.shape, back), w.Body.String())
+				require.JSONEq(t, fmt.Sprintf(`{"model_name":"m","id":"7","outputs":[{"name":"x","datatype":%q,"shape":%s,"data":%s}]}`, tt.datatype, tt.shape, back), w.Body.String())
 			})
 		}
 	}
@@ -298,7 +298,7 @@ func TestInfer_parameters(t *testing.T) {
 	w := call(h, "POST", "/v2/models/m/infer", `{"model_name":"m","parameters":{"timeout":5000,"b":true,"f":0.5,"s":"t\"","n":null,"u":18446744073709551615,"binary_data_output":false},
 		"inputs":[{"name":"x","datatype":"INT8","shape":[1],"data":[1],"parameters":{"content_type":"np"}}],"outputs":[{"name":"x","parameters":{"classification":2,"binary_data":false}}],"more":[{"of":{}}]}`)
 	require.Equal(t, http.StatusOK, w.Code, w.Body)
-	require.Equal(t, `{"model_name":"m","parameters":{"b":true,"f":0.5,"s":"t\"","timeout":5000,"u":18446744073709551615},"outputs":[{"name":"x","datatype":"INT8","shape":[1],"parameters":{"content_type":"np"},"data":[1]}]}`, w.Body.String())
+	require.JSONEq(t, `{"model_name":"m","parameters":{"b":true,"f":0.5,"s":"t\"","timeout":5000,"u":18446744073709551615},"outputs":[{"name":"x","datatype":"INT8","shape":[1],"parameters":{"content_type":"np"},"data":[1]}]}`, w.Body.String())
 	require.Equal(t, int64(5000), got.Parameters["timeout"].GetInt64Param())
 	require.Len(t, got.Outputs, 1)
 	require.Len(t, got.Outputs[0].Parameters, 1)
@@ -485,7 +485,7 @@ func TestInfer_errorsOfTheService(t *testing.T) {
 		}})
 		w := call(h, "POST", "/v2/models/m/infer", `{"inputs":[]}`)
 		require.Equal(t, want, w.Code, code)
-		require.Equal(t, `{"error":"it \"failed\""}`, w.Body.String())
+		require.JSONEq(t, `{"error":"it \"failed\""}`, w.Body.String())
 	}
 	h := handler(t, &service{infer: func(context.Context, *inference.ModelInferRequest) (*inference.ModelInferResponse, error) {
 		return nil, apierror.Overloaded(1500*time.Millisecond, "busy")
@@ -526,7 +526,7 @@ func TestCredentialsAndDeadline(t *testing.T) {
 		return nil, status.Errorf(codes.NotFound, "%v %v %v", md["authorization"], md["x-api-key"], md["cookie"])
 	}})
 	w := call(h, "POST", "/v2/models/m/infer", `{"inputs":[]}`, "Authorization", "Bearer t", "X-API-Key", "k", "Cookie", "c")
-	require.Equal(t, `{"error":"[Bearer t] [k] []"}`, w.Body.String())
+	require.JSONEq(t, `{"error":"[Bearer t] [k] []"}`, w.Body.String())
 }
 
 func compress(t testing.TB, encoding, text string) string {
