@@ -4,6 +4,7 @@ package services
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"slices"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/clipper-serving/clipper/abstraction/launcher/kubernetes"
 	"github.com/clipper-serving/clipper/abstraction/launcher/process"
 	"github.com/clipper-serving/clipper/frontend"
+	"github.com/clipper-serving/clipper/frontend/oip"
 	"github.com/clipper-serving/clipper/frontend/oip/rest"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/app"
@@ -135,7 +137,7 @@ func (c *SelectorConfig) add(a *app.App, state store.Store, models selector.Mode
 }
 
 // add adds a frontend to the app: queries and administration, each over gRPC and REST.
-func (c *FrontendConfig) add(a *app.App, applications frontend.Selector, applicationAdmin, modelAdmin grpc.ClientConnInterface) error {
+func (c *FrontendConfig) add(a *app.App, version string, applications frontend.Selector, applicationAdmin, modelAdmin grpc.ClientConnInterface) error {
 	// The connections behind REST; the services are registered on them below.
 	query, admin := inProcess(a), inProcess(a)
 	queryREST, err := frontend.NewQueryHandler(c.Service, query)
@@ -146,6 +148,12 @@ func (c *FrontendConfig) add(a *app.App, applications frontend.Selector, applica
 	if err != nil {
 		return err
 	}
+	if queryREST, err = c.withOIP(queryREST, query, a.Log); err != nil {
+		return err
+	}
+	if adminREST, err = c.withOIP(adminREST, admin, a.Log); err != nil {
+		return err
+	}
 	// Added first, it stops last: it tells that the process is stopping.
 	if _, err := a.HTTP("administration (REST)", c.AdminHTTP, withOps(adminREST, a.Ops())); err != nil {
 		return err
@@ -154,11 +162,7 @@ func (c *FrontendConfig) add(a *app.App, applications frontend.Selector, applica
 	if err != nil {
 		return err
 	}
-	oipREST, err := rest.New(rest.Config{MaxBody: int64(c.Service.MaxBody), BodyTimeout: c.Service.BodyTimeout}, query, a.Log)
-	if err != nil {
-		return err
-	}
-	if _, err := a.HTTP("queries (REST)", c.HTTP, withOIP(queryREST, oipREST)); err != nil {
+	if _, err := a.HTTP("queries (REST)", c.HTTP, queryREST); err != nil {
 		return err
 	}
 	queryGRPC, err := a.GRPC("queries", c.GRPC)
@@ -176,26 +180,42 @@ func (c *FrontendConfig) add(a *app.App, applications frontend.Selector, applica
 	if err != nil {
 		return err
 	}
+	inference := oip.New(oip.Deps{
+		Applications:   s,
+		Query:          clipperv1.NewQueryServiceClient(query),
+		Admin:          clipperv1.NewModelServiceClient(admin),
+		Models:         clipperv1.NewModelServiceClient(modelAdmin),
+		Draining:       queryGRPC.Draining(),
+		Dialect:        c.Service.OIPDialect,
+		StreamInFlight: c.Service.StreamInFlight,
+		Version:        version,
+	})
 	for _, r := range []grpc.ServiceRegistrar{query, queryGRPC} {
 		s.RegisterQuery(r)
+		inference.RegisterQuery(r)
 	}
 	for _, r := range []grpc.ServiceRegistrar{admin, adminGRPC} {
 		s.RegisterAdmin(r)
+		inference.RegisterAdmin(r)
 	}
 	a.Go("frontend", s.Run)
 	a.Ready("frontend", s.Ready)
 	return nil
 }
 
-// withOIP serves the Open Inference Protocol beside the API for queries.
-func withOIP(query, oip http.Handler) http.Handler {
+// withOIP serves the Open Inference Protocol beside an API of ours, by the service on the same connection.
+func (c *FrontendConfig) withOIP(api http.Handler, conn grpc.ClientConnInterface, log *slog.Logger) (http.Handler, error) {
+	protocol, err := rest.New(rest.Config{MaxBody: int64(c.Service.MaxBody), BodyTimeout: c.Service.BodyTimeout}, conn, log)
+	if err != nil {
+		return nil, err
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if rest.Serves(r.URL.Path) {
-			oip.ServeHTTP(w, r)
+			protocol.ServeHTTP(w, r)
 			return
 		}
-		query.ServeHTTP(w, r)
-	})
+		api.ServeHTTP(w, r)
+	}), nil
 }
 
 // withOps serves the paths for operators beside those of the administration.

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/clipper-serving/clipper/frontend/naturaljson"
+	"github.com/clipper-serving/clipper/frontend/oip/oiptensor"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/gen/go/inference"
 	"github.com/clipper-serving/clipper/internal/apierror"
@@ -25,6 +26,8 @@ const (
 	maxParameters = 64
 	maxRank       = 32
 )
+
+const datatypes = "BOOL, UINT8, UINT16, UINT32, UINT64, INT8, INT16, INT32, INT64, FP16, BF16, FP32, FP64, BYTES"
 
 // request is an inference request as its body says.
 type request struct {
@@ -381,12 +384,14 @@ func (d *decoder) datatype() (string, clipperv1.DataType, error) {
 	if err != nil {
 		return "", 0, err
 	}
-	for _, t := range datatypes {
-		if t.name == name {
-			return t.name, t.dataType, nil
-		}
+	t, ok := oiptensor.ParseType(name)
+	switch {
+	case !ok:
+		return "", 0, d.Errorf(at, invalidField, "is %q, expected one of %s", shorten(name), datatypes)
+	case t == clipperv1.DataType_DATA_TYPE_BYTES:
+		t = clipperv1.DataType_DATA_TYPE_STRING // In JSON, bytes are text.
 	}
-	return "", 0, d.Errorf(at, invalidField, "is %q, expected one of %s", shorten(name), datatypeNames)
+	return name, t, nil
 }
 
 func (d *decoder) shape() ([]int64, error) {
@@ -443,12 +448,8 @@ func whole(body []byte, model *inference.ModelMetadataResponse) (*request, error
 	}
 	spec := model.GetInputs()[0]
 	in := &inference.ModelInferRequest_InferInputTensor{Name: spec.GetName(), Datatype: spec.GetDatatype()}
-	size := 0
-	for _, t := range datatypes {
-		if t.name == spec.GetDatatype() {
-			size = tensor.Size(t.dataType)
-		}
-	}
+	t, _ := oiptensor.ParseType(spec.GetDatatype())
+	size := tensor.Size(t)
 	count := int64(1) // Of elements.
 	if size == 0 {
 		// Bytes are one element, as they are.

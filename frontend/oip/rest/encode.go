@@ -3,7 +3,6 @@
 package rest
 
 import (
-	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/clipper-serving/clipper/frontend/naturaljson"
+	"github.com/clipper-serving/clipper/frontend/oip/oiptensor"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/gen/go/inference"
 	"github.com/clipper-serving/clipper/internal/apierror"
@@ -117,39 +117,30 @@ func appendShape(b []byte, shape []int64) []byte {
 
 // appendData appends the elements of an output as one flat list.
 func appendData(b []byte, out *inference.ModelInferResponse_InferOutputTensor, raw []byte) ([]byte, error) {
-	if out.GetDatatype() == "BYTES" {
-		return appendStrings(b, out, raw)
+	t, ok := oiptensor.ParseType(out.GetDatatype())
+	if !ok {
+		return b, fmt.Errorf("output %q has the data type %q", out.GetName(), out.GetDatatype())
 	}
-	for _, t := range datatypes {
-		if t.name != out.GetDatatype() {
-			continue
-		}
-		whole := &clipperv1.Tensor{DataType: t.dataType, Shape: out.GetShape(), Data: raw}
-		if err := tensor.Check(whole); err != nil {
+	whole := &clipperv1.Tensor{DataType: t, Shape: out.GetShape()}
+	if t == clipperv1.DataType_DATA_TYPE_BYTES {
+		n, _ := tensor.Elements(out.GetShape())
+		elements, err := oiptensor.SplitBytes(raw, n)
+		if err != nil {
 			return b, fmt.Errorf("output %q: %w", out.GetName(), err)
 		}
-		return naturaljson.AppendElements(b, whole), nil
+		whole.DataType = clipperv1.DataType_DATA_TYPE_STRING // In JSON, bytes are text.
+		for i, e := range elements {
+			if !utf8.Valid(e) {
+				return b, apierror.New(codes.FailedPrecondition, invalidField, "outputs",
+					"element %d of output %q is not UTF-8, which JSON cannot hold; ask for the output with the parameter binary_data", i, shorten(out.GetName()))
+			}
+			whole.Strings = append(whole.Strings, string(e))
+		}
+	} else {
+		whole.Data = raw
 	}
-	return b, fmt.Errorf("output %q has the data type %q", out.GetName(), out.GetDatatype())
-}
-
-func appendStrings(b []byte, out *inference.ModelInferResponse_InferOutputTensor, raw []byte) ([]byte, error) {
-	b = append(b, '[')
-	for n := 0; len(raw) > 0; n++ {
-		if len(raw) < 4 || int64(binary.LittleEndian.Uint32(raw)) > int64(len(raw)-4) {
-			return b, fmt.Errorf("output %q: element %d is longer than what is left", out.GetName(), n)
-		}
-		size := int(binary.LittleEndian.Uint32(raw))
-		raw = raw[4:]
-		if !utf8.Valid(raw[:size]) {
-			return b, apierror.New(codes.FailedPrecondition, clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "outputs",
-				"element %d of output %q is not UTF-8, which JSON cannot hold; ask for the output with the parameter binary_data", n, shorten(out.GetName()))
-		}
-		if n > 0 {
-			b = append(b, ',')
-		}
-		b = naturaljson.AppendText(b, string(raw[:size]))
-		raw = raw[size:]
+	if err := tensor.Check(whole); err != nil {
+		return b, fmt.Errorf("output %q: %w", out.GetName(), err)
 	}
-	return append(b, ']'), nil
+	return naturaljson.AppendElements(b, whole), nil
 }

@@ -83,6 +83,7 @@ func (h *Handler) server(w http.ResponseWriter, r *http.Request, _ place) error 
 	if err != nil {
 		return err
 	}
+	server.Extensions = append(server.Extensions, "binary_tensor_data") // Which is of REST alone.
 	return writeJSON(w, r, appendMessage(nil, server))
 }
 

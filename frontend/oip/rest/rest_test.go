@@ -74,7 +74,7 @@ func (s *service) ModelReady(_ context.Context, q *inference.ModelReadyRequest) 
 }
 
 func (s *service) ServerMetadata(context.Context, *inference.ServerMetadataRequest) (*inference.ServerMetadataResponse, error) {
-	return &inference.ServerMetadataResponse{Name: "clipper", Version: "1", Extensions: []string{"binary_tensor_data"}}, nil
+	return &inference.ServerMetadataResponse{Name: "clipper", Version: "1", Extensions: []string{"statistics"}}, nil
 }
 
 func (s *service) ModelMetadata(_ context.Context, q *inference.ModelMetadataRequest) (*inference.ModelMetadataResponse, error) {
@@ -148,8 +148,8 @@ func TestRoutes(t *testing.T) {
 		status             int
 		want               string
 	}{
-		{"GET", "/v2", "", 200, `{"name":"clipper","version":"1","extensions":["binary_tensor_data"]}`},
-		{"GET", "/v2/", "", 200, `{"name":"clipper","version":"1","extensions":["binary_tensor_data"]}`},
+		{"GET", "/v2", "", 200, `{"name":"clipper","version":"1","extensions":["statistics","binary_tensor_data"]}`},
+		{"GET", "/v2/", "", 200, `{"name":"clipper","version":"1","extensions":["statistics","binary_tensor_data"]}`},
 		{"GET", "/v2/health/live", "", 200, `{"live":true}`},
 		{"HEAD", "/v2/health/live", "", 200, `{"live":true}`}, // The server leaves the body out.
 		{"GET", "/v2/health/ready", "", 200, `{"ready":true,"live":true}`},
