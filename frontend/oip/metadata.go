@@ -4,6 +4,7 @@ package oip
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -39,7 +40,7 @@ func (s *Server) ModelMetadata(ctx context.Context, req *inference.ModelMetadata
 		Name:     to.name(),
 		Versions: to.versions(),
 		Platform: to.platform(),
-		Inputs:   describe(to.inputs(), unnamedInput),
+		Inputs:   describe(to.advertised(), unnamedInput),
 		Outputs:  describe(to.outputs(), unnamedOutput),
 	}, nil
 }
@@ -53,6 +54,21 @@ func (t target) versions() []string {
 		versions = append(versions, v.GetVersion())
 	}
 	return versions
+}
+
+// advertised returns inputs that are accepted. Where any input is, one is named that clients which build
+// requests by the metadata can use.
+func (t target) advertised() []*clipperv1.TensorSpec {
+	specs := slices.Clone(t.inputs())
+	if len(specs) == 0 {
+		specs = append(specs, &clipperv1.TensorSpec{AnyShape: true})
+	}
+	for i, spec := range specs {
+		if spec.GetDataType() == clipperv1.DataType_DATA_TYPE_UNSPECIFIED {
+			specs[i] = &clipperv1.TensorSpec{Name: spec.GetName(), DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: spec.GetShape(), AnyShape: spec.GetAnyShape()}
+		}
+	}
+	return specs
 }
 
 func (t target) platform() string {
@@ -103,7 +119,7 @@ func (s *Server) ModelConfig(ctx context.Context, req *inference.ModelConfigRequ
 			DynamicBatching: &inference.ModelDynamicBatching{PriorityLevels: priorities, DefaultPriorityLevel: defaultPriority},
 		},
 	}
-	for _, spec := range to.inputs() {
+	for _, spec := range to.advertised() {
 		config.Input = append(config.Input, &inference.ModelInput{Name: nameOf(spec, unnamedInput), DataType: oiptensor.ConfigType(spec.GetDataType()), Dims: batchShape(spec)[1:]})
 	}
 	for _, spec := range to.outputs() {
