@@ -5,6 +5,7 @@ package rest
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -54,9 +55,10 @@ type decoder struct {
 	binary  bool   // Whether there is a tail, even an empty one.
 
 	// Where the decoder is, for errors: "inputs" 3 "shape".
-	list   string
-	item   int
-	member string
+	list      string
+	item      int
+	member    string
+	parameter string // Of the parameters that the member is.
 }
 
 // decode reads a body of which the first jsonLength bytes are JSON and the rest are binary tensors;
@@ -204,26 +206,25 @@ func (d *decoder) input() error {
 		return err
 	}
 	d.member = ""
-	at := d.where()
 	switch {
 	case !name:
-		return missing(at+".name", "%s: has no name", at)
+		return d.lacks("name")
 	case !datatype:
-		return missing(at+".datatype", "%s: has no datatype", at)
+		return d.lacks("datatype")
 	case !shape:
-		return missing(at+".shape", "%s: has no shape", at)
+		return d.lacks("shape")
 	case data && size != absent:
-		return invalid(at, "%s: has data and a binary_data_size, expected one of them", at)
+		return d.wrong("has data and a binary_data_size, expected one of them")
 	case size != absent && !d.binary:
-		return invalid(at, "%s: has a binary_data_size, but the request has no header Inference-Header-Content-Length to say where the JSON ends", at)
+		return d.wrong("has a binary_data_size, but the request has no header Inference-Header-Content-Length to say where the JSON ends")
 	case size > int64(len(d.tail)):
-		return invalid(at, "%s: binary_data_size is %d, but only %d bytes are left of the body", at, size, len(d.tail))
+		return d.wrong("binary_data_size is %d, but only %d bytes are left of the body", size, len(d.tail))
 	case size != absent:
 		contents, d.tail = d.tail[:size:size], d.tail[size:]
 	case !data && in.Parameters["shared_memory_region"] != nil:
-		return invalid(at, "%s: shared memory is not served; send data, or binary data with binary_data_size", at)
+		return d.wrong("shared memory is not served; send data, or binary data with binary_data_size")
 	case !data:
-		return missing(at+".data", "%s: has no data, neither as JSON nor as binary data with a binary_data_size", at)
+		return d.lacks("data, neither as JSON nor as binary data with a binary_data_size")
 	case later >= 0:
 		end := d.Offset()
 		d.Seek(later)
@@ -236,6 +237,18 @@ func (d *decoder) input() error {
 	d.request.Inputs = append(d.request.Inputs, in)
 	d.request.RawInputContents = append(d.request.RawInputContents, contents)
 	return nil
+}
+
+// lacks is the error that the tensor that has been read lacks a member.
+func (d *decoder) lacks(what string) error {
+	at := d.where()
+	return missing(at, "%s: has no %s", at, what)
+}
+
+// wrong is the error that something about the tensor that has been read is wrong.
+func (d *decoder) wrong(format string, args ...any) error {
+	at := d.where()
+	return invalid(at, "%s: %s", at, fmt.Sprintf(format, args...))
 }
 
 func (d *decoder) output() error {
@@ -271,7 +284,7 @@ func (d *decoder) output() error {
 		return err
 	case !name:
 		d.member = ""
-		return missing(d.where()+".name", "%s: has no name", d.where())
+		return d.lacks("name")
 	case chosen:
 		if d.request.binary == nil {
 			d.request.binary = map[string]bool{}
@@ -294,36 +307,42 @@ func (d *decoder) requestParameter(key []byte) (taken bool, err error) {
 // parameters reads parameters but for those that take takes.
 func (d *decoder) parameters(take func(key []byte) (bool, error)) (map[string]*inference.InferParameter, error) {
 	var read map[string]*inference.InferParameter
-	member, count := d.member, 0
+	count := 0
 	if d.Word("null") {
 		return nil, nil
 	}
 	err := d.Object(func(key []byte) error {
-		d.member = member
+		d.parameter = ""
 		if count++; count > maxParameters {
 			return d.Errorf(d.Offset(), tooLarge, "has more than %d members", maxParameters)
 		}
-		d.member += "." + string(key)
 		if taken, err := take(key); taken || err != nil {
+			if err != nil {
+				d.parameter = string(key)
+			}
 			return err
 		}
-		if _, repeated := read[string(key)]; repeated {
+		d.parameter = string(key)
+		if _, repeated := read[d.parameter]; repeated {
 			return d.Errorf(d.Offset(), malformed, "is there twice")
 		}
-		p, err := d.parameter()
+		p, err := d.value()
 		if err == nil && p != nil {
 			if read == nil {
 				read = map[string]*inference.InferParameter{}
 			}
-			read[string(key)] = p
+			read[d.parameter] = p
 		}
 		return err
 	})
+	if err == nil {
+		d.parameter = ""
+	}
 	return read, err
 }
 
-// parameter reads one value, which is nil for null.
-func (d *decoder) parameter() (*inference.InferParameter, error) {
+// value reads the value of a parameter, which is nil for null.
+func (d *decoder) value() (*inference.InferParameter, error) {
 	switch c := d.Next(); {
 	case d.Word("null"):
 		return nil, nil
@@ -418,12 +437,15 @@ func (d *decoder) shape() ([]int64, error) {
 
 // where is the place that the decoder is at: "inputs[3].shape".
 func (d *decoder) where() string {
-	if d.item < 0 {
-		return d.member
+	at := d.member
+	if d.item >= 0 {
+		at = d.list + "[" + strconv.Itoa(d.item) + "]"
+		if d.member != "" {
+			at += "." + d.member
+		}
 	}
-	at := d.list + "[" + strconv.Itoa(d.item) + "]"
-	if d.member != "" {
-		at += "." + d.member
+	if d.parameter != "" {
+		at += "." + d.parameter
 	}
 	return at
 }

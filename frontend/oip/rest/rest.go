@@ -10,7 +10,6 @@
 package rest
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -60,22 +59,28 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	serve, place, err := find(r)
 	if err == nil {
-		err = serve(h, w, r.WithContext(outgoing(r)), place)
+		err = serve(h, w, withCredentials(r), place)
 	}
 	if err != nil {
 		writeError(w, err)
 	}
 }
 
-// outgoing returns the request's context with the caller's credentials as metadata.
-func outgoing(r *http.Request) context.Context {
+// credentials are the headers that have them, by the metadata that services read.
+var credentials = map[string]string{"authorization": "Authorization", "x-api-key": "X-Api-Key"}
+
+// withCredentials returns the request with the caller's credentials as metadata of calls.
+func withCredentials(r *http.Request) *http.Request {
 	ctx := r.Context()
-	for _, name := range [...]string{"Authorization", "X-Api-Key"} {
+	for key, name := range credentials {
 		if values := r.Header[name]; len(values) > 0 {
-			ctx = metadata.AppendToOutgoingContext(ctx, strings.ToLower(name), values[0])
+			ctx = metadata.AppendToOutgoingContext(ctx, key, values[0])
 		}
 	}
-	return ctx
+	if ctx == r.Context() {
+		return r
+	}
+	return r.WithContext(ctx)
 }
 
 func (h *Handler) server(w http.ResponseWriter, r *http.Request, _ place) error {

@@ -181,7 +181,7 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v2/repository/index", `[]`, 400, ""},
 		{"POST", "/v2/repository/models/m/load", "", 200, `{"name":"m","load":true}`},
 		{"POST", "/v2/repository/models/m/load", `{"parameters":{"b":true,"i":7,"config":"{}","file:1/m":"AQI="}}`, 400, `{"error":"m true 7 {} \"\\x01\\x02\""}`},
-		{"POST", "/v2/repository/models/m/load", `{"parameters":{"file:1/m":"!"}}`, 400, `{"error":"parameters.file:1/m: \"file:1/m\" is not base64 (at byte 14)"}`},
+		{"POST", "/v2/repository/models/m/load", `{"parameters":{"file:1/m":"!"}}`, 400, `{"error":"parameters: \"file:1/m\" is not base64 (at byte 14)"}`},
 		{"POST", "/v2/repository/models/m/load", `{"parameters":{"f":0.5}}`, 400, ""},
 		{"POST", "/v2/repository/models/a%2Fb/unload", `{"parameters":{"unload_dependents":false}}`, 200, `{"name":"a/b","unload":true}`},
 		{"GET", "/v2/repository/index", "", 405, ""},
