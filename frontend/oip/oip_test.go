@@ -134,6 +134,15 @@ func (s *services) GetModel(_ context.Context, req *clipperv1.GetModelRequest) (
 	return &clipperv1.GetModelResponse{Model: s.model}, nil
 }
 
+func (s *services) GetBatching(_ context.Context, req *clipperv1.GetBatchingRequest) (*clipperv1.GetBatchingResponse, error) {
+	if req.GetVersion() != "v1.2" {
+		return nil, apierror.New(codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND, "version", "gone")
+	}
+	return &clipperv1.GetBatchingResponse{Counters: &clipperv1.ModelCounters{
+		Batches: 3, Rows: 9, BatchTime: durationpb.New(time.Second), QueuedRows: 9, QueueTime: durationpb.New(time.Minute), CacheHits: 4, CacheMisses: 5,
+	}}, nil
+}
+
 func (s *services) ListModels(context.Context, *clipperv1.ListModelsRequest) (*clipperv1.ListModelsResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -581,6 +590,11 @@ func TestStatistics(t *testing.T) {
 	one, err := f.ModelStatistics(t.Context(), &inference.ModelStatisticsRequest{Name: "m"})
 	require.NoError(t, err)
 	require.Len(t, one.ModelStats, 2)
+	stats = one.ModelStats[0]
+	require.Equal(t, uint64(3), stats.ExecutionCount)
+	require.Equal(t, uint64(time.Minute), stats.InferenceStats.Queue.Ns)
+	require.Equal(t, uint64(time.Second), stats.InferenceStats.ComputeInfer.Ns)
+	require.Equal(t, uint64(4), stats.InferenceStats.CacheHit.Count)
 	_, err = f.ModelStatistics(t.Context(), &inference.ModelStatisticsRequest{Name: "nobody"})
 	require.Equal(t, codes.NotFound, status.Code(err))
 }

@@ -9,6 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/gen/go/inference"
 )
 
@@ -54,8 +58,9 @@ func (t target) served() served {
 	return served{t.name(), t.version.GetVersion()}
 }
 
-// ModelStatistics implements the protocol's extension: what this server has counted of the requests of
-// the protocol since it started. What the queues and the models take is in the metrics.
+// ModelStatistics implements the protocol's extension. Requests are those of the protocol that this
+// server has answered since it started; what queue, model and cache have done for a version they have
+// done for all who asked it, applications included.
 func (s *Server) ModelStatistics(ctx context.Context, req *inference.ModelStatisticsRequest) (*inference.ModelStatisticsResponse, error) {
 	name, version := req.GetName(), req.GetVersion()
 	res := &inference.ModelStatisticsResponse{}
@@ -66,12 +71,13 @@ func (s *Server) ModelStatistics(ctx context.Context, req *inference.ModelStatis
 		}
 		if version == "" && to.app == nil {
 			for _, v := range to.model.GetVersions() {
-				res.ModelStats = append(res.ModelStats, s.statistics.read(served{name, v.GetVersion()}))
+				if err := s.addStatistics(ctx, res, served{name, v.GetVersion()}, true); err != nil {
+					return nil, err
+				}
 			}
 			return res, nil
 		}
-		res.ModelStats = append(res.ModelStats, s.statistics.read(to.served()))
-		return res, nil
+		return res, s.addStatistics(ctx, res, to.served(), to.app == nil)
 	}
 	entries, err := s.index(ctx)
 	if err != nil {
@@ -81,13 +87,39 @@ func (s *Server) ModelStatistics(ctx context.Context, req *inference.ModelStatis
 	for _, e := range entries {
 		key := served{e.GetName(), e.GetVersion()}
 		keep[key] = true
-		res.ModelStats = append(res.ModelStats, s.statistics.read(key))
+		_, err := s.deps.Applications.Application(e.GetName())
+		if err := s.addStatistics(ctx, res, key, err != nil); err != nil {
+			return nil, err
+		}
 	}
 	s.statistics.forget(keep)
 	slices.SortFunc(res.ModelStats, func(a, b *inference.ModelStatistics) int {
 		return cmp.Or(cmp.Compare(a.GetName(), b.GetName()), cmp.Compare(a.GetVersion(), b.GetVersion()))
 	})
 	return res, nil
+}
+
+// addStatistics adds what was counted for an application or, if it is one, a version of a model.
+func (s *Server) addStatistics(ctx context.Context, res *inference.ModelStatisticsResponse, key served, version bool) error {
+	stats := s.statistics.read(key)
+	res.ModelStats = append(res.ModelStats, stats)
+	if !version {
+		return nil
+	}
+	answer, err := s.deps.Models.GetBatching(ctx, &clipperv1.GetBatchingRequest{Model: key.name, Version: key.version})
+	if status.Code(err) == codes.NotFound {
+		return nil // It has gone in between.
+	}
+	if err != nil {
+		return err
+	}
+	c := answer.GetCounters()
+	stats.ExecutionCount = c.GetBatches()
+	stats.InferenceStats.Queue = duration(c.GetQueuedRows(), c.GetQueueTime().AsDuration())
+	stats.InferenceStats.ComputeInfer = duration(c.GetBatches(), c.GetBatchTime().AsDuration())
+	stats.InferenceStats.CacheHit = duration(c.GetCacheHits(), 0)
+	stats.InferenceStats.CacheMiss = duration(c.GetCacheMisses(), 0)
+	return nil
 }
 
 // read returns what was counted.

@@ -161,37 +161,37 @@ func (d *decoder) typed(t *clipperv1.Tensor, n int64) error {
 	outside := -1
 	switch own {
 	case "bool_contents":
-		for _, v := range c.BoolContents {
+		for _, v := range c.GetBoolContents() {
 			b = append(b, truth(v))
 		}
 	case "int_contents":
-		for i, v := range c.IntContents {
+		for i, v := range c.GetIntContents() {
 			if most := int64(1) << (8*size - 1); (int64(v) < -most || int64(v) >= most) && outside < 0 {
 				outside = i
 			}
 			b = appendWidth(b, uint64(int64(v)), size)
 		}
 	case "uint_contents":
-		for i, v := range c.UintContents {
+		for i, v := range c.GetUintContents() {
 			if uint64(v) >= uint64(1)<<(8*size) && outside < 0 {
 				outside = i
 			}
 			b = appendWidth(b, uint64(v), size)
 		}
 	case "int64_contents":
-		for _, v := range c.Int64Contents {
+		for _, v := range c.GetInt64Contents() {
 			b = binary.LittleEndian.AppendUint64(b, uint64(v))
 		}
 	case "uint64_contents":
-		for _, v := range c.Uint64Contents {
+		for _, v := range c.GetUint64Contents() {
 			b = binary.LittleEndian.AppendUint64(b, v)
 		}
 	case "fp32_contents":
-		for _, v := range c.Fp32Contents {
+		for _, v := range c.GetFp32Contents() {
 			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
 		}
 	case "fp64_contents":
-		for _, v := range c.Fp64Contents {
+		for _, v := range c.GetFp64Contents() {
 			b = binary.LittleEndian.AppendUint64(b, math.Float64bits(v))
 		}
 	}
