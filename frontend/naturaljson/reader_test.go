@@ -3,7 +3,6 @@
 package naturaljson_test
 
 import (
-	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -69,7 +68,7 @@ func TestReader_elements(t *testing.T) {
 			continue
 		}
 		var e *naturaljson.Error
-		require.True(t, errors.As(err, &e), tt.text)
+		require.ErrorAs(t, err, &e, tt.text)
 		require.Equal(t, tt.want, err.Error())
 	}
 }
