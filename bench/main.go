@@ -28,6 +28,7 @@ import (
 	"github.com/clipper-serving/clipper/bench/isolation"
 	"github.com/clipper-serving/clipper/bench/kill"
 	"github.com/clipper-serving/clipper/bench/offpolicy"
+	"github.com/clipper-serving/clipper/bench/oip"
 	"github.com/clipper-serving/clipper/bench/overload"
 	"github.com/clipper-serving/clipper/bench/policies"
 	"github.com/clipper-serving/clipper/bench/reload"
@@ -54,10 +55,18 @@ func main() {
 		}
 		return
 	}
+	if addresses := os.Getenv(oip.PeerVariable); addresses != "" {
+		if err := oip.Peer(addresses); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr,
 		edge.Experiment,
 		rest.Experiment,
+		oip.Experiment,
 		security.Experiment,
 		saturation.Experiment,
 		batching.Experiment,

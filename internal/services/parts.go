@@ -5,6 +5,7 @@ package services
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/clipper-serving/clipper/abstraction/launcher/process"
 	"github.com/clipper-serving/clipper/frontend"
 	"github.com/clipper-serving/clipper/frontend/oip"
+	"github.com/clipper-serving/clipper/frontend/oip/rest"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/app"
 	"github.com/clipper-serving/clipper/internal/exchange"
@@ -155,6 +157,12 @@ func (c *FrontendConfig) add(a *app.App, version string, applications frontend.S
 	if err != nil {
 		return err
 	}
+	if queryREST, err = c.withOIP(queryREST, query, a.Log); err != nil {
+		return err
+	}
+	if adminREST, err = c.withOIP(adminREST, admin, a.Log); err != nil {
+		return err
+	}
 	// Added first, it stops last: it tells that the process is stopping.
 	paths := withOps(adminREST, a.Ops())
 	server, err := a.HTTP("administration (REST)", c.AdminHTTP, paths)
@@ -209,6 +217,21 @@ func (c *FrontendConfig) add(a *app.App, version string, applications frontend.S
 	a.Go("frontend", s.Run)
 	a.Ready("frontend", s.Ready)
 	return nil
+}
+
+// withOIP serves the Open Inference Protocol beside an API of ours, by the service on the same connection.
+func (c *FrontendConfig) withOIP(api http.Handler, conn grpc.ClientConnInterface, log *slog.Logger) (http.Handler, error) {
+	protocol, err := rest.New(rest.Config{MaxBody: int64(c.Service.MaxBody), BodyTimeout: c.Service.BodyTimeout}, conn, log)
+	if err != nil {
+		return nil, err
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if rest.Serves(r.URL.Path) {
+			protocol.ServeHTTP(w, r)
+			return
+		}
+		api.ServeHTTP(w, r)
+	}), nil
 }
 
 // withOps serves the paths for operators beside those of the administration.
