@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -11,7 +12,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -144,7 +144,7 @@ func authorize(ctx context.Context) error {
 	md, _ := metadata.FromIncomingContext(ctx)
 	if !slices.Contains(md.Get("authorization"), "Bearer "+apiKey) && !slices.Contains(md.Get("x-api-key"), apiKey) {
 		err, bad := statusOf(&acceptance.Error{Code: "UNAUTHENTICATED", Reason: "UNAUTHENTICATED", Message: "send an API key"})
-		return errors.Join(err, bad)
+		return cmp.Or(bad, err)
 	}
 	if agent := md.Get("user-agent"); len(agent) == 0 || !sdkAgent.MatchString(agent[0]) {
 		return apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "user-agent", "user-agent: it is %q, want clipper-<language>/<version>", agent)

@@ -156,7 +156,7 @@ var listening = regexp.MustCompile(`msg=listening server="?([^"]*?)"? address=(\
 
 // startClipper runs `clipper up` until it is ready, and learns from its log where it listens.
 func startClipper(ctx context.Context, dir string, a *addresses) (*process, error) {
-	args := []string{"clipper", "up", "--data-dir=" + filepath.Join(dir, "data"), "--abstraction-run-dir=" + filepath.Join(dir, "run"), "--frontend-max-elements=32", "--shutdown-grace=2s"}
+	args := []string{"clipper", "up", "--data-dir=" + filepath.Join(dir, "data"), "--abstraction-run-dir=" + filepath.Join(dir, "run"), "--abstraction-log-dir=" + filepath.Join(dir, "logs"), "--frontend-max-elements=32", "--shutdown-grace=2s"}
 	for _, name := range []string{"http", "grpc", "admin-http", "admin-grpc"} {
 		args = append(args, "--frontend-"+name+"-listen=127.0.0.1:0")
 	}
