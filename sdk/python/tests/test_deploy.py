@@ -40,7 +40,7 @@ def system(tmp_path_factory):
         draining.start()
         listening = dict(re.findall(r'msg=listening server="?([^"\n]*?)"? address=(\S+)', "".join(log)))
         try:
-            with clipper.Client(listening["administration"]) as client:
+            with clipper.Client(listening["queries"], listening["administration"]) as client:
                 yield SimpleNamespace(client=client, queries=listening["queries (REST)"], admin=listening["administration (REST)"])
         finally:
             process.terminate()
@@ -121,6 +121,6 @@ def test_what_is_wrong_before_anything_is_done(tmp_path):
 
 
 def test_no_clipper_there(tmp_path):
-    with clipper.Client(f"unix:{tmp_path / 'nothing'}") as client:
+    with clipper.Client(admin_address=f"unix:{tmp_path / 'nothing'}", attempts=2) as client:
         with pytest.raises(clipper.ClipperError, match="does `clipper up` run there"):
             clipper.deploy(len, name="a", version="1", client=client, directory=tmp_path)
