@@ -74,6 +74,35 @@ def test_case(runner, case):
     runner.test(case)
 
 
+def test_an_iterator_that_fails_ends_its_stream(runner):
+    def queries():
+        yield clipper.Query([1, 0])
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        runner.way.collect(runner.clients["clipper"].query_stream(queries(), application="label"))
+
+
+def test_an_endless_stream_may_be_left(runner):
+    asked = []
+
+    def queries():
+        while len(asked) < 1000:
+            asked.append(clipper.Query([len(asked), 0]))
+            yield asked[-1]
+
+    async def first():
+        async for query, answer in runner.clients["clipper"].query_stream(queries(), application="label"):
+            return query.input[0], answer.output
+
+    if isinstance(runner.way, Threads):
+        query, answer = next(iter(runner.clients["clipper"].query_stream(queries(), application="label")))
+        wanted, have = query.input[0], answer.output
+    else:
+        wanted, have = runner.way.run(first())
+    assert have == wanted
+
+
 class Runner:
     def __init__(self, way, at):
         self.way = way

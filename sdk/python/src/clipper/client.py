@@ -21,7 +21,7 @@ from clipper_proto.v1 import query_service_pb2 as query_pb2
 from clipper_proto.v1 import query_service_pb2_grpc as query_grpc
 
 from clipper import closure, messages
-from clipper.connection import ADDRESS, ADMIN_ADDRESS, Settings, delay_before_repeating, each_sync, open_sync, seconds_of
+from clipper.connection import ADDRESS, ADMIN_ADDRESS, STREAM_ENDS, Settings, delay_before_repeating, each_sync, open_sync, seconds_of
 from clipper.errors import ClipperError, from_rpc
 from clipper.messages import Answer, Feedback, Query
 
@@ -160,10 +160,12 @@ class Client:
         try:
             for response in stream:
                 yield asked.pop(response.sequence), messages.to_result(response.result)
-        except grpc.RpcError as e:
+        except STREAM_ENDS as e:
             if failed:
                 raise failed[0] from None
-            raise from_rpc(e) from e
+            if isinstance(e, grpc.RpcError):
+                raise from_rpc(e) from e
+            raise
         finally:
             stream.cancel()
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import random
@@ -29,6 +30,9 @@ ADMIN_ADDRESS = "127.0.0.1:1348"
 ANSWER_GRACE_SECONDS = 1.0
 # The mean wait before the first repetition; it doubles each time, up to the second.
 FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.05, 1.0
+
+# How a stream ends that is not at its end. For asyncio, an iterator that fails cancels it.
+STREAM_ENDS = (grpc.RpcError, asyncio.CancelledError)
 
 _MAX_MESSAGE_BYTES = 64 << 20
 
