@@ -71,7 +71,7 @@ gen: $(TOOLS) $(GENERATORS) ## Regenerate everything that is made from proto/.
 	tools/gen.sh
 
 lint: $(TOOLS) ## Run the linters, import rules included.
-	for module in . gen/go bench; do (cd $$module && golangci-lint run); done
+	for module in . gen/go sdk/go bench; do (cd $$module && golangci-lint run); done
 	cd deploy/helm && GOWORK=off golangci-lint run
 
 fmt: $(TOOLS) ## Format Go and protos.
