@@ -40,7 +40,7 @@ test-go: ## Run the Go tests of every module with the race detector.
 	GOWORK=off go -C deploy/helm test ./... # Alone, since Helm needs other versions of what we need too.
 	go test -race -timeout 20m ./e2e # Alone: it has services in processes of their own answer in time.
 
-test-python: ## Run the Python tests: runtime, lines of code of the adapters, example.
+test-python: ## Run the Python tests: runtime, SDK, lines of code of the adapters, example.
 	tools/test-python.sh
 
 test-cpp: ## Generate C++ from the protos with CMake and test it.
