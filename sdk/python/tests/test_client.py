@@ -68,3 +68,19 @@ def test_interceptors_see_each_attempt(tmp_path):
         with pytest.raises(clipper.ClipperError):
             client.query("a", 1)
     assert seen == ["/clipper.v1.QueryService/Query"] * 2
+
+
+@pytest.mark.parametrize("truth", [object(), {1, 2}, [object()], b"bytes"])
+def test_what_is_no_truth(truth):
+    with clipper.Client() as client, pytest.raises(TypeError, match="is no value of JSON"):
+        client.feedback("a", feedback_id="x", truth=truth)
+
+
+def test_truth_and_reward_exclude_each_other():
+    with clipper.Client() as client, pytest.raises(ValueError, match="exclude each other"):
+        client.feedback("a", feedback_id="x", truth=1, reward=1)
+
+
+def test_a_field_that_no_application_has():
+    with clipper.Client() as client, pytest.raises(ValueError, match="Application cannot be read.*nonsense"):
+        client.create_application({"name": "a", "nonsense": 1})

@@ -66,6 +66,7 @@ class Client:
         channel_options: Sequence[tuple[str, Any]] = (),
     ) -> None:
         self._settings = Settings(ca_file, cert_file, key_file, api_key, timeout, attempts, interceptors, channel_options)
+        self._settings.check(address, admin_address)
         self._channels = [open_sync(self._settings, address), open_sync(self._settings, admin_address)]
         self.queries: Any = query_grpc.QueryServiceStub(self._channels[0])
         self.feedbacks: Any = feedback_grpc.FeedbackServiceStub(self._channels[0])

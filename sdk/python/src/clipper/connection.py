@@ -78,10 +78,11 @@ class Settings:
             *channel_options,
         ]
 
-    def check(self, address: str) -> None:
+    def check(self, *addresses: str) -> None:
         """Raises ValueError when the key would be sent for all to read."""
-        if self.metadata and self.credentials is None and not _is_local(address):
-            raise ValueError(f"the API key would be sent to {address} without TLS, for all to read: give ca_file")
+        for address in addresses:
+            if self.metadata and self.credentials is None and not _is_local(address):
+                raise ValueError(f"the API key would be sent to {address} without TLS, for all to read: give ca_file")
 
 
 def _read(path: Optional[str]) -> Optional[bytes]:
@@ -136,7 +137,6 @@ def delay_before_repeating(error: ClipperError, attempt: int, attempts: int, nam
 
 def open_sync(settings: Settings, address: str) -> Any:
     """Returns a channel for threads."""
-    settings.check(address)
     if settings.credentials is None:
         channel = grpc.insecure_channel(address, settings.options)
     else:
@@ -146,7 +146,6 @@ def open_sync(settings: Settings, address: str) -> Any:
 
 def open_async(settings: Settings, address: str) -> Any:
     """Returns a channel for asyncio."""
-    settings.check(address)
     if settings.credentials is None:
         return grpc.aio.insecure_channel(address, settings.options, interceptors=settings.interceptors)
     return grpc.aio.secure_channel(address, settings.credentials, settings.options, interceptors=settings.interceptors)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -18,7 +18,7 @@ from clipper.errors import ClipperError, from_item
 from clipper.tensors import Value, to_input, to_value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Query:
     """One question.
 
@@ -34,7 +34,7 @@ class Query:
     timeout: Optional[float] = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Feedback:
     """How a query turned out: feedback_id or input, and truth or reward. See ``Client.feedback``."""
 
@@ -46,7 +46,7 @@ class Feedback:
     id: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """One model's part in an answer."""
 
@@ -56,10 +56,10 @@ class Prediction:
     """"OK", "DEADLINE", "FAILED", "NO_REPLICA", "OVERLOADED", ...: PredictionStatus without its prefix."""
     outputs: Mapping[str, Value]
     """By name; an output without a name by its position. Empty unless the status is OK."""
-    message: query_pb2.ModelPrediction
+    message: query_pb2.ModelPrediction = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answer:
     """The answer to one question."""
 
@@ -74,7 +74,7 @@ class Answer:
     feedback_id: str
     """For ``Client.feedback``."""
     id: str
-    message: query_pb2.QueryResponse
+    message: query_pb2.QueryResponse = field(repr=False)
     """The whole answer as it came."""
 
     @property
@@ -148,7 +148,10 @@ def to_json(value: Any) -> struct_pb2.Value:
     """Returns a value of a message that is JSON; scalars and lists of numpy too."""
     if hasattr(value, "tolist"):
         value = value.tolist()
-    return json_format.ParseDict(value, struct_pb2.Value())
+    try:
+        return json_format.ParseDict(value, struct_pb2.Value())
+    except (json_format.ParseError, TypeError) as e:
+        raise TypeError(f"{type(value).__name__} is no value of JSON: want a number, text, a bool or a list") from e
 
 
 def to_duration(seconds: float) -> duration_pb2.Duration:
