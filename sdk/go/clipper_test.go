@@ -283,6 +283,91 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// models is a model service whose version goes through states.
+type models struct {
+	clipperv1.UnimplementedModelServiceServer
+	states []clipperv1.ModelState
+	asked  int
+}
+
+func (m *models) DeployModel(_ context.Context, req *clipper.DeployModelRequest) (*clipperv1.DeployModelResponse, error) {
+	if req.GetVersion().GetVersion() == "" {
+		return nil, status.Error(codes.InvalidArgument, "a version is missing")
+	}
+	return &clipperv1.DeployModelResponse{Version: req.Version}, nil
+}
+
+func (m *models) GetModelVersion(context.Context, *clipperv1.GetModelVersionRequest) (*clipperv1.GetModelVersionResponse, error) {
+	state := m.states[min(m.asked, len(m.states)-1)]
+	m.asked++
+	return &clipperv1.GetModelVersionResponse{Version: &clipper.ModelVersion{State: state, StateMessage: "because"}}, nil
+}
+
+func (m *models) ListModels(_ context.Context, req *clipperv1.ListModelsRequest) (*clipperv1.ListModelsResponse, error) {
+	if req.GetPageToken() != "" {
+		return nil, status.Error(codes.Internal, "the second page is lost")
+	}
+	return &clipperv1.ListModelsResponse{Models: []*clipper.Model{{Name: "a"}, {Name: "b"}}, NextPageToken: "2"}, nil
+}
+
+func (m *models) connect(t *testing.T) *clipper.Client {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	server := grpc.NewServer()
+	clipperv1.RegisterModelServiceServer(server, m)
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(server.Stop)
+	client, err := clipper.New(clipper.Config{AdminAddress: listener.Addr().String()})
+	check(t, err)
+	t.Cleanup(func() { check(t, client.Close()) })
+	return client
+}
+
+func TestDeploy(t *testing.T) {
+	const starting, ready, failed = clipperv1.ModelState_MODEL_STATE_STARTING, clipperv1.ModelState_MODEL_STATE_READY, clipperv1.ModelState_MODEL_STATE_FAILED
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	for name, c := range map[string]struct {
+		ctx     context.Context
+		version string
+		states  []clipperv1.ModelState
+		says    string
+	}{
+		"becomes ready":  {t.Context(), "1", []clipperv1.ModelState{starting, starting, ready}, ""},
+		"cannot serve":   {t.Context(), "1", []clipperv1.ModelState{starting, failed}, "m 1 cannot serve: because"},
+		"is refused":     {t.Context(), "", []clipperv1.ModelState{ready}, "a version is missing"},
+		"takes too long": {short, "1", []clipperv1.ModelState{starting}, "deadline exceeded"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := (&models{states: c.states}).connect(t)
+			v, err := client.Deploy(c.ctx, &clipper.DeployModelRequest{Version: &clipper.ModelVersion{Model: "m", Version: c.version}})
+			if c.says == "" {
+				check(t, err)
+				if v.State != ready {
+					t.Errorf("it is %v", v.State)
+				}
+			} else if err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("have %v, want %q", err, c.says)
+			}
+		})
+	}
+}
+
+func TestModels_endWithTheError(t *testing.T) {
+	client := (&models{}).connect(t)
+	var names []string
+	var last error
+	for m, err := range client.Models(t.Context(), 2) {
+		names, last = append(names, m.GetName()), err
+	}
+	if !slices.Equal(names, []string{"a", "b", ""}) || status.Code(last) != codes.Internal {
+		t.Errorf("have %q and %v", names, last)
+	}
+	for range client.Models(t.Context(), 2) { // May be left.
+		break
+	}
+}
+
 func TestReasons_areAll(t *testing.T) {
 	source, err := os.ReadFile("error.go")
 	check(t, err)

@@ -6,11 +6,13 @@ from __future__ import annotations
 import logging
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
 
 import clipper
+from clipper.errors import from_rpc
 
 ROOT = Path(__file__).parents[3]
 SOURCE = ROOT / "sdk" / "python" / "src" / "clipper"
@@ -84,3 +86,9 @@ def test_truth_and_reward_exclude_each_other():
 def test_a_field_that_no_application_has():
     with clipper.Client() as client, pytest.raises(ValueError, match="Application cannot be read.*nonsense"):
         client.create_application({"name": "a", "nonsense": 1})
+
+
+@pytest.mark.parametrize("left, code", [(-0.1, "DEADLINE_EXCEEDED"), (0.01, "DEADLINE_EXCEEDED"), (1.0, "CANCELLED")])
+def test_a_server_that_cancels_at_the_deadline(left, code):
+    error = from_rpc(SimpleNamespace(code=lambda: grpc.StatusCode.CANCELLED, details=lambda: "stream removed", trailing_metadata=lambda: None), left)
+    assert (error.code.name, error.reason) == (code, "DEADLINE" if left < 1 else "")

@@ -96,8 +96,9 @@ class AsyncClient:
             try:
                 return await getattr(stub, name)(request, timeout=max(limit - time.monotonic(), 0), metadata=self._settings.metadata)
             except grpc.RpcError as e:
-                error = from_rpc(e)
-                pause = delay_before_repeating(error, attempt, self._settings.attempts, name, request, limit - time.monotonic())
+                left = limit - time.monotonic()
+                error = from_rpc(e, left)
+                pause = delay_before_repeating(error, attempt, self._settings.attempts, name, request, left)
                 if pause is None:
                     raise error from e
             await asyncio.sleep(pause)

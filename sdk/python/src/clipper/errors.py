@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Optional
 
 import grpc
@@ -14,6 +15,8 @@ _DETAILS = "grpc-status-details-bin"
 _PREFIX = "ERROR_REASON_"
 # What a call that was not answered says by its code.
 _REASONS = {grpc.StatusCode.DEADLINE_EXCEEDED: "DEADLINE", grpc.StatusCode.UNAVAILABLE: "UNAVAILABLE"}
+# How far the two clocks of a deadline may be apart.
+_DEADLINE_SLACK_SECONDS = 0.05
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -44,9 +47,12 @@ class ClipperError(Exception):
         self.retry_after = retry_after
 
 
-def from_rpc(error: Any) -> ClipperError:
-    """Returns what a grpc.RpcError of either kind says."""
+def from_rpc(error: Any, left: float = math.inf) -> ClipperError:
+    """Returns what a grpc.RpcError of either kind says; left is the time in seconds until the call's deadline."""
     code: grpc.StatusCode = error.code()
+    if code == grpc.StatusCode.CANCELLED and left < _DEADLINE_SLACK_SECONDS:
+        # The server gave the call up at its deadline, and says so by cancelling, before it passed here.
+        return ClipperError("the deadline passed before the call was done", code=grpc.StatusCode.DEADLINE_EXCEEDED, reason="DEADLINE")
     message, reason, field, retry_after = error.details() or "", _REASONS.get(code, ""), "", None
     answered = False
     for key, value in error.trailing_metadata() or ():
