@@ -16,6 +16,7 @@ import (
 	"github.com/clipper-serving/clipper/frontend/naturaljson"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/ratelimit"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
@@ -36,6 +37,7 @@ type application struct {
 	defaults  []*clipperv1.Tensor
 	refuses   bool // under overload, instead of giving the default output
 	metrics   applicationMetrics
+	limiter   *ratelimit.Limiter // Nil when there are no limits.
 }
 
 // defaultObjective is the latency objective of an application that has none.
@@ -74,6 +76,14 @@ func defaultOutput(a *clipperv1.Application) []*clipperv1.Tensor {
 		return nil
 	}
 	return tensors
+}
+
+// Limiter returns the limiter of an application, or nil when it has no limits or is not known.
+func (s *Service) Limiter(application string) *ratelimit.Limiter {
+	if apps := s.apps.Load(); apps != nil && apps.apps[application] != nil {
+		return apps.apps[application].limiter
+	}
+	return nil
 }
 
 // application returns an application by name.

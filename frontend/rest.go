@@ -22,14 +22,15 @@ import (
 	gatewayv1 "github.com/clipper-serving/clipper/frontend/gateway/clipper/v1"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/auth"
 )
 
 // NewQueryHandler returns the REST API for queries and feedback, which calls the services behind
 // conn; /openapi.json, which describes it; and /docs, a page to try it.
 func NewQueryHandler(cfg Config, conn grpc.ClientConnInterface) (http.Handler, error) {
 	h, err := newHandler(cfg, conn, []string{"QueryService", "FeedbackService"},
-		gatewayv1.RegisterQueryServiceHandlerClient, clipperv1.NewQueryServiceClient,
-		gatewayv1.RegisterFeedbackServiceHandlerClient, clipperv1.NewFeedbackServiceClient)
+		registrar(gatewayv1.RegisterQueryServiceHandlerClient, clipperv1.NewQueryServiceClient),
+		registrar(gatewayv1.RegisterFeedbackServiceHandlerClient, clipperv1.NewFeedbackServiceClient))
 	if err != nil {
 		return nil, err
 	}
@@ -39,21 +40,27 @@ func NewQueryHandler(cfg Config, conn grpc.ClientConnInterface) (http.Handler, e
 
 // NewAdminHandler is as NewQueryHandler, for administration.
 func NewAdminHandler(cfg Config, conn grpc.ClientConnInterface) (http.Handler, error) {
-	h, err := newHandler(cfg, maskConn{conn}, []string{"ApplicationService", "ModelService"},
-		gatewayv1.RegisterApplicationServiceHandlerClient, clipperv1.NewApplicationServiceClient,
-		gatewayv1.RegisterModelServiceHandlerClient, clipperv1.NewModelServiceClient)
+	h, err := newHandler(cfg, maskConn{conn}, []string{"ApplicationService", "ModelService", "KeyService"},
+		registrar(gatewayv1.RegisterApplicationServiceHandlerClient, clipperv1.NewApplicationServiceClient),
+		registrar(gatewayv1.RegisterModelServiceHandlerClient, clipperv1.NewModelServiceClient),
+		registrar(gatewayv1.RegisterKeyServiceHandlerClient, clipperv1.NewKeyServiceClient))
 	if err != nil {
 		return nil, err
 	}
 	return h, nil
 }
 
-// newHandler returns a handler for two services.
-func newHandler[A, B any](
-	cfg Config, conn grpc.ClientConnInterface, services []string,
-	registerA func(context.Context, *runtime.ServeMux, A) error, clientA func(grpc.ClientConnInterface) A,
-	registerB func(context.Context, *runtime.ServeMux, B) error, clientB func(grpc.ClientConnInterface) B,
-) (*handler, error) {
+// register registers the handlers of one service.
+type register func(mux *runtime.ServeMux, conn grpc.ClientConnInterface) error
+
+func registrar[Client any](handlers func(context.Context, *runtime.ServeMux, Client) error, client func(grpc.ClientConnInterface) Client) register {
+	return func(mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
+		return handlers(context.Background(), mux, client(conn))
+	}
+}
+
+// newHandler returns a handler for some services.
+func newHandler(cfg Config, conn grpc.ClientConnInterface, services []string, registers ...register) (*handler, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configure REST: %w", err)
 	}
@@ -63,13 +70,15 @@ func newHandler[A, B any](
 		runtime.WithRoutingErrorHandler(writeRoutingError),
 		// A form's content type, which curl gives to any body, has no meaning here.
 		runtime.WithDisablePathLengthFallback(),
-		// Headers are not metadata, nor the other way; Grpc-Timeout is read in any case.
-		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
+		// Headers are not metadata, nor the other way. Authorization and Grpc-Timeout are read in any case.
+		runtime.WithIncomingHeaderMatcher(func(name string) (string, bool) { return "x-api-key", name == "X-Api-Key" }),
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
 	)
-	if err := errors.Join(registerA(context.Background(), mux, clientA(conn)), registerB(context.Background(), mux, clientB(conn))); err != nil {
-		return nil, fmt.Errorf("register REST handlers: %w", err)
+	for _, register := range registers {
+		if err := register(mux, conn); err != nil {
+			return nil, fmt.Errorf("register REST handlers: %w", err)
+		}
 	}
 	docs, err := explorer.New(services)
 	if err != nil {
@@ -101,11 +110,15 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	// What calls the services with the request's context has its credentials; the gateway takes them itself.
+	if ctx := auth.Outgoing(r.Context(), r.Header); ctx != r.Context() {
+		r = r.WithContext(ctx)
+	}
 	if application, ok := h.plainQuery(r); ok {
 		h.query(w, r, application, b)
 		return
 	}
-	r = r.WithContext(context.WithValue(r.Context(), bodyKey{}, b))
+	r = r.WithContext(context.WithValue(auth.WithRemote(r.Context(), r.RemoteAddr), bodyKey{}, b))
 	r.Body = b
 	h.api.ServeHTTP(w, r)
 }

@@ -49,15 +49,16 @@ type Service struct {
 	docs store.Documents
 	keys *store.Follower[*internalv1.StoredKey]
 	log  *slog.Logger
-	done chan struct{}
+
+	draining <-chan struct{}
 }
 
-// New returns a service, which the caller closes.
-func New(docs store.Documents, log *slog.Logger) *Service {
+// New returns a service, which the caller closes. Closing draining ends the streams; nil never does.
+func New(docs store.Documents, draining <-chan struct{}, log *slog.Logger) *Service {
 	return &Service{
-		docs: docs,
-		log:  log,
-		done: make(chan struct{}),
+		docs:     docs,
+		log:      log,
+		draining: draining,
 		keys: store.Follow(docs, prefix, func(d store.Document) (*internalv1.StoredKey, error) {
 			k := &internalv1.StoredKey{}
 			if err := proto.Unmarshal(d.Value, k); err != nil {
@@ -69,10 +70,7 @@ func New(docs store.Documents, log *slog.Logger) *Service {
 }
 
 // Close ends what follows the keys.
-func (s *Service) Close() {
-	close(s.done)
-	s.keys.Close()
-}
+func (s *Service) Close() { s.keys.Close() }
 
 // Register registers the services.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
@@ -97,7 +95,7 @@ func (s *Service) WatchKeys(_ *internalv1.WatchKeysRequest, stream grpc.ServerSt
 		case <-snapshot.Replaced():
 		case <-stream.Context().Done():
 			return stream.Context().Err()
-		case <-s.done:
+		case <-s.draining:
 			return apierror.New(codes.Unavailable, clipperv1.ErrorReason_ERROR_REASON_UNAVAILABLE, "", "the selector is shutting down")
 		}
 	}

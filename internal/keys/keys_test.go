@@ -39,7 +39,7 @@ func start(t *testing.T) *fixture {
 	state, err := storeopen.Open(t.Context(), "file:"+f.path)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, state.Close()) })
-	f.Service = keys.New(state.Documents(), slog.New(slog.DiscardHandler))
+	f.Service = keys.New(state.Documents(), nil, slog.New(slog.DiscardHandler))
 	t.Cleanup(f.Close)
 	f.Register(f.conn)
 	return f
