@@ -23,6 +23,9 @@ func writeStatus(w http.ResponseWriter, err error) {
 		seconds := (after.AsDuration() + time.Second - 1) / time.Second
 		w.Header().Set("Retry-After", strconv.FormatInt(int64(seconds), 10))
 	}
+	if codes.Code(e.GetCode()) == codes.Unauthenticated {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(httpStatus(e))
 	b := append([]byte(`{"error":`), appendError(nil, e)...)

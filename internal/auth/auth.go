@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -316,7 +317,7 @@ func (g *Gate) record(ctx context.Context, c *Caller, method string, request, an
 		e.Resource = resource(answer)
 	}
 	if err != nil {
-		e.Reason = apierror.Reason(err).String()
+		e.Reason = strings.TrimPrefix(apierror.Reason(err).String(), "ERROR_REASON_")
 	}
 	g.audit.Write(ctx, e)
 }

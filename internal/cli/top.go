@@ -47,7 +47,11 @@ func (t *topCmd) Run(c *client) error {
 	if err != nil {
 		return err
 	}
-	source := &top.Source{Models: models, Applications: applications, Metrics: t.Metrics}
+	key, err := c.credential()
+	if err != nil {
+		return err
+	}
+	source := &top.Source{Models: models, Applications: applications, Metrics: t.Metrics, Key: string(key)}
 	out, isFile := c.Stdout.(*os.File)
 	if t.Once || c.JSON || !isFile || !term.IsTerminal(int(out.Fd())) || os.Getenv("TERM") == "dumb" {
 		return t.write(c, source)

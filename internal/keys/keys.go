@@ -255,7 +255,7 @@ func check(key *clipperv1.Key) error {
 	case !utf8.ValidString(key.Name) || utf8.RuneCountInString(key.Name) > maxName || strings.ContainsFunc(key.Name, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return invalid("name", "want up to %d characters, no control characters", maxName)
 	case len(key.Roles) == 0:
-		return apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_MISSING_FIELD, "roles", "roles is missing: want at least one of QUERY, FEEDBACK, DEPLOY, ADMIN")
+		return apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_MISSING_FIELD, "roles", "roles is missing: want at least one of ROLE_QUERY, ROLE_FEEDBACK, ROLE_DEPLOY and ROLE_ADMIN")
 	case len(key.Applications) == 0:
 		return apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_MISSING_FIELD, "applications", `applications is missing: want names of applications, or "*"`)
 	case len(key.Applications) > maxApplications:
@@ -265,7 +265,7 @@ func check(key *clipperv1.Key) error {
 	}
 	for i, role := range key.Roles {
 		if _, known := clipperv1.Role_name[int32(role)]; !known || role == clipperv1.Role_ROLE_UNSPECIFIED {
-			return invalid(fmt.Sprintf("roles[%d]", i), "it is %d, want QUERY (1), FEEDBACK (2), DEPLOY (3) or ADMIN (4)", role)
+			return invalid(fmt.Sprintf("roles[%d]", i), "it is %d, want ROLE_QUERY (1), ROLE_FEEDBACK (2), ROLE_DEPLOY (3) or ROLE_ADMIN (4)", role)
 		}
 	}
 	for i, app := range key.Applications {

@@ -92,6 +92,8 @@ type Source struct {
 	Applications clipperv1.ApplicationServiceClient
 	// Metrics are the addresses of processes' metrics.
 	Metrics []string
+	// Key is the API key or token that the metrics are asked for with; may be empty.
+	Key string
 
 	before  series
 	at      time.Time
@@ -107,7 +109,7 @@ func (s *Source) Read(ctx context.Context) (*Snapshot, error) {
 	now := series{}
 	var answers []string
 	for _, address := range s.Metrics {
-		if err := now.scrape(ctx, address); err != nil {
+		if err := now.scrape(ctx, address, s.Key); err != nil {
 			snapshot.Notes = append(snapshot.Notes, cause(err))
 			continue
 		}
