@@ -226,6 +226,9 @@ func (m modelService) GetBatching(ctx context.Context, req *clipperv1.GetBatchin
 
 // RegisterReplica implements clipperv1.ModelServiceServer.
 func (m modelService) RegisterReplica(ctx context.Context, req *clipperv1.RegisterReplicaRequest) (*clipperv1.RegisterReplicaResponse, error) {
+	if err := m.service.registry.Admit(m.service.cfg.Registration, req.Token); err != nil {
+		return nil, err
+	}
 	lease, err := registry.Check(req)
 	if err != nil {
 		return nil, err

@@ -33,6 +33,7 @@ import (
 	"github.com/clipper-serving/clipper/bench/replicas"
 	"github.com/clipper-serving/clipper/bench/rolling"
 	"github.com/clipper-serving/clipper/bench/saturation"
+	"github.com/clipper-serving/clipper/bench/security"
 	"github.com/clipper-serving/clipper/bench/stragglers"
 )
 
@@ -49,7 +50,8 @@ func main() {
 		edge.Experiment, saturation.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
 		cache.Experiment, reload.Experiment, rolling.Experiment, isolation.Experiment, kill.Experiment, cost.Experiment,
 		contextual.Experiment, feedback.Experiment, crash.Experiment, policies.Experiment, stragglers.Experiment,
-		offpolicy.Experiment, exp.Experiment, ensemble.Experiment, canary.Experiment, containers.Experiment, autoscaling.Experiment)
+		offpolicy.Experiment, exp.Experiment, ensemble.Experiment, canary.Experiment, containers.Experiment, autoscaling.Experiment,
+		security.Experiment)
 	stop()
 	os.Exit(code)
 }

@@ -195,7 +195,9 @@ func start(t testing.TB, selector *fakeSelector, change ...func(*frontend.Config
 }
 
 // fakeKeys is the service of keys, which is not the frontend's. It says when it is reached.
-type fakeKeys struct{ clipperv1.UnimplementedKeyServiceServer }
+type fakeKeys struct {
+	clipperv1.UnimplementedKeyServiceServer
+}
 
 var errReached = status.Error(codes.Aborted, "reached")
 

@@ -242,6 +242,8 @@ func flagsOf(command string, flags []string) []string {
 		switch service {
 		case command:
 			own = append(own, "--"+rest)
+		case "services": // How each reaches the others.
+			own = append(own, flag)
 		case "frontend", "selector", "abstraction":
 		default:
 			if command != "frontend" {

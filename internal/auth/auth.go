@@ -148,8 +148,11 @@ func unauthenticated(format string, args ...any) error {
 }
 
 // caller returns who a call is from. Its errors are those that the caller sees.
-func (g *Gate) caller(ctx context.Context) (*Caller, string, error) {
+func (g *Gate) caller(ctx context.Context, request any) (*Caller, string, error) {
 	text, err := credential(ctx)
+	if r, ok := request.(interface{ GetToken() string }); ok && errors.Is(err, errNone) && r.GetToken() != "" {
+		text, err = parse(nil, []string{r.GetToken()}) // Containers that register have only this place for a key.
+	}
 	switch {
 	case errors.Is(err, errNone):
 		g.metrics.refuse(refusedMissing)
@@ -293,7 +296,7 @@ func (g *Gate) Unary(ctx context.Context, request any, info *grpc.UnaryServerInf
 		defer func() { g.record(ctx, c, info.FullMethod, request, answer, err, time.Since(began)) }()
 	}
 	if g.Enabled() && r.need != everyone {
-		known, _, err := g.caller(ctx)
+		known, _, err := g.caller(ctx, request)
 		if err != nil {
 			return nil, err
 		}

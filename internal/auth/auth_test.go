@@ -5,7 +5,12 @@ package auth
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
+	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -17,6 +22,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	jose "github.com/go-jose/go-jose/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
@@ -33,6 +39,7 @@ import (
 	_ "github.com/clipper-serving/clipper/gen/go/inference" // Its methods are in the table.
 	"github.com/clipper-serving/clipper/internal/apierror"
 	"github.com/clipper-serving/clipper/internal/auth/audit"
+	"github.com/clipper-serving/clipper/internal/auth/jwt"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
 	"github.com/clipper-serving/clipper/internal/inprocess"
 	"github.com/clipper-serving/clipper/internal/ratelimit"
@@ -212,6 +219,123 @@ func TestUnary_credentials(t *testing.T) {
 	g.ring.update(nil)
 	err := call(incoming(t.Context(), "fresh"), g, clipperv1.QueryService_Query_FullMethodName, &clipperv1.QueryRequest{})
 	require.Equal(t, codes.Unauthenticated, status.Code(err), "revoked")
+}
+
+func TestUnary_register(t *testing.T) {
+	g, _ := gate(t, key("d", "*", clipperv1.Role_ROLE_DEPLOY), key("q", "*", clipperv1.Role_ROLE_QUERY))
+	for token, code := range map[string]codes.Code{"d": codes.OK, "q": codes.PermissionDenied, "x": codes.Unauthenticated, "": codes.Unauthenticated} {
+		err := call(t.Context(), g, clipperv1.ModelService_RegisterReplica_FullMethodName, &clipperv1.RegisterReplicaRequest{Token: token})
+		require.Equal(t, code, status.Code(err), token)
+	}
+}
+
+func TestAuthenticate_token(t *testing.T) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	set, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: private.Public(), KeyID: "1"}}})
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "jwks.json")
+	require.NoError(t, os.WriteFile(path, set, 0o600))
+	cfg := Config{JWT: jwt.Config{
+		Issuer: "https://issuer.example", Audience: []string{"clipper"}, JWKS: path, Algorithms: []string{"ES256"},
+		Refresh: time.Hour, RolesClaim: "roles", ApplicationsClaim: "apps",
+	}}
+	g, err := New(cfg, Deps{Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	require.NoError(t, err)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: private}, (&jose.SignerOptions{}).WithHeader("kid", "1"))
+	require.NoError(t, err)
+	token := func(exp time.Time) string {
+		payload, err := json.Marshal(map[string]any{
+			"iss": "https://issuer.example", "aud": "clipper", "sub": "alice", "exp": exp.Unix(), "roles": "query", "apps": "x",
+		})
+		require.NoError(t, err)
+		signed, err := signer.Sign(payload)
+		require.NoError(t, err)
+		text, err := signed.CompactSerialize()
+		require.NoError(t, err)
+		return text
+	}
+	good := token(time.Now().Add(time.Hour))
+	c, err := g.authenticate(t.Context(), good)
+	require.NoError(t, err)
+	require.Equal(t, "token:alice", c.ID)
+	require.True(t, c.may(ruleOf(clipperv1.QueryService_Query_FullMethodName), "x"))
+	require.False(t, c.may(ruleOf(clipperv1.QueryService_Query_FullMethodName), "y"))
+	again, err := g.authenticate(t.Context(), good)
+	require.NoError(t, err)
+	if again != c { // The first token had the keys read, so it was verified under the generation before.
+		c, err = g.authenticate(t.Context(), good)
+		require.NoError(t, err)
+		require.Same(t, again, c, "it is verified once")
+	}
+	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = g.authenticate(t.Context(), good) }))
+	_, err = g.authenticate(t.Context(), token(time.Now().Add(-time.Hour)))
+	require.Equal(t, codes.Unauthenticated, status.Code(err))
+	_, err = g.authenticate(t.Context(), good[:len(good)-4])
+	require.Equal(t, codes.Unauthenticated, status.Code(err))
+	require.Equal(t, 1.0, testutil.ToFloat64(g.metrics.refused.WithLabelValues(refusedExpired)))
+
+	// One that is remembered expires all the same.
+	sum := digest(sha256.Sum256([]byte(good)))
+	seen, ok := g.seen.GetIfPresent(sum)
+	require.True(t, ok)
+	old := *seen.caller
+	old.expires = time.Now()
+	g.seen.Set(sum, &seenToken{caller: &old, generation: seen.generation})
+	_, err = g.authenticate(t.Context(), good)
+	require.Equal(t, codes.Unauthenticated, status.Code(err))
+}
+
+func TestParseKeys(t *testing.T) {
+	const secret = "0123456789abcdef0123456789abcdef"
+	hash := sha256.Sum256([]byte(secret))
+	for _, tt := range []struct {
+		name, text, want string
+	}{
+		{"secret", `keys: [{name: a, secret: ` + secret + `, roles: [query], applications: [x], limits: {queries_per_second: 5}}]`, ""},
+		{"digest", fmt.Sprintf(`keys: [{name: a, sha256: %x, roles: [query], applications: ["*"], expires: 2030-01-01T00:00:00Z}]`, hash), ""},
+		{"none", `keys: []`, ""},
+		{"not YAML", `{`, "not YAML"},
+		{"unknown key", `keys: [{nam: a}]`, "not YAML"},
+		{"no name", `keys: [{secret: ` + secret + `, roles: [query], applications: [x]}]`, "name"},
+		{"no secret", `keys: [{name: a, roles: [query], applications: [x]}]`, "secret or sha256"},
+		{"short", `keys: [{name: a, secret: hunter2, roles: [query], applications: [x]}]`, "at least 32"},
+		{"spaces", `keys: [{name: a, secret: "` + secret + ` x", roles: [query], applications: [x]}]`, "header"},
+		{"digest of another length", `keys: [{name: a, sha256: abcd, roles: [query], applications: [x]}]`, "64 hexadecimal"},
+		{"role", `keys: [{name: a, secret: ` + secret + `, roles: [root], applications: [x]}]`, "roles"},
+		{"no role", `keys: [{name: a, secret: ` + secret + `, applications: [x]}]`, "role"},
+		{"limits", `keys: [{name: a, secret: ` + secret + `, roles: [query], applications: [x], limits: {burst: 1}}]`, "limits.burst"},
+		{"twice", `keys: [{name: a, secret: ` + secret + `, roles: [query], applications: [x]}, {name: b, secret: ` + secret + `, roles: [query], applications: [x]}]`, "another key"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			keys, err := parseKeys([]byte(tt.text))
+			if tt.want != "" {
+				require.ErrorContains(t, err, tt.want)
+				require.NotContains(t, err.Error(), secret)
+				return
+			}
+			require.NoError(t, err)
+			if tt.name != "none" {
+				require.Equal(t, "key:a", keys[hash].ID)
+			}
+		})
+	}
+}
+
+func TestFiles_readAgain(t *testing.T) {
+	g, _ := gate(t)
+	const next = "another-admin-secret-that-is-long-enough"
+	path := g.ring.files[0].path
+	require.NoError(t, os.WriteFile(path, []byte("short"), 0o600))
+	g.ring.readFiles()
+	_, err := g.authenticate(t.Context(), adminSecret)
+	require.NoError(t, err, "what cannot be used leaves the keys as they were")
+	require.NoError(t, os.WriteFile(path, []byte(next), 0o600))
+	g.ring.readFiles()
+	_, err = g.authenticate(t.Context(), next)
+	require.NoError(t, err)
+	_, err = g.authenticate(t.Context(), adminSecret)
+	require.Equal(t, codes.Unauthenticated, status.Code(err))
 }
 
 func TestAuthenticate_beforeTheKeysAreKnown(t *testing.T) {

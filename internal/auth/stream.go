@@ -22,7 +22,7 @@ func (g *Gate) Stream(service any, stream grpc.ServerStream, info *grpc.StreamSe
 	s := &guarded{ServerStream: stream, gate: g, rule: r, caller: anonymous, many: info.IsClientStream, passes: map[uint64][]pass{}}
 	if g.Enabled() {
 		var err error
-		if s.caller, s.credential, err = g.caller(stream.Context()); err != nil {
+		if s.caller, s.credential, err = g.caller(stream.Context(), nil); err != nil {
 			return err
 		}
 		if r.application == nil { // Else it depends on the messages.

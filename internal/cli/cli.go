@@ -19,6 +19,7 @@ import (
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 
+	"github.com/clipper-serving/clipper/internal/certs"
 	"github.com/clipper-serving/clipper/internal/config"
 	"github.com/clipper-serving/clipper/internal/telemetry"
 )
@@ -80,6 +81,7 @@ type options struct {
 	JSON    bool          `name:"json" help:"Write one JSON document."`
 	APIKey  string        `name:"api-key" env:"CLIPPER_API_KEY" placeholder:"KEY" help:"API key or token to call with. On a command line, others on the machine can see it."`
 	KeyFile string        `name:"api-key-file" env:"CLIPPER_API_KEY_FILE" type:"path" placeholder:"FILE" help:"File with the API key or token to call with."`
+	Secure  certs.Client  `embed:"" envprefix:"CLIPPER_"`
 }
 
 // queryOptions are the flags of commands that ask.

@@ -8,13 +8,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
@@ -33,9 +33,13 @@ func (c *client) dial(flag, address string) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	secure, err := c.Secure.Credentials(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, usagef("%s", err)
+	}
 	conn, err := grpc.NewClient(address,
 		grpc.WithPerRPCCredentials(key),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(secure),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithUserAgent("clipper/"+c.build.Version),
 		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {

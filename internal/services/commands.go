@@ -4,6 +4,7 @@ package services
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/app"
 	"github.com/clipper-serving/clipper/internal/auth"
+	"github.com/clipper-serving/clipper/internal/certs"
 	"github.com/clipper-serving/clipper/internal/instances"
 	"github.com/clipper-serving/clipper/selector"
 )
@@ -40,6 +42,7 @@ type AbstractionConfig struct {
 	Service abstraction.Config `embed:""`
 	// Launcher runs images and the saved models of frameworks. Commands are processes.
 	Launcher   string            `enum:"process,docker,kubernetes" default:"process" help:"What runs models: process; docker, each replica in a container of its own; or kubernetes, each in a pod. Commands always run as processes; images run in Docker, with kubernetes in pods."`
+	Container  certs.Client      `embed:"" prefix:"container-" envprefix:"CLIPPER_ABSTRACTION_CONTAINER_"`
 	Process    process.Config    `embed:""`
 	Docker     docker.Config     `embed:"" prefix:"docker-"`
 	Kubernetes kubernetes.Config `embed:"" prefix:"kubernetes-"`
@@ -87,18 +90,19 @@ func (c *Up) Run(p *Process) error {
 type Frontend struct {
 	Common
 	FrontendConfig
-	Selector    []string `default:"127.0.0.1:1357" help:"Address of the selector (gRPC); of several, those that are alive are used."`
-	Abstraction []string `default:"127.0.0.1:1367" help:"Address of the abstraction service (gRPC), for administration; of several instances, one that is alive is used."`
+	Services    certs.Client `embed:"" prefix:"services-" envprefix:"CLIPPER_SERVICES_"`
+	Selector    []string     `default:"127.0.0.1:1357" help:"Address of the selector (gRPC); of several, those that are alive are used."`
+	Abstraction []string     `default:"127.0.0.1:1367" help:"Address of the abstraction service (gRPC), for administration; of several instances, one that is alive is used."`
 }
 
 // Run runs the command.
 func (c *Frontend) Run(p *Process) error {
 	return c.run(p, "frontend", func(a *app.App) error {
-		applicationAdmin, _, err := dial(a, "selector", c.Selector)
+		applicationAdmin, _, err := dial(a, "selector", c.Selector, c.Services)
 		if err != nil {
 			return err
 		}
-		modelAdmin, _, err := dial(a, "abstraction service", c.Abstraction)
+		modelAdmin, _, err := dial(a, "abstraction service", c.Abstraction, c.Services)
 		if err != nil {
 			return err
 		}
@@ -116,6 +120,7 @@ type Selector struct {
 	SelectorConfig
 	GRPC        app.GRPCConfig `embed:"" prefix:"grpc-" set:"listen=127.0.0.1:1357"`
 	Ops         app.HTTPConfig `embed:"" prefix:"ops-" set:"listen=127.0.0.1:1358"`
+	Services    certs.Client   `embed:"" prefix:"services-" envprefix:"CLIPPER_SERVICES_"`
 	Abstraction []string       `default:"127.0.0.1:1367" help:"Address of the abstraction service (gRPC). With a store that instances share, those that it names are used as well."`
 }
 
@@ -126,7 +131,7 @@ func (c *Selector) Run(p *Process) error {
 		if err != nil {
 			return err
 		}
-		conn, also, err := dial(a, "abstraction service", c.Abstraction)
+		conn, also, err := dial(a, "abstraction service", c.Abstraction, c.Services)
 		if err != nil {
 			return err
 		}
@@ -161,6 +166,7 @@ type Abstraction struct {
 	GRPC app.GRPCConfig `embed:"" prefix:"grpc-" set:"listen=127.0.0.1:1367"`
 	Ops  app.HTTPConfig `embed:"" prefix:"ops-" set:"listen=127.0.0.1:1368"`
 
+	Services      certs.Client  `embed:"" prefix:"services-" envprefix:"CLIPPER_SERVICES_"`
 	Advertise     string        `placeholder:"ADDRESS" help:"Address at which the other instances and the selectors reach this one (gRPC), for a store that instances share. Default: where it listens; if that is every address, the machine's host name."`
 	InstanceLease time.Duration `default:"3s" help:"Time without a sign of life after which the other instances take over the models of this one, for a store that instances share."`
 }
@@ -175,6 +181,11 @@ func (c *Abstraction) Run(p *Process) error {
 		instance, err := c.instance(server.Address())
 		if err != nil {
 			return err
+		}
+		if instance != nil {
+			if instance.TLS, err = c.Services.Credentials(a.Log.With("calls", "instances of the abstraction service")); err != nil {
+				return fmt.Errorf("connections to other instances: %w", err)
+			}
 		}
 		s, err := c.add(p.ctx, a, &c.StoreConfig, &c.RepositoryConfig, c.Shutdown.Grace, instance)
 		if err != nil {

@@ -4,12 +4,14 @@ package services
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"slices"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/clipper-serving/clipper/abstraction"
 	"github.com/clipper-serving/clipper/abstraction/launcher"
@@ -83,11 +85,18 @@ func (c *AbstractionConfig) add(ctx context.Context, a *app.App, where *StoreCon
 	if err != nil {
 		return nil, err
 	}
+	var secure credentials.TransportCredentials
+	if c.Container.Enabled() {
+		if secure, err = c.Container.Credentials(a.Log.With("calls", "containers")); err != nil {
+			return nil, fmt.Errorf("connections to containers: %w", err)
+		}
+	}
 	s, err := abstraction.New(c.Service, abstraction.Deps{
 		Store:      state.Documents(),
 		Launchers:  launchers,
 		Repository: repo,
 		Instance:   instance,
+		Containers: secure,
 		Logger:     a.Log,
 		Registerer: a.Registry,
 	})

@@ -6,9 +6,11 @@
 package top
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -94,6 +96,8 @@ type Source struct {
 	Metrics []string
 	// Key is the API key or token that the metrics are asked for with; may be empty.
 	Key string
+	// HTTP is what metrics are read with; nil is http.DefaultClient.
+	HTTP *http.Client
 
 	before  series
 	at      time.Time
@@ -109,7 +113,7 @@ func (s *Source) Read(ctx context.Context) (*Snapshot, error) {
 	now := series{}
 	var answers []string
 	for _, address := range s.Metrics {
-		if err := now.scrape(ctx, address, s.Key); err != nil {
+		if err := now.scrape(ctx, cmp.Or(s.HTTP, http.DefaultClient), address, s.Key); err != nil {
 			snapshot.Notes = append(snapshot.Notes, cause(err))
 			continue
 		}

@@ -1022,7 +1022,7 @@ func (x *Command) GetDirectory() string {
 // Address is a container that somebody else runs.
 type Address struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "host:port", or "unix:/path".
+	// "host:port"; "tls://host:port" for a container that speaks TLS; or "unix:/path".
 	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3089,11 +3089,14 @@ type RegisterReplicaRequest struct {
 	// The replica's id, unique among those of the version: of the form of a name, and not a number,
 	// since numbers are replicas that Clipper starts. To register it again renews it, and may move it.
 	Replica string `protobuf:"bytes,3,opt,name=replica,proto3" json:"replica,omitempty"`
-	// Where every abstraction instance reaches it: "host:port", or "unix:/path".
+	// Where every abstraction instance reaches it: "host:port"; "tls://host:port" when it speaks TLS; or
+	// "unix:/path".
 	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
 	// From now on, the time after which the replica is removed unless it is registered again: 1 s to
 	// 1 h. Zero removes it. Default 15 s.
-	Lease         *durationpb.Duration `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`
+	Lease *durationpb.Duration `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`
+	// The token that the abstraction service asks of replicas, when it is configured with one.
+	Token         string `protobuf:"bytes,6,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3161,6 +3164,13 @@ func (x *RegisterReplicaRequest) GetLease() *durationpb.Duration {
 		return x.Lease
 	}
 	return nil
+}
+
+func (x *RegisterReplicaRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
 }
 
 // RegisterReplicaResponse says what was granted.
@@ -3822,13 +3832,14 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x0fexpected_micros\x18\x05 \x01(\x01R\x0eexpectedMicros\x12\x12\n" +
 	"\x04shed\x18\x06 \x01(\rR\x04shed\x12\x14\n" +
 	"\x05ahead\x18\a \x01(\bR\x05ahead\x12\x10\n" +
-	"\x03why\x18\b \x01(\tR\x03why\"\xad\x01\n" +
+	"\x03why\x18\b \x01(\tR\x03why\"\xc8\x01\n" +
 	"\x16RegisterReplicaRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
 	"\areplica\x18\x03 \x01(\tR\areplica\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12/\n" +
-	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"f\n" +
+	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x19\n" +
+	"\x05token\x18\x06 \x01(\tB\x03\x80\x01\x01R\x05token\"f\n" +
 	"\x17RegisterReplicaResponse\x12/\n" +
 	"\x05lease\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x1a\n" +
 	"\bdeployed\x18\x02 \x01(\bR\bdeployed\"\x1b\n" +

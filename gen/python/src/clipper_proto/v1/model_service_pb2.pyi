@@ -523,18 +523,20 @@ class BatchDecision(_message.Message):
     def __init__(self, time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., rows: _Optional[int] = ..., waiting: _Optional[int] = ..., slack: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., expected_micros: _Optional[float] = ..., shed: _Optional[int] = ..., ahead: bool = ..., why: _Optional[str] = ...) -> None: ...
 
 class RegisterReplicaRequest(_message.Message):
-    __slots__ = ("model", "version", "replica", "address", "lease")
+    __slots__ = ("model", "version", "replica", "address", "lease", "token")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     replica: str
     address: str
     lease: _duration_pb2.Duration
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., replica: _Optional[str] = ..., address: _Optional[str] = ..., lease: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    token: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., replica: _Optional[str] = ..., address: _Optional[str] = ..., lease: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., token: _Optional[str] = ...) -> None: ...
 
 class RegisterReplicaResponse(_message.Message):
     __slots__ = ("lease", "deployed")
