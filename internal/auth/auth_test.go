@@ -276,7 +276,7 @@ func TestAuthenticate_token(t *testing.T) {
 	require.Equal(t, 1.0, testutil.ToFloat64(g.metrics.refused.WithLabelValues(refusedExpired)))
 
 	// One that is remembered expires all the same.
-	sum := digest(sha256.Sum256([]byte(good)))
+	sum := sha256.Sum256([]byte(good))
 	seen, ok := g.seen.GetIfPresent(sum)
 	require.True(t, ok)
 	old := *seen.caller
@@ -474,7 +474,7 @@ func TestStream(t *testing.T) {
 	}
 	ask(7, "y")
 	require.Equal(t, clipperv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED, reason(7), "one message is refused, not the stream")
-	limiter := g.ring.find(new(digest(sha256.Sum256([]byte("k"))))).limiter
+	limiter := g.ring.find(new(sha256.Sum256([]byte("k")))).limiter
 	require.Nil(t, limiter.Acquire(1))
 	ask(8, "x")
 	require.Equal(t, clipperv1.ErrorReason_ERROR_REASON_RATE_LIMITED, reason(8))
@@ -500,7 +500,7 @@ func TestStream_endReleases(t *testing.T) {
 	_, err = stream.Recv()
 	require.Error(t, err)
 	<-ended
-	require.Nil(t, g.ring.find(new(digest(sha256.Sum256([]byte("k"))))).limiter.Acquire(1))
+	require.Nil(t, g.ring.find(new(sha256.Sum256([]byte("k")))).limiter.Acquire(1))
 }
 
 // received takes one query and fails.

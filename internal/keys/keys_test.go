@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"log/slog"
 	"path/filepath"
-	"regexp"
 	"testing"
 	"time"
 
@@ -88,7 +87,7 @@ func TestCreateKey_refuses(t *testing.T) {
 func TestLife(t *testing.T) {
 	f := start(t)
 	created := f.create(t, web())
-	require.Regexp(t, regexp.MustCompile(`^clp_`+created.Key.Id+`_[A-Za-z0-9_-]{43}$`), created.Secret)
+	require.Regexp(t, `^clp_`+created.Key.Id+`_[A-Za-z0-9_-]{43}$`, created.Secret)
 
 	got, err := f.GetKey(t.Context(), &clipperv1.GetKeyRequest{Key: created.Key.Id})
 	require.NoError(t, err)
