@@ -25,6 +25,7 @@ import (
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/config"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/ratelimit"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
@@ -174,13 +175,17 @@ func (s *Service) update(list []*clipperv1.Application) {
 	previous := s.apps.Load()
 	next := &snapshot{apps: make(map[string]*application, len(list)), changed: make(chan struct{})}
 	for _, a := range list {
-		if previous != nil && a.GetEtag() != "" {
-			if known := previous.apps[a.GetName()]; known != nil && known.etag == a.GetEtag() {
+		var limiter *ratelimit.Limiter
+		if previous != nil && previous.apps[a.GetName()] != nil {
+			known := previous.apps[a.GetName()]
+			if a.GetEtag() != "" && known.etag == a.GetEtag() {
 				next.apps[known.name] = known
 				continue
 			}
+			limiter = known.limiter
 		}
 		app := newApplication(a, s.metrics)
+		app.limiter = ratelimit.New(a.GetLimits(), limiter)
 		if app.defaults == nil {
 			s.log.Error("the application's default output does not fit its output; it is left empty", "application", a.GetName())
 		}

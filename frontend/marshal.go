@@ -99,6 +99,10 @@ func decodeBody(data []byte, v any) (mask []string, err error) {
 		}
 		return applicationMask(data)
 	}
+	if resource, ok := v.(**clipperv1.Key); ok {
+		*resource = &clipperv1.Key{}
+		return nil, unmarshalMessage(data, *resource)
+	}
 	var read func(naturaljson.Value) error
 	switch v := v.(type) {
 	case *clipperv1.QueryRequest:

@@ -50,6 +50,9 @@ var titles = map[clipperv1.ErrorReason]string{
 	clipperv1.ErrorReason_ERROR_REASON_LAUNCH_FAILED:           "The replica cannot be started",
 	clipperv1.ErrorReason_ERROR_REASON_POLICY_FAILED:           "The custom policy has failed",
 	clipperv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED:         "It is not known who calls",
+	clipperv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED:       "The caller may not do this",
+	clipperv1.ErrorReason_ERROR_REASON_RATE_LIMITED:            "The caller or the application has reached a limit",
+	clipperv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND:           "There is no such key",
 	clipperv1.ErrorReason_ERROR_REASON_NO_CANARY:               "The application has no canary",
 }
 

@@ -23,50 +23,57 @@ import (
 	gatewayv1 "github.com/clipper-serving/clipper/frontend/gateway/clipper/v1"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/auth"
 )
 
 // NewQueryHandler returns the REST API for queries and feedback, which calls the services behind
 // conn; /openapi.json, which describes it; and /docs, a page to try it.
 func NewQueryHandler(cfg Config, conn grpc.ClientConnInterface) (http.Handler, error) {
 	h, err := newHandler(cfg, conn, []string{"QueryService", "FeedbackService"},
-		gatewayv1.RegisterQueryServiceHandlerClient, clipperv1.NewQueryServiceClient,
-		gatewayv1.RegisterFeedbackServiceHandlerClient, clipperv1.NewFeedbackServiceClient)
+		registrar(gatewayv1.RegisterQueryServiceHandlerClient, clipperv1.NewQueryServiceClient),
+		registrar(gatewayv1.RegisterFeedbackServiceHandlerClient, clipperv1.NewFeedbackServiceClient))
 	if err != nil {
 		return nil, err
 	}
 	h.queries = invoker(conn)
-	return restrict(h, cfg.QueryOrigins)
+	return Restrict(h, cfg.QueryOrigins)
 }
 
 // NewAdminHandler is as NewQueryHandler, for administration.
 func NewAdminHandler(cfg Config, conn grpc.ClientConnInterface) (http.Handler, error) {
-	h, err := newHandler(cfg, editConn{conn}, []string{"ApplicationService", "ModelService"},
-		gatewayv1.RegisterApplicationServiceHandlerClient, clipperv1.NewApplicationServiceClient,
-		gatewayv1.RegisterModelServiceHandlerClient, clipperv1.NewModelServiceClient)
+	h, err := newHandler(cfg, editConn{conn}, []string{"ApplicationService", "ModelService", "KeyService"},
+		registrar(gatewayv1.RegisterApplicationServiceHandlerClient, clipperv1.NewApplicationServiceClient),
+		registrar(gatewayv1.RegisterModelServiceHandlerClient, clipperv1.NewModelServiceClient),
+		registrar(gatewayv1.RegisterKeyServiceHandlerClient, clipperv1.NewKeyServiceClient))
 	if err != nil {
 		return nil, err
 	}
-	return restrict(h, cfg.AdminOrigins)
+	return Restrict(h, cfg.AdminOrigins)
 }
 
-// restrict lets only web pages of some origins call.
-func restrict(h http.Handler, origins []string) (http.Handler, error) {
+// Restrict lets only web pages of some origins call a handler.
+func Restrict(h http.Handler, origins []string) (http.Handler, error) {
 	policy, err := cors.New(origins)
 	if err != nil {
 		return nil, err
 	}
 	return policy.Handler(h, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		writeStatus(w, apierror.New(codes.PermissionDenied, clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "Origin",
+		writeStatus(w, apierror.New(codes.PermissionDenied, clipperv1.ErrorReason_ERROR_REASON_PERMISSION_DENIED, "Origin",
 			"web pages of %s may not call this; the settings query-origins and admin-origins of the frontend name those that may", shorten(r.Header.Get("Origin"))))
 	})), nil
 }
 
-// newHandler returns a handler for two services.
-func newHandler[A, B any](
-	cfg Config, conn grpc.ClientConnInterface, services []string,
-	registerA func(context.Context, *runtime.ServeMux, A) error, clientA func(grpc.ClientConnInterface) A,
-	registerB func(context.Context, *runtime.ServeMux, B) error, clientB func(grpc.ClientConnInterface) B,
-) (*handler, error) {
+// register registers the handlers of one service.
+type register func(mux *runtime.ServeMux, conn grpc.ClientConnInterface) error
+
+func registrar[Client any](handlers func(context.Context, *runtime.ServeMux, Client) error, client func(grpc.ClientConnInterface) Client) register {
+	return func(mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
+		return handlers(context.Background(), mux, client(conn))
+	}
+}
+
+// newHandler returns a handler for some services.
+func newHandler(cfg Config, conn grpc.ClientConnInterface, services []string, registers ...register) (*handler, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configure REST: %w", err)
 	}
@@ -89,8 +96,10 @@ func newHandler[A, B any](
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
 	)
-	if err := errors.Join(registerA(context.Background(), mux, clientA(conn)), registerB(context.Background(), mux, clientB(conn))); err != nil {
-		return nil, fmt.Errorf("register REST handlers: %w", err)
+	for _, register := range registers {
+		if err := register(mux, conn); err != nil {
+			return nil, fmt.Errorf("register REST handlers: %w", err)
+		}
 	}
 	return &handler{cfg: cfg, api: mux, docs: docs}, nil
 }
@@ -124,6 +133,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	// What calls the services with the request's context has its credentials; the gateway takes them itself.
+	if ctx := auth.Outgoing(r.Context(), r.Header); ctx != r.Context() {
+		r = r.WithContext(ctx)
+	}
 	if application, ok := h.plainQuery(r); ok {
 		h.query(w, r, application, b.data)
 		bodies.put(b) // The call is over and has copied what it keeps.
@@ -134,7 +147,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeStatus(w, err)
 		return
 	}
-	r = r.WithContext(context.WithValue(r.Context(), bodyKey{}, b))
+	r = r.WithContext(context.WithValue(auth.WithRemote(r.Context(), r.RemoteAddr), bodyKey{}, b))
 	r.Body = b
 	out := compress.NewWriter(w, r)
 	defer func() { _ = out.Close() }() // The client may be gone.

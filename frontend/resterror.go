@@ -25,6 +25,9 @@ func writeProblem(w http.ResponseWriter, e *clipperv1.Error, status int) {
 		seconds := (after.AsDuration() + time.Second - 1) / time.Second
 		w.Header().Set("Retry-After", strconv.FormatInt(int64(seconds), 10))
 	}
+	if codes.Code(e.GetCode()) == codes.Unauthenticated {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
 	w.Header().Set("Content-Type", problemType)
 	w.WriteHeader(status)
 	_, _ = w.Write(append(appendProblem(nil, e, status), '\n')) // The client may be gone.

@@ -11,7 +11,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/clipper-serving/clipper/frontend/compress"
@@ -79,7 +78,7 @@ func (h *handler) query(w http.ResponseWriter, r *http.Request, application stri
 		return
 	}
 	c.request.Application = application
-	reply, err := h.queries(withCredentials(r), clipperv1.QueryService_Query_FullMethodName, &c.request)
+	reply, err := h.queries(r.Context(), clipperv1.QueryService_Query_FullMethodName, &c.request)
 	if err != nil {
 		writeStatus(w, err)
 		return
@@ -115,18 +114,3 @@ var (
 	nosniff  = []string{"nosniff"}
 	varies   = []string{"Accept-Encoding"}
 )
-
-// credentials are the headers that say who calls, as HTTP and as metadata spell them.
-var credentials = [...][2]string{{"Authorization", "authorization"}, {"X-Api-Key", "x-api-key"}}
-
-// withCredentials returns the context of a call for a request, which carries the caller's credentials
-// as the gateway's do.
-func withCredentials(r *http.Request) context.Context {
-	ctx := r.Context()
-	for _, c := range credentials {
-		for _, value := range r.Header[c[0]] {
-			ctx = metadata.AppendToOutgoingContext(ctx, c[1], value)
-		}
-	}
-	return ctx
-}

@@ -16,6 +16,7 @@ import (
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/auth"
 	"github.com/clipper-serving/clipper/internal/top"
 )
 
@@ -40,7 +41,7 @@ func NewWatchHandler(cfg Config, conn grpc.ClientConnInterface, metrics promethe
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configure REST: %w", err)
 	}
-	return restrict(&watch{
+	return Restrict(&watch{
 		cfg: cfg, conn: conn, metrics: metrics, draining: draining, open: make(chan struct{}, maxWatches),
 	}, cfg.AdminOrigins)
 }
@@ -80,7 +81,7 @@ func (h *watch) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeStatus(w, apierror.Overloaded(heartbeat, "%d live views are open, the most that are allowed", maxWatches))
 		return
 	}
-	ctx, cancel := context.WithCancel(withCredentials(r))
+	ctx, cancel := context.WithCancel(auth.WithRemote(auth.Outgoing(r.Context(), r.Header), r.RemoteAddr))
 	defer cancel()
 	source := &top.Source{
 		Models: clipperv1.NewModelServiceClient(h.conn), Applications: clipperv1.NewApplicationServiceClient(h.conn),

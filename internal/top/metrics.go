@@ -42,12 +42,15 @@ type value struct {
 type bucket struct{ bound, count float64 }
 
 // scrape adds the metrics of a process.
-func (s series) scrape(ctx context.Context, web *http.Client, address string) error {
+func (s series) scrape(ctx context.Context, web *http.Client, address, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
+	}
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
 	}
 	res, err := web.Do(req)
 	if err != nil {

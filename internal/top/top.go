@@ -99,6 +99,8 @@ type Source struct {
 	Own prometheus.Gatherer
 	// Metrics are the addresses of processes' metrics.
 	Metrics []string
+	// Key is the API key or token that the metrics are asked for with; may be empty.
+	Key string
 	// HTTP is what metrics are read with; nil is http.DefaultClient.
 	HTTP *http.Client
 
@@ -125,7 +127,7 @@ func (s *Source) Read(ctx context.Context) (*Snapshot, error) {
 		}
 	}
 	for _, address := range s.Metrics {
-		if err := now.scrape(ctx, cmp.Or(s.HTTP, http.DefaultClient), address); err != nil {
+		if err := now.scrape(ctx, cmp.Or(s.HTTP, http.DefaultClient), address, s.Key); err != nil {
 			snapshot.Notes = append(snapshot.Notes, cause(err))
 			continue
 		}

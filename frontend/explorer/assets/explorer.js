@@ -109,13 +109,19 @@ function operationView(method, path, operation) {
       else if (input.value !== '') query.set(p.name, input.value);
     }
     if (query.size > 0) url += '?' + query;
-    const options = { method: method.toUpperCase() };
+    const options = { method: method.toUpperCase(), headers: {} };
     let curl = 'curl';
+    // The key stays in the field: it is not kept, and the command that is shown reads it from the environment.
+    const key = document.getElementById('key').value.trim();
+    if (key) {
+      options.headers.Authorization = 'Bearer ' + key;
+      curl += ' -H "Authorization: Bearer $CLIPPER_API_KEY"';
+    }
     if (options.method !== 'GET') curl += ' -X ' + options.method;
     curl += ' ' + shellQuote(location.origin + url);
     if (body) {
       options.body = body.value;
-      options.headers = { 'Content-Type': 'application/json' };
+      options.headers['Content-Type'] = 'application/json';
       let short = body.value;
       try { short = JSON.stringify(JSON.parse(short)); } catch { /* The server says what is wrong with it. */ }
       curl += ' -d ' + shellQuote(short);

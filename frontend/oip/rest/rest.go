@@ -18,10 +18,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/clipper-serving/clipper/frontend/naturaljson"
 	"github.com/clipper-serving/clipper/gen/go/inference"
+	"github.com/clipper-serving/clipper/internal/auth"
 )
 
 // Config bounds requests.
@@ -59,28 +59,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	serve, place, err := find(r)
 	if err == nil {
-		err = serve(h, w, withCredentials(r), place)
+		r = r.WithContext(auth.WithRemote(auth.Outgoing(r.Context(), r.Header), r.RemoteAddr))
+		err = serve(h, w, r, place)
 	}
 	if err != nil {
 		writeError(w, err)
 	}
-}
-
-// credentials are the headers that have them, by the metadata that services read.
-var credentials = map[string]string{"authorization": "Authorization", "x-api-key": "X-Api-Key"}
-
-// withCredentials returns the request with the caller's credentials as metadata of calls.
-func withCredentials(r *http.Request) *http.Request {
-	ctx := r.Context()
-	for key, name := range credentials {
-		if values := r.Header[name]; len(values) > 0 {
-			ctx = metadata.AppendToOutgoingContext(ctx, key, values[0])
-		}
-	}
-	if ctx == r.Context() {
-		return r
-	}
-	return r.WithContext(ctx)
 }
 
 func (h *Handler) server(w http.ResponseWriter, r *http.Request, _ place) error {
