@@ -49,16 +49,14 @@ func TestAcceptance(t *testing.T) {
 	r := &runner{saved: map[string]any{}, clients: map[string]*clipper.Client{}}
 	r.start(t, program)
 	for _, c := range list.Cases {
-		if c.Over != "rest" {
-			t.Run(c.Name, func(t *testing.T) { r.run(t, c) })
-		}
+		t.Run(c.Name, func(t *testing.T) { r.run(t, c) })
 	}
 }
 
 type testCase struct {
-	Name, Server, Over, Call string
-	Request, Expect, Error   object
-	Save                     map[string]string
+	Name, Server, Call     string
+	Request, Expect, Error object
+	Save                   map[string]string
 }
 
 type runner struct {

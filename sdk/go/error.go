@@ -91,11 +91,11 @@ func (e *Error) Error() string {
 
 // Is reports whether target is the error's reason, or the error of a context that has the same meaning.
 func (e *Error) Is(target error) bool {
-	if r, ok := target.(Reason); ok { //nolint:errorlint // errors.Is unwraps.
+	if r, ok := target.(Reason); ok {
 		return e.Reason == r
 	}
-	return e.Code == codes.DeadlineExceeded && target == context.DeadlineExceeded || //nolint:errorlint // As above.
-		e.Code == codes.Canceled && target == context.Canceled //nolint:errorlint // As above.
+	return e.Code == codes.DeadlineExceeded && target == context.DeadlineExceeded ||
+		e.Code == codes.Canceled && target == context.Canceled
 }
 
 // GRPCStatus is the status behind the error, for status.FromError and status.Code.

@@ -66,12 +66,14 @@ func (s *Stream) Query(ctx context.Context, req *QueryRequest) (*QueryResponse, 
 	}
 	select {
 	case r := <-answer:
-		if r.GetError() != nil {
-			return nil, ItemError(r.GetError())
-		}
-		return r.GetResponse(), nil
+		return r.GetResponse(), ItemError(r.GetError())
 	case <-s.done:
-		return nil, s.err
+		select {
+		case r := <-answer: // It came before the end.
+			return r.GetResponse(), ItemError(r.GetError())
+		default:
+			return nil, s.err
+		}
 	case <-ctx.Done():
 		return nil, errorOf(status.FromContextError(ctx.Err()).Err())
 	}

@@ -213,18 +213,18 @@ func listen() (net.Listener, error) {
 // certificates makes an authority with a certificate for the server and one for clients, writes what
 // clients need to dir, and returns the server's side.
 func certificates(dir string, a *addresses) (*tls.Config, error) {
-	authorityKey, authority, err := certificate(nil, nil, &x509.Certificate{IsCA: true, KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true})
+	authorityKey, authority, err := certificate("acceptance authority", nil, nil, &x509.Certificate{IsCA: true, KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true})
 	if err != nil {
 		return nil, err
 	}
-	serverKey, server, err := certificate(authorityKey, authority, &x509.Certificate{
+	serverKey, server, err := certificate("acceptance server", authorityKey, authority, &x509.Certificate{
 		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err != nil {
 		return nil, err
 	}
-	clientKey, client, err := certificate(authorityKey, authority, &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	clientKey, client, err := certificate("acceptance client", authorityKey, authority, &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	if err != nil {
 		return nil, err
 	}
@@ -249,8 +249,9 @@ func certificates(dir string, a *addresses) (*tls.Config, error) {
 	}, nil
 }
 
-// certificate makes a key and a certificate for it, signed by an authority, or by itself when there is none.
-func certificate(authorityKey *ecdsa.PrivateKey, authority, template *x509.Certificate) (*ecdsa.PrivateKey, *x509.Certificate, error) {
+// certificate makes a key and a certificate for it, signed by an authority, or by itself when there is none. Each
+// needs a name of its own: one with its authority's counts as signed by itself.
+func certificate(name string, authorityKey *ecdsa.PrivateKey, authority, template *x509.Certificate) (*ecdsa.PrivateKey, *x509.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a key: %w", err)
@@ -260,7 +261,7 @@ func certificate(authorityKey *ecdsa.PrivateKey, authority, template *x509.Certi
 		return nil, nil, fmt.Errorf("make a serial number: %w", err)
 	}
 	template.SerialNumber = serial
-	template.Subject = pkix.Name{CommonName: "Clipper acceptance"}
+	template.Subject = pkix.Name{CommonName: name}
 	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
 	if authority == nil {
 		authorityKey, authority = key, template

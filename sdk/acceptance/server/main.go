@@ -221,7 +221,7 @@ func prepare(ctx context.Context, l *acceptance.List, a *addresses) (release fun
 	if err != nil {
 		return release, fmt.Errorf("connect: %w", err)
 	}
-	defer admin.Close()
+	defer func() { _ = admin.Close() }() // Nothing is under way then.
 	models := clipperv1.NewModelServiceClient(admin)
 	for _, m := range l.Models {
 		if _, err := models.DeployModel(ctx, &clipperv1.DeployModelRequest{Version: version(m, a.Container)}); err != nil {
