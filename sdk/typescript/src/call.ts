@@ -23,7 +23,7 @@ export type Interceptor = (call: Call, next: (call: Call) => Promise<unknown>) =
 
 /** How a single call is made. */
 export interface CallOptions {
-  /** The most milliseconds that it may take, repetitions included; instead of the client's `deadline`. */
+  /** The most milliseconds that it may take, repetitions included. Default: a second more than a query's `timeout`, else the client's `deadline`. */
   deadline?: number | undefined;
   /** Ends the call when it is aborted. */
   signal?: AbortSignal | undefined;
@@ -35,9 +35,9 @@ export interface CallOptions {
 export interface ClientOptions {
   /** An API key or a JWT. */
   apiKey?: string | undefined;
-  /** The most milliseconds that a call may take, repetitions included. Default 10,000. Streams have none of their own. */
+  /** The most milliseconds that a call may take, repetitions included. Default 30,000. Streams have none of their own. */
   deadline?: number | undefined;
-  /** How often a call that is safe to repeat is tried, at least 1. Default 3. */
+  /** How often a call that is safe to repeat is tried when Clipper cannot be reached, at least 1. Default 4. */
   attempts?: number | undefined;
   /** The first sees a call first. */
   interceptors?: readonly Interceptor[] | undefined;
@@ -74,7 +74,7 @@ export class Caller {
 
   /** Makes a call, and repeats it while that is safe and promises anything. */
   async unary<T>(method: Method, request: unknown, options: CallOptions, attempt: (call: Call, limits: Limits) => Promise<T>): Promise<T> {
-    const within = options.deadline ?? this.#options.deadline ?? 10_000;
+    const within = options.deadline ?? this.#options.deadline ?? 30_000;
     const deadline = Date.now() + within;
     const timer = new AbortController();
     const late = () => new ClipperError(`no answer within ${within} ms`, { code: "DEADLINE_EXCEEDED" });
@@ -86,7 +86,7 @@ export class Caller {
         try {
           return await this.#intercept(method, request, n, options, (call) => attempt(call, { signal: both.signal, deadline })) as T;
         } catch (e) {
-          const wait = method.safe && n < (this.#options.attempts ?? 3) && !both.signal.aborted ? pause(e, n) : undefined;
+          const wait = method.safe && n < (this.#options.attempts ?? 4) && !both.signal.aborted ? pause(e, n) : undefined;
           if (wait === undefined || Date.now() + wait >= deadline) {
             throw e;
           }
@@ -134,7 +134,7 @@ export class Caller {
 
 /** The milliseconds to wait before a repetition; undefined when there is to be none. */
 function pause(e: unknown, attempt: number): number | undefined {
-  if (!(e instanceof ClipperError) || !(e.code === "UNAVAILABLE" || (e.code === "RESOURCE_EXHAUSTED" && e.retryAfter !== undefined))) {
+  if (!(e instanceof ClipperError) || e.code !== "UNAVAILABLE") {
     return undefined;
   }
   // At random, so that clients that failed together do not come back together.

@@ -29,6 +29,7 @@ export interface BatchQuery extends Omit<QueryOptions, "timeout"> {
 
 /** A query of a stream. */
 export interface Query extends QueryOptions {
+  application: string;
   input: Input;
 }
 
@@ -121,7 +122,7 @@ export interface Client {
    * Asks questions as they come and gives the results as they are ready, in that order. No more than 64 are under way,
    * so that queries are taken only as fast as they are answered. Leaving the loop ends the stream.
    */
-  stream(application: string, queries: Iterable<Query> | AsyncIterable<Query>, options?: CallOptions): AsyncIterable<StreamResult>;
+  stream(queries: Iterable<Query> | AsyncIterable<Query>, options?: CallOptions): AsyncIterable<StreamResult>;
   /** Tells how a query turned out. It is durable when the call returns. */
   feedback(application: string, feedback: Feedback, options?: CallOptions): Promise<FeedbackReceipt>;
   /** Tells so of 1 to 10,000; each has a result, in the order of the items. */
@@ -136,6 +137,11 @@ export interface Client {
 
 /** The most queries of a stream that are under way. */
 export const streamWindow = 64;
+
+/** A query's options with a deadline that leaves time for the default output, which comes when the timeout ends. */
+export function withDeadline<T extends { timeout?: number | undefined } & CallOptions>(options: T): T {
+  return options.timeout === undefined || options.deadline !== undefined ? options : { ...options, deadline: options.timeout + 1000 };
+}
 
 /** True when a method only reads. */
 export function reads(method: DescMethod): boolean {

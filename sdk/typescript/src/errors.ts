@@ -27,7 +27,7 @@ export interface ErrorDetail {
 export class ClipperError extends Error {
   /** The class of the error. */
   readonly code: Code;
-  /** The cause; undefined when the caller cancelled the call. */
+  /** The cause; undefined when the caller ended the call, or something between client and server did. */
   readonly reason: ErrorReason | undefined;
   /** The field of the request at fault, such as `input[3]`. */
   readonly field: string | undefined;
@@ -46,14 +46,8 @@ export class ClipperError extends Error {
 
 /** The reasons of errors that were not made by Clipper itself, such as a connection that breaks. */
 const suggested: Partial<Record<Code, ErrorReason>> = {
-  INVALID_ARGUMENT: "INVALID_FIELD",
-  OUT_OF_RANGE: "INVALID_FIELD",
   DEADLINE_EXCEEDED: "DEADLINE",
   UNAVAILABLE: "UNAVAILABLE",
-  UNIMPLEMENTED: "UNKNOWN_METHOD",
-  UNKNOWN: "INTERNAL",
-  INTERNAL: "INTERNAL",
-  DATA_LOSS: "INTERNAL",
 };
 
 /** The name of a code of gRPC. */

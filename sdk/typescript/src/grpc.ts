@@ -9,7 +9,7 @@ import { durationFromMs, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { Client as Channel, credentials, Metadata, status, type ChannelCredentials, type ServiceError } from "@grpc/grpc-js";
 import { Caller, type Call, type CallOptions, type ClientOptions, type Limits } from "./call.js";
 import {
-  countsOnce, reads, shortName, streamWindow,
+  countsOnce, reads, shortName, streamWindow, withDeadline,
   type Answer, type BatchQuery, type Client, type Feedback, type FeedbackReceipt, type Query, type QueryOptions, type Result, type ServiceClient, type StreamResult,
 } from "./client.js";
 import { itemError, milliseconds } from "./errors.js";
@@ -46,7 +46,7 @@ export interface GrpcOptions extends ClientOptions {
   adminAddress?: string | undefined;
   /** Encrypts the connections; true trusts what Node trusts. Default: not encrypted. */
   tls?: boolean | TLSOptions | undefined;
-  /** What the user agent begins with: your application's name and version. */
+  /** What the user agent ends with: your application's name and version. */
   userAgent?: string | undefined;
 }
 
@@ -61,9 +61,14 @@ export class GrpcClient implements Client {
   constructor(options: GrpcOptions = {}) {
     this.#caller = new Caller(options);
     const tls = options.tls === true ? {} : options.tls || undefined;
+    for (const address of [options.address, options.adminAddress]) {
+      if (options.apiKey !== undefined && !tls && address !== undefined && !/^(unix:|localhost:|127\.|\[::1\])/.test(address)) {
+        throw new TypeError(`the key is not sent to ${address} without encryption: set tls`);
+      }
+    }
     const secure = tls ? encrypted(tls) : credentials.createInsecure();
     const channel = (address: string) => new Channel(address, secure, {
-      "grpc.primary_user_agent": [options.userAgent, `clipper-typescript/${version}`].filter(Boolean).join(" "),
+      "grpc.primary_user_agent": [`clipper-typescript/${version}`, options.userAgent].filter(Boolean).join(" "),
       // A connection whose other end is gone is noticed, also by a call that waits for long.
       "grpc.keepalive_time_ms": 20_000,
       "grpc.keepalive_timeout_ms": 10_000,
@@ -79,7 +84,7 @@ export class GrpcClient implements Client {
   }
 
   async query(application: string, input: Input, options: QueryOptions & CallOptions = {}): Promise<Answer> {
-    return answer(await this.#call(this.#queries, QueryService.method.query, queryRequest(application, { input, ...options }), options, true));
+    return answer(await this.#call(this.#queries, QueryService.method.query, queryRequest({ application, input, ...options }), withDeadline(options), true));
   }
 
   async queryBatch(application: string, queries: readonly BatchQuery[], options: { timeout?: number } & CallOptions = {}): Promise<Result<Answer>[]> {
@@ -88,13 +93,13 @@ export class GrpcClient implements Client {
       queries: queries.map((q) => ({ ...encode(q.input), context: q.context ?? "", id: q.id ?? "", priority: q.priority ?? 0 })),
       ...time(options.timeout),
     };
-    const { results } = await this.#call(this.#queries, QueryService.method.queryBatch, request, options, true);
+    const { results } = await this.#call(this.#queries, QueryService.method.queryBatch, request, withDeadline(options), true);
     return results.map((r) => result(r.result, answer));
   }
 
-  async *stream(application: string, queries: Iterable<Query> | AsyncIterable<Query>, options: CallOptions = {}): AsyncIterable<StreamResult> {
+  async *stream(queries: Iterable<Query> | AsyncIterable<Query>, options: CallOptions = {}): AsyncIterable<StreamResult> {
     const method = QueryService.method.queryStream;
-    yield* this.#caller.stream(describe(method, false), undefined, options, (call, limits) => this.#exchange(method, application, queries, call, limits));
+    yield* this.#caller.stream(describe(method, false), undefined, options, (call, limits) => this.#exchange(method, queries, call, limits));
   }
 
   async feedback(application: string, feedback: Feedback, options: CallOptions = {}): Promise<FeedbackReceipt> {
@@ -158,7 +163,7 @@ export class GrpcClient implements Client {
     }
   }
 
-  async *#exchange(method: DescMethod, application: string, queries: Iterable<Query> | AsyncIterable<Query>, call: Call, { signal, deadline }: Limits): AsyncGenerator<StreamResult> {
+  async *#exchange(method: DescMethod, queries: Iterable<Query> | AsyncIterable<Query>, call: Call, { signal, deadline }: Limits): AsyncGenerator<StreamResult> {
     const running = this.#queries.makeBidiStreamRequest<QueryStreamRequest, QueryStreamResponse>(
       path(method), serialize(QueryStreamRequestSchema), deserialize(QueryService.method.queryStream.output), metadata(call), { deadline });
     const cancel = () => running.cancel();
@@ -178,7 +183,7 @@ export class GrpcClient implements Client {
           return;
         }
         underWay++;
-        if (!running.write(create(QueryStreamRequestSchema, { sequence: BigInt(index++), query: queryRequest(application, query) }))) {
+        if (!running.write(create(QueryStreamRequestSchema, { sequence: BigInt(index++), query: queryRequest(query) }))) {
           await once(running, "drain", { signal: ended.signal });
         }
       }
@@ -263,9 +268,9 @@ function time(ms: number | undefined): { timeout?: ReturnType<typeof durationFro
   return ms === undefined ? {} : { timeout: durationFromMs(ms) };
 }
 
-function queryRequest(application: string, q: Query): QueryRequest {
+function queryRequest(q: Query): QueryRequest {
   return create(QueryRequestSchema, {
-    application, ...encode(q.input), context: q.context ?? "", id: q.id ?? "", priority: q.priority ?? 0, ...time(q.timeout),
+    application: q.application, ...encode(q.input), context: q.context ?? "", id: q.id ?? "", priority: q.priority ?? 0, ...time(q.timeout),
   });
 }
 

@@ -2,7 +2,7 @@
 import { create, fromJson, type DescMessage, type DescMethod, type DescService, type JsonValue, type MessageShape } from "@bufbuild/protobuf";
 import { Caller, type Call, type CallOptions, type ClientOptions, type Limits } from "./call.js";
 import {
-  countsOnce, reads, shortName, streamWindow,
+  countsOnce, reads, shortName, streamWindow, withDeadline,
   type Answer, type BatchQuery, type Client, type Feedback, type FeedbackReceipt, type Query, type QueryOptions, type Result, type ServiceClient, type StreamResult,
 } from "./client.js";
 import { ClipperError, type Code } from "./errors.js";
@@ -22,7 +22,7 @@ export interface RestOptions extends ClientOptions {
   adminUrl?: string | undefined;
   /** Instead of the engine's own, for example one that trusts a certificate of yours. */
   fetch?: typeof fetch | undefined;
-  /** What the user agent begins with, outside browsers: your application's name and version. */
+  /** What the user agent ends with, outside browsers: your application's name and version. */
   userAgent?: string | undefined;
 }
 
@@ -41,7 +41,7 @@ export class RestClient implements Client {
     this.#fetch = options.fetch ?? globalThis.fetch.bind(globalThis);
     this.#url = (options.url ?? "http://127.0.0.1:1337").replace(/\/+$/, "");
     this.#adminUrl = (options.adminUrl ?? "http://127.0.0.1:1338").replace(/\/+$/, "");
-    const agent = [options.userAgent, `clipper-typescript/${version}`].filter(Boolean).join(" ");
+    const agent = [`clipper-typescript/${version}`, options.userAgent].filter(Boolean).join(" ");
     // A browser keeps its own.
     this.#headers = "document" in globalThis || "importScripts" in globalThis ? {} : { "user-agent": agent };
     this.applications = this.#service(ApplicationService);
@@ -49,19 +49,19 @@ export class RestClient implements Client {
   }
 
   async query(application: string, input: Input, options: QueryOptions & CallOptions = {}): Promise<Answer> {
-    return answer(await this.#post(application, "query", "Query", queryMembers({ input, ...options }), options, true) as AnswerJson);
+    return answer(await this.#post(application, "query", "Query", queryMembers({ input, ...options }), withDeadline(options), true) as AnswerJson);
   }
 
   async queryBatch(application: string, queries: readonly BatchQuery[], options: { timeout?: number } & CallOptions = {}): Promise<Result<Answer>[]> {
     const body = `{"queries":[${queries.map((q) => queryMembers(q)).join(",")}]${timeMember(options.timeout)}}`;
-    const { results } = await this.#post(application, "query-batch", "QueryBatch", body, options, true) as ResultsJson<AnswerJson>;
+    const { results } = await this.#post(application, "query-batch", "QueryBatch", body, withDeadline(options), true) as ResultsJson<AnswerJson>;
     return results.map((r) => result(r, answer));
   }
 
-  async *stream(application: string, queries: Iterable<Query> | AsyncIterable<Query>, options: CallOptions = {}): AsyncIterable<StreamResult> {
+  async *stream(queries: Iterable<Query> | AsyncIterable<Query>, options: CallOptions = {}): AsyncIterable<StreamResult> {
     const method = { service: "clipper.v1.QueryService", name: "QueryStream", safe: false };
     // REST has no stream: each query is a call.
-    yield* this.#caller.stream(method, undefined, options, (_, { signal }) => this.#exchange(application, queries, { ...options, deadline: undefined, signal }));
+    yield* this.#caller.stream(method, undefined, options, (_, { signal }) => this.#exchange(queries, { ...options, deadline: undefined, signal }));
   }
 
   async feedback(application: string, feedback: Feedback, options: CallOptions = {}): Promise<FeedbackReceipt> {
@@ -82,7 +82,7 @@ export class RestClient implements Client {
     this.close();
   }
 
-  async *#exchange(application: string, queries: Iterable<Query> | AsyncIterable<Query>, options: CallOptions): AsyncGenerator<StreamResult> {
+  async *#exchange(queries: Iterable<Query> | AsyncIterable<Query>, options: CallOptions): AsyncGenerator<StreamResult> {
     const source = (async function* () { yield* queries; })();
     const underWay = new Map<number, Promise<StreamResult>>();
     let next: Promise<IteratorResult<Query>> | undefined = source.next();
@@ -97,7 +97,7 @@ export class RestClient implements Client {
           next = undefined;
         } else {
           const i = index++;
-          underWay.set(i, this.query(application, ready.value.input, { ...ready.value, ...options }).then(
+          underWay.set(i, this.query(ready.value.application, ready.value.input, { ...ready.value, ...options }).then(
             (value) => ({ index: i, value }),
             (error: unknown) => {
               if (error instanceof ClipperError && !options.signal?.aborted) {
@@ -224,6 +224,7 @@ async function* lines(response: Response): AsyncGenerator<string> {
 /** The problem details of RFC 9457, as Clipper writes them. */
 interface ProblemJson {
   detail?: string;
+  message?: string;
   title?: string;
   code?: Code;
   reason?: string;
@@ -232,7 +233,7 @@ interface ProblemJson {
 }
 
 function problem(p: ProblemJson): ClipperError {
-  return new ClipperError(p.detail ?? p.title ?? "", { code: p.code ?? "UNKNOWN", reason: p.reason, field: p.field, retryAfter: p.retry_after_ms });
+  return new ClipperError(p.detail ?? p.message ?? p.title ?? "", { code: p.code ?? "UNKNOWN", reason: p.reason, field: p.field, retryAfter: p.retry_after_ms });
 }
 
 /** The codes of HTTP statuses, for answers of something between the client and Clipper. */
@@ -244,7 +245,8 @@ const statusCodes: Record<number, Code> = {
 async function failure(response: Response): Promise<ClipperError> {
   const text = await response.text().catch(() => "");
   try {
-    const p = JSON.parse(text) as ProblemJson | null;
+    const body = JSON.parse(text) as (ProblemJson & { error?: ProblemJson }) | null;
+    const p = body?.error ?? body;
     if (p?.code) {
       return problem(p);
     }
@@ -259,7 +261,7 @@ async function failure(response: Response): Promise<ClipperError> {
 }
 
 /** The members of a query as JSON text. */
-function queryMembers(q: Query): string {
+function queryMembers(q: Omit<Query, "application">): string {
   const { context, id, priority } = q;
   const rest = JSON.stringify({ context, id, priority }).slice(1, -1);
   return `{"input":${toJsonText(q.input)}${rest && `,${rest}`}${timeMember(q.timeout)}}`;

@@ -8,7 +8,7 @@ export type {
   Answer, BatchQuery, Client, Feedback, FeedbackReceipt, Prediction, Query, QueryOptions, Result, ServiceClient, StreamResult, Truth,
 } from "./client.js";
 export { ClipperError, type Code, type ErrorReason } from "./errors.js";
-export { bytes, tensor, toValue, typedArray, type Input, type TypedArray, type Value } from "./tensor.js";
+export { bytes, JsonText, tensor, toValue, typedArray, type Input, type TypedArray, type Value } from "./tensor.js";
 export * from "./gen/clipper/v1/application_service_pb.js";
 export * from "./gen/clipper/v1/model_service_pb.js";
 export { DataType, type Signature, type Tensor, type TensorSpec } from "./gen/clipper/v1/tensor_pb.js";

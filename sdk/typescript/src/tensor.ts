@@ -12,7 +12,7 @@ export type TypedArray =
  * array or a tensor has the type that it has, which must be the signature's over gRPC. An object is named inputs. Bytes
  * are made with `bytes`.
  */
-export type Input = number | bigint | string | boolean | TypedArray | Tensor | readonly Input[] | { readonly [name: string]: Input };
+export type Input = JsonText | number | bigint | string | boolean | TypedArray | Tensor | readonly Input[] | { readonly [name: string]: Input };
 
 /** What an answer holds: a label, a number, a list of scores, nested lists; of several named outputs an object. */
 export type Value = number | bigint | string | boolean | Uint8Array | Value[] | { [name: string]: Value };
@@ -29,6 +29,11 @@ const arrays = {
   [DataType.FLOAT32]: Float32Array,
   [DataType.FLOAT64]: Float64Array,
 };
+
+/** An input that is JSON text already; it is sent as it is. */
+export class JsonText {
+  constructor(readonly text: string) {}
+}
 
 /** Bytes of any length as an input, where the signature asks for them. */
 export function bytes(data: Uint8Array): { readonly b64: string } {
@@ -105,7 +110,7 @@ export function toTensors(input: Input): Tensor[] | undefined {
   if (isTypedArray(input)) {
     return [tensor(input)];
   }
-  if (typeof input !== "object" || Array.isArray(input)) {
+  if (typeof input !== "object" || Array.isArray(input) || input instanceof JsonText) {
     return undefined;
   }
   const members = Object.entries(input);
@@ -119,6 +124,9 @@ export function toJsonText(input: Input): string {
     case "string":
       return JSON.stringify(input);
     case "object":
+      if (input instanceof JsonText) {
+        return input.text;
+      }
       if (isTensor(input)) {
         return toJsonText(jsonValue(toValue(input)));
       }
