@@ -191,9 +191,10 @@ async function all(call, request, member) {
 
 /** A call of the administration whose request and answer are in the JSON form of the protos. */
 const admin = (service, method, name) => async (client, r, lib) => {
-  const request = fromJson(lib[`${name}RequestSchema`], r.update_mask ? { ...r, update_mask: undefined } : r);
-  if (r.update_mask) {
-    request.updateMask = { $typeName: "google.protobuf.FieldMask", paths: r.update_mask };
+  const { update_mask: paths, ...rest } = r;
+  const request = fromJson(lib[`${name}RequestSchema`], rest);
+  if (paths) {
+    request.updateMask = { $typeName: "google.protobuf.FieldMask", paths };
   }
   return json(lib[`${name}ResponseSchema`], await client[service][method](request), lib);
 };

@@ -94,6 +94,10 @@ export class Caller {
         }
       }
     } catch (e) {
+      // The server may notice the deadline first, and end the call.
+      if (e instanceof ClipperError && e.code === "CANCELLED" && !both.signal.aborted && Date.now() > deadline - 50) {
+        throw late();
+      }
       throw toError(e, both.signal);
     } finally {
       clearTimeout(timeout);

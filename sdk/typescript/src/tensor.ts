@@ -67,7 +67,7 @@ export function tensor(data: TypedArray, shape: readonly number[] = [data.length
 export function typedArray(t: Tensor): TypedArray {
   switch (t.dataType) {
     case DataType.BOOL:
-      return t.data.slice();
+      return new Uint8Array(t.data); // A copy: slice of a Buffer is none.
     case DataType.FLOAT16:
       return Float32Array.from(words(t.data), half);
     case DataType.BFLOAT16:
@@ -77,7 +77,7 @@ export function typedArray(t: Tensor): TypedArray {
   if (!Elements) {
     throw new TypeError(`a tensor of ${DataType[t.dataType]} has no numbers`);
   }
-  return new Elements(littleEndian(t.data.slice(), Elements.BYTES_PER_ELEMENT).buffer as ArrayBuffer);
+  return new Elements(littleEndian(new Uint8Array(t.data), Elements.BYTES_PER_ELEMENT).buffer as ArrayBuffer);
 }
 
 /** A tensor as a value or nested lists. Integers of 64 bits are numbers where a number holds them exactly, else bigints. */
@@ -197,7 +197,7 @@ function littleEndian(data: Uint8Array, size: number): Uint8Array {
 }
 
 function words(data: Uint8Array): Uint16Array {
-  return new Uint16Array(littleEndian(data.slice(), 2).buffer as ArrayBuffer);
+  return new Uint16Array(littleEndian(new Uint8Array(data), 2).buffer as ArrayBuffer);
 }
 
 /** The value of an IEEE 754 binary16. */
