@@ -61,6 +61,8 @@ export interface Prediction {
   /** `OK`, or why there is no output: `DEADLINE`, `FAILED`, `NO_REPLICA`, `OVERLOADED`, ... */
   readonly status: string;
   readonly output?: Value;
+  /** The same as tensors; over gRPC only. */
+  readonly outputs?: readonly Tensor[];
   /** The cause in words when the status is not `OK`. */
   readonly message: string;
   /** True when it came from the cache. */

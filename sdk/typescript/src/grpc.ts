@@ -297,6 +297,7 @@ function answer(r: QueryResponse): Answer {
         version: p.version,
         status: PredictionStatus[p.status] ?? String(p.status),
         ...(output === undefined ? {} : { output }),
+        outputs: p.outputs,
         message: p.message,
         cached: p.cached,
         propensity: p.propensity,

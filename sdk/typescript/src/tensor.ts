@@ -114,7 +114,8 @@ export function toTensors(input: Input): Tensor[] | undefined {
     return undefined;
   }
   const members = Object.entries(input);
-  const named = members.map(([name, v]) => (isTensor(v) ? create(TensorSchema, { ...v, name }) : isTypedArray(v) ? tensor(v, undefined, name) : undefined));
+  const named = members.map(([name, v]) => (isTensor(v) ? create(TensorSchema, { ...v, name }) : isTypedArray(v) ? tensor(v, undefined, name)
+      : typeof v === "string" ? create(TensorSchema, { name, dataType: DataType.STRING, strings: [v] }) : undefined));
   return members.length > 0 && named.every((t) => t !== undefined) ? named : undefined;
 }
 
