@@ -53,10 +53,10 @@ NATURAL_SCHEMA = {
     "examples": [7, [0.1, 0.2], [[1, 2, 3], [4, 5, 6]], "text", {"b64": "AAEC"}, {"image": [[0, 1], [1, 0]], "caption": "text"}],
 }
 
-# What the comments of the protos say in words.
+# What the comments of the protos say in words. Items of a batch have no bounds here: one that is out of them has an
+# error of its own in the answer.
 REQUIRED = {
     "QueryBody": ["input"],
-    "BatchQuery": ["input"],
     "QueryBatchBody": ["queries"],
     "FeedbackBatchBody": ["items"],
     "SetCurrentVersionBody": ["version"],
@@ -66,9 +66,7 @@ MEMBER_BOUNDS = {
     ("QueryBatchBody", "queries"): {"minItems": 1, "maxItems": 10000},
     ("FeedbackBatchBody", "items"): {"minItems": 1, "maxItems": 10000},
     ("FeedbackBody", "reward"): {"minimum": 0, "maximum": 1},
-    ("FeedbackRequest", "reward"): {"minimum": 0, "maximum": 1},
     ("QueryBody", "priority"): {"minimum": 0, "maximum": 8},
-    ("BatchQuery", "priority"): {"minimum": 0, "maximum": 8},
     ("Application", "confidence_threshold"): {"minimum": 0, "maximum": 1},
 }
 PARAMETER_BOUNDS = {
