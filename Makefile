@@ -11,7 +11,7 @@ GENERATORS := .cache/.generators
 # Paths that `make gen` writes.
 GENERATED := gen/go/clipper gen/go/inference gen/openapi gen/python/src gen/typescript/src internal/gen frontend/gateway
 
-.PHONY: help build demo demo-docker test test-go test-python test-cpp test-typescript test-adapters test-images test-compose check gen lint fmt bench image images clean
+.PHONY: help build demo demo-docker test test-go test-python test-clients test-cpp test-typescript test-adapters test-images test-compose check gen lint fmt bench image images clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -29,7 +29,7 @@ demo-docker: build ## The same with each model in a Docker container; starts a D
 
 test: ## Run every check and every test; installs what it needs.
 	tools/setup.sh test
-	$(MAKE) check lint test-go test-python test-cpp test-typescript test-adapters
+	$(MAKE) check lint test-go test-python test-clients test-cpp test-typescript test-adapters
 	$(MAKE) test-images IMAGES=sklearn # All of them take long, and tens of GB.
 
 test-go: ## Run the Go tests of every module with the race detector.
@@ -40,8 +40,11 @@ test-go: ## Run the Go tests of every module with the race detector.
 	GOWORK=off go -C deploy/helm test ./... # Alone, since Helm needs other versions of what we need too.
 	go test -race -timeout 20m ./e2e # Alone: it has services in processes of their own answer in time.
 
-test-python: ## Run the Python tests: runtime, lines of code of the adapters, example.
+test-python: ## Run the Python tests: runtime, SDK, lines of code of the adapters, example.
 	tools/test-python.sh
+
+test-clients: ## Test the clients of Triton and KServe, as they are published.
+	tools/test-clients.sh
 
 test-cpp: ## Generate C++ from the protos with CMake and test it.
 	tools/test-cpp.sh
@@ -71,7 +74,7 @@ gen: $(TOOLS) $(GENERATORS) ## Regenerate everything that is made from proto/.
 	tools/gen.sh
 
 lint: $(TOOLS) ## Run the linters, import rules included.
-	for module in . gen/go bench; do (cd $$module && golangci-lint run); done
+	for module in . gen/go sdk/go bench; do (cd $$module && golangci-lint run); done
 	cd deploy/helm && GOWORK=off golangci-lint run
 
 fmt: $(TOOLS) ## Format Go and protos.
