@@ -4,7 +4,6 @@ package target
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -12,37 +11,43 @@ import (
 	"sync"
 
 	"github.com/clipper-serving/clipper/frontend/naturaljson"
+	"github.com/clipper-serving/clipper/frontend/oip/oiptensor"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/gen/go/inference"
 	"github.com/clipper-serving/clipper/internal/loadgen"
 )
 
-// datatypes are the names of types in the Open Inference Protocol.
-var datatypes = map[clipperv1.DataType]string{
-	clipperv1.DataType_DATA_TYPE_BOOL: "BOOL",
-	clipperv1.DataType_DATA_TYPE_INT8: "INT8", clipperv1.DataType_DATA_TYPE_INT16: "INT16",
-	clipperv1.DataType_DATA_TYPE_INT32: "INT32", clipperv1.DataType_DATA_TYPE_INT64: "INT64",
-	clipperv1.DataType_DATA_TYPE_UINT8: "UINT8", clipperv1.DataType_DATA_TYPE_UINT16: "UINT16",
-	clipperv1.DataType_DATA_TYPE_UINT32: "UINT32", clipperv1.DataType_DATA_TYPE_UINT64: "UINT64",
-	clipperv1.DataType_DATA_TYPE_FLOAT16: "FP16", clipperv1.DataType_DATA_TYPE_BFLOAT16: "BF16",
-	clipperv1.DataType_DATA_TYPE_FLOAT32: "FP32", clipperv1.DataType_DATA_TYPE_FLOAT64: "FP64",
-	clipperv1.DataType_DATA_TYPE_STRING: "BYTES", clipperv1.DataType_DATA_TYPE_BYTES: "BYTES",
+// newSpecs returns the specifications of the inputs of metadata, and whether a batch's dimension is in front of
+// every shape, as it is where all of them begin with one of any length.
+func newSpecs(inputs []*inference.ModelMetadataResponse_TensorMetadata) (specs []*clipperv1.TensorSpec, batched bool, err error) {
+	batched = len(inputs) > 0
+	for _, in := range inputs {
+		batched = batched && len(in.GetShape()) > 0 && in.GetShape()[0] < 0
+	}
+	specs = []*clipperv1.TensorSpec{}
+	for _, in := range inputs {
+		spec, err := newSpec(in.GetName(), in.GetDatatype(), in.GetShape(), batched)
+		if err != nil {
+			return nil, false, err
+		}
+		specs = append(specs, spec)
+	}
+	return specs, batched, nil
 }
 
-// newSpec returns the specification of an input of metadata. What metadata names BYTES is text, until
-// something else is said. batched is whether the first dimension is that of a batch.
+// newSpec returns the specification of one of them. What is BYTES is text, until something else is said.
 func newSpec(name, datatype string, shape []int64, batched bool) (*clipperv1.TensorSpec, error) {
-	spec := &clipperv1.TensorSpec{Name: name, Shape: shape}
+	kind, ok := oiptensor.ParseType(datatype)
+	if !ok {
+		return nil, failed("METADATA", fmt.Sprintf("the server's metadata has an input %q of the unknown type %q", name, datatype))
+	}
+	if kind == clipperv1.DataType_DATA_TYPE_BYTES {
+		kind = clipperv1.DataType_DATA_TYPE_STRING
+	}
 	if batched {
-		spec.Shape = shape[1:]
+		shape = shape[1:]
 	}
-	for known, name := range datatypes {
-		if name == datatype && known != clipperv1.DataType_DATA_TYPE_BYTES {
-			spec.DataType = known
-			return spec, nil
-		}
-	}
-	return nil, failed("METADATA", fmt.Sprintf("the server's metadata has an input %q of the unknown type %q", name, datatype))
+	return &clipperv1.TensorSpec{Name: name, DataType: kind, Shape: shape}, nil
 }
 
 // signature is a signature that is fetched once.
@@ -104,22 +109,6 @@ func (s *signature) tensors(input Input) ([]*clipperv1.Tensor, [][]int64, error)
 	return named, shapes, nil
 }
 
-// raw returns the elements of a tensor as the protocol has them in bytes.
-func raw(t *clipperv1.Tensor) []byte {
-	b := t.Data
-	appendBytes := func(text []byte) {
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(text))) //nolint:gosec // An element of an input.
-		b = append(b, text...)
-	}
-	for _, text := range t.Strings {
-		appendBytes([]byte(text))
-	}
-	for _, text := range t.ByteStrings {
-		appendBytes(text)
-	}
-	return b
-}
-
 // values are the parameters of a query.
 func (p Params) values() map[string]any {
 	values := map[string]any{}
@@ -168,19 +157,7 @@ func (c *oipGRPC) metadata(ctx context.Context) ([]*clipperv1.TensorSpec, bool, 
 	if err != nil {
 		return nil, false, failure(err)
 	}
-	batched := len(m.GetInputs()) > 0
-	for _, in := range m.GetInputs() {
-		batched = batched && len(in.GetShape()) > 0 && in.GetShape()[0] < 0
-	}
-	specs := []*clipperv1.TensorSpec{}
-	for _, in := range m.GetInputs() {
-		spec, err := newSpec(in.GetName(), in.GetDatatype(), in.GetShape(), batched)
-		if err != nil {
-			return nil, false, err
-		}
-		specs = append(specs, spec)
-	}
-	return specs, batched, nil
+	return newSpecs(m.GetInputs())
 }
 
 func (c *oipGRPC) Prepare(input Input) (Call, error) {
@@ -191,8 +168,8 @@ func (c *oipGRPC) Prepare(input Input) (Call, error) {
 	var inputs []*inference.ModelInferRequest_InferInputTensor
 	var contents [][]byte
 	for i, t := range tensors {
-		inputs = append(inputs, &inference.ModelInferRequest_InferInputTensor{Name: t.Name, Datatype: datatypes[t.DataType], Shape: shapes[i]})
-		contents = append(contents, raw(t))
+		inputs = append(inputs, &inference.ModelInferRequest_InferInputTensor{Name: t.Name, Datatype: oiptensor.TypeName(t.DataType), Shape: shapes[i]})
+		contents = append(contents, oiptensor.Raw(t))
 	}
 	return func(ctx context.Context, p Params) (loadgen.Answer, error) {
 		request := &inference.ModelInferRequest{ModelName: c.name, ModelVersion: c.version, Inputs: inputs, RawInputContents: contents}
@@ -285,24 +262,12 @@ func (c *oipREST) metadata(ctx context.Context) ([]*clipperv1.TensorSpec, bool, 
 		return nil, false, err
 	}
 	var m struct {
-		Inputs []oipTensor `json:"inputs"`
+		Inputs []*inference.ModelMetadataResponse_TensorMetadata `json:"inputs"`
 	}
 	if err := json.Unmarshal(answer, &m); err != nil {
 		return nil, false, failed("METADATA", "the server's metadata is not JSON: "+err.Error())
 	}
-	batched := len(m.Inputs) > 0
-	for _, in := range m.Inputs {
-		batched = batched && len(in.Shape) > 0 && in.Shape[0] < 0
-	}
-	specs := []*clipperv1.TensorSpec{}
-	for _, in := range m.Inputs {
-		spec, err := newSpec(in.Name, in.Datatype, in.Shape, batched)
-		if err != nil {
-			return nil, false, err
-		}
-		specs = append(specs, spec)
-	}
-	return specs, batched, nil
+	return newSpecs(m.Inputs)
 }
 
 // jsonLength is the header that says how much of a body is JSON, before the tensors.
@@ -316,9 +281,9 @@ func (c *oipREST) Prepare(input Input) (Call, error) {
 	var inputs []oipTensor
 	var contents []byte
 	for i, t := range tensors {
-		in := oipTensor{Name: t.Name, Datatype: datatypes[t.DataType], Shape: shapes[i]}
+		in := oipTensor{Name: t.Name, Datatype: oiptensor.TypeName(t.DataType), Shape: shapes[i]}
 		if c.binary {
-			b := raw(t)
+			b := oiptensor.Raw(t)
 			in.Parameters = map[string]int{"binary_data_size": len(b)}
 			contents = append(contents, b...)
 		} else if in.Data, err = flat(t); err != nil {

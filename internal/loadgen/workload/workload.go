@@ -103,7 +103,9 @@ func parse(text []byte) (Item, error) {
 		return Item{}, fmt.Errorf(`%w: beside "input" there may be "truth", "at", "context", "priority" and "timeout"`, err)
 	}
 	item := Item{Input: target.Input{JSON: r.Input}, Params: target.Params{Context: r.Context, Priority: r.Priority}, Truth: r.Truth}
-	seconds := func(s float64) (time.Duration, bool) { return time.Duration(s * float64(time.Second)), s >= 0 && s < 1e9 }
+	seconds := func(s float64) (time.Duration, bool) {
+		return time.Duration(s * float64(time.Second)), s >= 0 && s < 1e9
+	}
 	var ok bool
 	if r.At != nil {
 		if item.At, ok = seconds(*r.At); !ok {
