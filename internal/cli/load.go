@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
@@ -37,12 +38,12 @@ type loadCmd struct {
 	Duration    time.Duration `default:"30s" placeholder:"DURATION" help:"How long to measure. Default: ${default}."`
 	WarmUp      time.Duration `default:"2s" placeholder:"DURATION" help:"How long to send before that. Default: ${default}."`
 	MaxInFlight int           `default:"10000" placeholder:"N" help:"Open loop: the most queries in flight; more wait, and their time counts. Default: ${default}."`
-	Seed        uint64        `default:"1" placeholder:"N" help:"Makes what is random repeatable. Default: ${default}."`
+	Seed        uint64        `placeholder:"N" help:"Makes what is random repeatable. Default: another one for each run."`
 
 	File     string  `placeholder:"FILE" help:"Inputs in turn: the JSON of one on each line, or an object with input, truth, at, context, priority, timeout; - for standard input. Default: made up from the server's metadata."`
 	Replay   bool    `xor:"loop" help:"Send the file once, at its own times (at, in seconds)."`
 	Speed    float64 `default:"1" placeholder:"X" help:"With --replay: so much faster. Default: ${default}."`
-	Distinct int     `default:"1000" placeholder:"N" help:"How many different inputs are made up; 0 for another one each time, which no cache knows. Default: ${default}."`
+	Distinct int     `placeholder:"N" help:"How many different inputs are made up. Default: another one for each query, which no cache knows."`
 	Contexts int     `placeholder:"N" help:"So many contexts take turns at random: load-0, load-1 ..."`
 	Priority uint32  `placeholder:"N" help:"How much queries matter when a model is overloaded: 1, the most, to 8."`
 
@@ -103,6 +104,9 @@ func (l *loadCmd) Run(c *client) error {
 	if err := l.check(); err != nil {
 		return err
 	}
+	if l.Seed == 0 {
+		l.Seed = rand.Uint64N(1e9) + 1 //nolint:gosec // It is no secret.
+	}
 	config := loadgen.Config{
 		Arrivals: loadgen.Arrivals(l.Arrivals), Concurrency: l.Concurrency, Duration: l.Duration, WarmUp: l.WarmUp, MaxInFlight: l.MaxInFlight,
 		Timeout: l.Timeout + callTimeout, Feedback: l.Feedback, FeedbackDelay: l.FeedbackDelay, Seed: l.Seed,
@@ -141,6 +145,9 @@ func (l *loadCmd) Run(c *client) error {
 	})
 	progress.end()
 	report.Version, report.Settings = c.build.Version, l.settings(&config, len(items))
+	if strings.HasPrefix(l.Protocol, "oip") {
+		report.Counts.Cached = nil // The protocol does not say.
+	}
 	met := report.Judge(objectives)
 	if baseline != nil {
 		report.Compare(baseline)
@@ -287,7 +294,7 @@ func (l *loadCmd) sender(c *client, to target.Client, items []workload.Item) (*w
 			return nil, err
 		}
 	}
-	if _, err := sender.Query(ctx, 0); err != nil {
+	if _, err := sender.Query(0)(ctx); err != nil {
 		return nil, l.refused(c, "the first query", err)
 	}
 	return sender, nil
@@ -342,14 +349,14 @@ func (l *loadCmd) settings(config *loadgen.Config, inputs int) []loadgen.Setting
 		for i, stage := range config.Stages {
 			stages[i] = stage.String()
 		}
-		add("load", fmt.Sprintf("open loop, %s/s, %s", strings.Join(stages, ","), l.Arrivals))
+		add("load", fmt.Sprintf("open loop, %s queries a second, %s", strings.Join(stages, ","), l.Arrivals))
 	}
 	add("warm-up", config.WarmUp.String())
 	switch {
 	case inputs > 0:
 		add("inputs", fmt.Sprintf("%d from %s", inputs, l.File))
 	case l.Distinct == 0:
-		add("inputs", "made up, another one each time")
+		add("inputs", "made up, another one for each query")
 	default:
 		add("inputs", fmt.Sprintf("%d made up", l.Distinct))
 	}

@@ -52,7 +52,11 @@ func (c *client) showLoad(r *loadgen.Report) error {
 	rate := fmt.Sprintf("asked %.6g/s, sent %.6g/s, answered %.6g/s", r.Rates.Asked, r.Rates.Sent, r.Rates.Answered)
 	facts.add("rates", rate)
 	n := r.Counts
-	facts.add("queries", fmt.Sprintf("%d asked, %d answered (%d by default, %d from the cache), %d errors", n.Asked, n.Answered, n.Defaults, n.Cached, n.Errors))
+	how := fmt.Sprintf("%d by default", n.Defaults)
+	if n.Cached != nil {
+		how += fmt.Sprintf(", %d from the cache", *n.Cached)
+	}
+	facts.add("queries", fmt.Sprintf("%d asked, %d answered (%s), %d errors", n.Asked, n.Answered, how, n.Errors))
 	facts.add("late starts", fmt.Sprintf("%d of %d by more than 1ms; 99%% within %s, at most %s", r.Generator.Late, n.Sent, loadgen.Milliseconds(r.Generator.Lag.P99), loadgen.Milliseconds(r.Generator.Lag.Max)))
 	if err := facts.write(c.Stdout, false); err != nil {
 		return err

@@ -31,8 +31,8 @@ type Answer struct {
 
 // Sender asks a server. It is safe for concurrent use. An error that is a [*Failure] has its reason.
 type Sender interface {
-	// Query sends query i and waits for the answer.
-	Query(ctx context.Context, i int) (Answer, error)
+	// Query makes query i ready, before it is due, and returns what sends it and waits for the answer.
+	Query(i int) func(context.Context) (Answer, error)
 	// Feedback says what was true for query i, to which id belongs.
 	Feedback(ctx context.Context, i int, id string) error
 }
@@ -214,7 +214,11 @@ func (r *run) open(ctx context.Context) {
 	last := r.begin.Add(r.WarmUp + r.Length() + r.Timeout)
 	for i := 0; ; i++ {
 		due, ok := next()
-		if !ok || !r.await(ctx, r.begin.Add(due)) {
+		if !ok {
+			return
+		}
+		send := r.sender.Query(i)
+		if !r.await(ctx, r.begin.Add(due)) {
 			return
 		}
 		held := false
@@ -231,7 +235,7 @@ func (r *run) open(ctx context.Context) {
 		}
 		r.wg.Go(func() {
 			defer func() { <-slots }()
-			r.query(ctx, i, due, held)
+			r.query(ctx, i, send, due, held)
 		})
 	}
 }
@@ -264,11 +268,13 @@ func (r *run) closed(ctx context.Context) {
 	for range r.Concurrency {
 		callers.Go(func() {
 			for ctx.Err() == nil {
+				i := int(count.Add(1) - 1)
+				send := r.sender.Query(i)
 				now := time.Since(r.begin)
 				if now >= end {
 					return
 				}
-				r.query(ctx, int(count.Add(1)-1), now, false)
+				r.query(ctx, i, send, now, false)
 			}
 		})
 	}
@@ -276,11 +282,11 @@ func (r *run) closed(ctx context.Context) {
 }
 
 // query sends query i, which is due since the begin, and the feedback for it.
-func (r *run) query(ctx context.Context, i int, due time.Duration, held bool) {
+func (r *run) query(ctx context.Context, i int, send func(context.Context) (Answer, error), due time.Duration, held bool) {
 	e := event{due: due, sent: time.Since(r.begin), held: held}
 	r.record.start(e)
 	limited, cancel := context.WithTimeout(ctx, r.Timeout)
-	answer, err := r.sender.Query(limited, i)
+	answer, err := send(limited)
 	late := limited.Err() != nil
 	cancel()
 	e.end = time.Since(r.begin)

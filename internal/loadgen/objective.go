@@ -162,7 +162,7 @@ func (r *Report) Compare(before *Report) {
 		then[s.Name] = s.Value
 	}
 	for _, s := range r.Settings {
-		if then[s.Name] != s.Value {
+		if s.Name != "seed" && then[s.Name] != s.Value {
 			c.Different = append(c.Different, Difference{s.Name, then[s.Name], s.Value})
 		}
 		delete(then, s.Name)

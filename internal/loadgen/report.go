@@ -60,11 +60,12 @@ type Rates struct {
 type Counts struct {
 	Asked int `json:"asked"`
 	Sent  int `json:"sent"`
-	// Answered have an output, Defaults of them the default one, and Cached of them one for which no model was asked.
-	Answered int `json:"answered"`
-	Defaults int `json:"defaults"`
-	Cached   int `json:"cached"`
-	Errors   int `json:"errors"`
+	// Answered have an output, Defaults of them the default one, and Cached of them one for which no model was
+	// asked; nil where the protocol does not say.
+	Answered int  `json:"answered"`
+	Defaults int  `json:"defaults"`
+	Cached   *int `json:"cached,omitempty"`
+	Errors   int  `json:"errors"`
 }
 
 // Latency is a distribution, in milliseconds.
@@ -184,7 +185,7 @@ func (r *recorder) report(interrupted bool, now time.Duration) *Report {
 	out := &Report{
 		Started: r.begin.UTC(), Loop: "open", Seconds: span.Seconds(), Interrupted: interrupted,
 		Rates:   Rates{Asked: per(r.all.asked, span), Sent: per(r.sentInTime, span), Answered: per(r.answeredInTime, span)},
-		Counts:  Counts{Asked: r.all.asked, Sent: r.all.sent, Answered: r.all.answered, Defaults: r.all.defaults, Cached: r.cached, Errors: r.all.errors},
+		Counts:  Counts{Asked: r.all.asked, Sent: r.all.sent, Answered: r.all.answered, Defaults: r.all.defaults, Cached: &r.cached, Errors: r.all.errors},
 		Latency: newLatency(r.all.latency), Distribution: distribution(r.all.latency),
 		Generator: Generator{Lag: newLatency(r.lag), Late: r.late, Held: r.held},
 		Defaults:  r.defaults, Errors: sorted(r.errors), Interval: r.interval.Seconds(), Timeline: []Point{}, Warnings: []string{},
@@ -235,7 +236,7 @@ func (r *Report) warn(c *Config) {
 	if g.Held == 0 && g.Lag.P99 > max(1, r.Latency.P50/10) {
 		add("the generator was late: 1%% of the queries started more than %.3gms after they were due. That time is in the latencies, and this machine, not the server, may be the limit", g.Lag.P99)
 	}
-	if n := r.Counts.Cached; n > 0 && 10*n >= r.Counts.Answered {
+	if n := *r.Counts.Cached; n > 0 && 10*n >= r.Counts.Answered {
 		add("%.0f%% of the answers came from the cache, since inputs were repeated", 100*float64(n)/float64(r.Counts.Answered))
 	}
 	if n := r.Latency.Count; n > 0 && n < 1000 {

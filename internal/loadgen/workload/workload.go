@@ -6,6 +6,7 @@ package workload
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -169,33 +170,28 @@ func NewMadeUp(client target.Client, specs []*clipperv1.TensorSpec, distinct int
 }
 
 // Query implements loadgen.Sender.
-func (s *Sender) Query(ctx context.Context, i int) (loadgen.Answer, error) {
+func (s *Sender) Query(i int) func(context.Context) (loadgen.Answer, error) {
 	p := s.o.Params
 	var call target.Call
 	if len(s.items) == 0 {
 		var err error
-		if call, err = s.client.Prepare(target.Input{Tensors: MakeUp(s.specs, s.o.Seed, uint64(i))}); err != nil { //nolint:gosec // Not negative.
-			return loadgen.Answer{}, err
+		call, err = s.client.Prepare(target.Input{Tensors: MakeUp(s.specs, s.o.Seed, uint64(i))}) //nolint:gosec // Not negative.
+		if err != nil {
+			return func(context.Context) (loadgen.Answer, error) { return loadgen.Answer{}, err }
 		}
 	} else {
 		k := i % len(s.items)
 		call = s.calls[k]
 		own := s.items[k].Params
-		if own.Context != "" {
-			p.Context = own.Context
-		}
-		if own.Priority != 0 {
-			p.Priority = own.Priority
-		}
-		if own.Timeout != 0 {
-			p.Timeout = own.Timeout
-		}
+		p.Context = own.Context
+		p.Priority = cmp.Or(own.Priority, p.Priority)
+		p.Timeout = cmp.Or(own.Timeout, p.Timeout)
 	}
 	if p.Context == "" && s.o.Contexts > 0 {
 		random := rand.New(rand.NewPCG(s.o.Seed+1, uint64(i))) //nolint:gosec // A simulation.
 		p.Context = "load-" + strconv.Itoa(random.IntN(s.o.Contexts))
 	}
-	return call(ctx, p)
+	return func(ctx context.Context) (loadgen.Answer, error) { return call(ctx, p) }
 }
 
 // Feedback implements loadgen.Sender. Without a truth there is none to give.
