@@ -70,7 +70,7 @@ func TestSchedule(t *testing.T) {
 				if name != "level" {
 					return
 				}
-				counts := make([]float64, length/(100*time.Millisecond)+1)
+				counts := make([]float64, length/(100*time.Millisecond))
 				for _, at := range all {
 					counts[at/(100*time.Millisecond)]++
 				}

@@ -105,7 +105,7 @@ func parse(text []byte) (Item, error) {
 	}
 	item := Item{Input: target.Input{JSON: r.Input}, Params: target.Params{Context: r.Context, Priority: r.Priority}, Truth: r.Truth}
 	seconds := func(s float64) (time.Duration, bool) {
-		return time.Duration(s * float64(time.Second)), s >= 0 && s < 1e9
+		return time.Duration(s * float64(time.Second)), s >= 0 && s < 9e9
 	}
 	var ok bool
 	if r.At != nil {
