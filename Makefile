@@ -59,8 +59,9 @@ test-compose: ## Test the suite in containers with Redis (deploy/compose.yaml); 
 test-images: ## Build images of adapters and serve a model with each; IMAGES="xgboost onnx" tests some.
 	tools/test-images.sh $(IMAGES)
 
-test-typescript: ## Type-check and test the generated TypeScript.
+test-typescript: ## Type-check and test the generated TypeScript, and the SDK from its packed file.
 	tools/test-typescript.sh
+	tools/test-sdk-typescript.sh
 
 check: $(TOOLS) $(GENERATORS) ## Check the protos and that generating leaves no difference.
 	buf lint

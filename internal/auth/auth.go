@@ -255,7 +255,10 @@ func (g *Gate) enter(c *Caller, r *rule, message any) (pass, error) {
 		return pass{}, nil
 	}
 	p := pass{key: c.limiter}
-	name := r.application(message)
+	name := ""
+	if r.application != nil { // A model that is asked directly has the key's limits alone.
+		name = r.application(message)
+	}
 	if g.Limiter != nil {
 		p.application = g.Limiter(name)
 	}
