@@ -177,7 +177,7 @@ type chart struct {
 
 const (
 	width, height         = 860, 280
-	left, right, top, low = 64, 12, 12, 28
+	left, right, top, low = 64, 28, 12, 28
 )
 
 // svg draws the chart. Colours are the page's.
