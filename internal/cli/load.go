@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -190,7 +189,7 @@ func (l *loadCmd) items(c *client, config *loadgen.Config) ([]workload.Item, err
 	if l.File == "" {
 		return nil, nil
 	}
-	var in io.Reader = c.Stdin
+	in := c.Stdin
 	if l.File != "-" {
 		f, err := os.Open(l.File)
 		if err != nil {

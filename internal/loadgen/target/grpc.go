@@ -5,6 +5,7 @@ package target
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,8 +42,15 @@ func (c *Conns) NewStream(ctx context.Context, desc *grpc.StreamDesc, method str
 	return c.get().NewStream(ctx, desc, method, opts...)
 }
 
-// failure returns an error of gRPC with its reason, or else its code.
-func failure(err error) error { return failureOf(apierror.ToProto(err)) }
+// failure returns an error of gRPC with its reason, or else its code. What a client has wrapped around the
+// status is left out.
+func failure(err error) error {
+	var st interface{ GRPCStatus() *status.Status }
+	if errors.As(err, &st) {
+		err = st.GRPCStatus().Err()
+	}
+	return failureOf(apierror.ToProto(err))
+}
 
 func failureOf(e *clipperv1.Error) error {
 	reason := strings.TrimPrefix(e.GetReason().String(), "ERROR_REASON_")

@@ -34,8 +34,12 @@ type HTTP struct {
 	Connections int
 }
 
-// maxAnswer is the most bytes of an answer that are read.
-const maxAnswer = 256 << 20
+const (
+	// maxAnswer is the most bytes of an answer that are read.
+	maxAnswer = 256 << 20
+	// maxText is the most bytes of an answer that are shown as an error's message.
+	maxText = 200
+)
 
 type httpClient struct {
 	base    string
@@ -107,7 +111,8 @@ func problem(code int, body []byte) error {
 	if code == http.StatusGatewayTimeout {
 		reason = "DEADLINE"
 	}
-	return failed(cmp.Or(p.Reason, reason, strconv.Itoa(code)), cmp.Or(p.Detail, text, fmt.Sprintf("status %d", code)))
+	plain := strings.TrimSpace(string(body[:min(len(body), maxText)])) // Of a proxy, or of whatever else is there.
+	return failed(cmp.Or(p.Reason, reason, strconv.Itoa(code)), cmp.Or(p.Detail, text, plain, fmt.Sprintf("status %d", code)))
 }
 
 // escape escapes a name for a path.

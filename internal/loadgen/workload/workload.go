@@ -90,11 +90,12 @@ type record struct {
 }
 
 func parse(text []byte) (Item, error) {
-	var members map[string]json.RawMessage
 	if !json.Valid(text) {
 		return Item{}, errors.New("is not JSON: expected one input, as in [0.1, 0.2]")
 	}
-	if json.Unmarshal(text, &members) != nil || members["input"] == nil {
+	var members map[string]json.RawMessage
+	_ = json.Unmarshal(text, &members) // What is no object is an input.
+	if members["input"] == nil {
 		return Item{Input: target.Input{JSON: text}}, nil
 	}
 	var r record

@@ -29,9 +29,9 @@ func TestRead(t *testing.T) {
 	require.False(t, timed)
 	require.Len(t, items, 4)
 	require.Equal(t, `[1, 2]`, string(items[0].JSON))
-	require.Equal(t, `{"a": [1], "b": 2}`, string(items[2].JSON))
+	require.JSONEq(t, `{"a": [1], "b": 2}`, string(items[2].JSON))
 	last := items[3]
-	require.Equal(t, `{"input": 1}`, string(last.JSON))
+	require.JSONEq(t, `{"input": 1}`, string(last.JSON))
 	require.Equal(t, "null", string(last.Truth))
 	require.Equal(t, target.Params{Context: "u", Priority: 2, Timeout: 500 * time.Millisecond}, last.Params)
 	require.Nil(t, items[0].Truth)
