@@ -157,3 +157,17 @@ func (s *schedule) next() (time.Duration, bool) {
 	}
 	return 0, false
 }
+
+// Moments returns all arrivals of the stages, as times since the begin. The same seed gives the same ones.
+func Moments(stages []Stage, a Arrivals, seed uint64) []time.Duration {
+	queries := 0.0
+	for _, stage := range stages {
+		queries += stage.Duration.Seconds() * (stage.From + stage.To) / 2
+	}
+	all := make([]time.Duration, 0, int(1.1*queries)+16)
+	s := newSchedule(stages, a, seed)
+	for at, ok := s.next(); ok; at, ok = s.next() {
+		all = append(all, at)
+	}
+	return all
+}

@@ -10,15 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// moments returns all arrivals.
-func moments(stages []Stage, a Arrivals, seed uint64) (all []time.Duration) {
-	s := newSchedule(stages, a, seed)
-	for at, ok := s.next(); ok; at, ok = s.next() {
-		all = append(all, at)
-	}
-	return all
-}
-
 func TestParseStages(t *testing.T) {
 	for text, want := range map[string][]Stage{
 		"100":               {{100, 100, 9 * time.Second}},
@@ -51,8 +42,8 @@ func TestSchedule(t *testing.T) {
 			"steps": {[]Stage{{250, 250, length / 2}, {750, 750, length / 2}}, 20_000, 0.25},
 		} {
 			t.Run(string(a)+"/"+name, func(t *testing.T) {
-				all := moments(tc.stages, a, 1)
-				require.True(t, slices.Equal(all, moments(tc.stages, a, 1)), "the same seed")
+				all := Moments(tc.stages, a, 1)
+				require.True(t, slices.Equal(all, Moments(tc.stages, a, 1)), "the same seed")
 				require.True(t, slices.IsSorted(all))
 				require.Less(t, all[len(all)-1], length+time.Millisecond)
 				// 400 phases of a burst: their mean length varies by 5 %.
@@ -93,5 +84,5 @@ func TestSchedule(t *testing.T) {
 }
 
 func TestSchedule_constant(t *testing.T) {
-	require.Equal(t, []time.Duration{250 * time.Millisecond, 750 * time.Millisecond}, moments([]Stage{{2, 2, time.Second}}, Constant, 1))
+	require.Equal(t, []time.Duration{250 * time.Millisecond, 750 * time.Millisecond}, Moments([]Stage{{2, 2, time.Second}}, Constant, 1))
 }
