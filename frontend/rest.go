@@ -156,6 +156,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.known = r.Header.Get("If-None-Match") // Models tell of their replicas, too, which no etag covers.
 	}
 	h.api.ServeHTTP(a, r)
+	if !a.begun { // A stream that was over before it had a line.
+		a.Header().Set("Content-Type", marshaler{}.StreamContentType(nil))
+		a.WriteHeader(http.StatusOK)
+	}
 }
 
 // contentEncoding is the field that names how a body is compressed.

@@ -258,6 +258,7 @@ func TestAdmin_badBodies(t *testing.T) {
 		{"repeated field", "POST", "/v1/applications", `{"name":"x","name":"y"}`, "MALFORMED_JSON", "name"},
 		{"wrong type", "POST", "/v1/applications", `{"confidence_threshold":"much"}`, "INVALID_FIELD", "confidence_threshold"},
 		{"bad duration", "POST", "/v1/applications", `{"latency_objective":"soon"}`, "INVALID_FIELD", ""},
+		{"two of which one may be", "POST", "/v1/models", `{"version":{"container":{"adapter":{},"image":{}}}}`, "INVALID_FIELD", "image"},
 		{"unknown enum", "POST", "/v1/applications", `{"output":{"kind":"OUTPUT_KIND_X"}}`, "INVALID_FIELD", "kind"},
 		{"nothing to change", "PATCH", "/v1/applications/a", `{"etag":"1"}`, "MISSING_FIELD", "application"},
 		{"empty change", "PATCH", "/v1/applications/a", ``, "MALFORMED_JSON", ""},

@@ -77,6 +77,10 @@ PARAMETER_BOUNDS = {
     "decisions": {"minimum": 0, "maximum": 100},
 }
 
+# Natural JSON is read by the frontend itself, for which null is a value like any other; the rest by protocol buffers,
+# for which it is an absent member.
+WITHOUT_NULL = {"QueryBody", "BatchQuery", "QueryBatchBody", "FeedbackBody", "FeedbackRequest", "FeedbackBatchBody", "Error"}
+
 # Which members of a body the path gives, or the frontend does not take there.
 NOT_IN_BODY = {"FeedbackRequest": ["application"]}
 
@@ -156,8 +160,8 @@ def nullable(schema: dict) -> None:
             schema["enum"] = [*schema["enum"], None]
 
 
-def reference(schema: dict) -> None:
-    """Turns a schema and those in it, in place, into what OpenAPI 3.1 has."""
+def reference(schema: dict, null: bool = True) -> None:
+    """Turns a schema and those in it, in place, into what OpenAPI 3.1 has; null may be in the place of members."""
     if "$ref" in schema:
         schema["$ref"] = schema["$ref"].replace("#/definitions/", "#/components/schemas/")
         schema.pop("type", None)
@@ -174,7 +178,7 @@ def reference(schema: dict) -> None:
             reference(member)
     required = schema.get("required", [])
     for name, member in schema.get("properties", {}).items():
-        if name not in required:
+        if null and name not in required:
             nullable(member)
 
 
@@ -221,7 +225,7 @@ def openapi3(spec: dict) -> dict:
         for (owner, member), bounds in MEMBER_BOUNDS.items():
             if owner == name:
                 schema["properties"][member].update(bounds)
-        reference(schema)
+        reference(schema, null=name not in WITHOUT_NULL)
     for methods in spec["paths"].values():
         for operation in methods.values():
             operation3(operation)
@@ -262,7 +266,6 @@ def main(path: str, out: str) -> None:
                 definition["properties"].pop(member)
         if name in EXAMPLES:
             definition["example"] = EXAMPLES[name]
-    definitions.pop("Tensor", None)
     definitions["Natural"] = NATURAL_SCHEMA
     errors(definitions)
     operations(spec)
