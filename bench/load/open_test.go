@@ -10,37 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestSchedule(t *testing.T) {
-	const rate, d = 20000, 20 * time.Second
-	for _, a := range []Arrivals{Poisson, Bursty} {
-		t.Run(a.String(), func(t *testing.T) {
-			s := Schedule(a, rate, d, 1)
-			require.Equal(t, s, Schedule(a, rate, d, 1), "the same seed")
-			require.NotEqual(t, s[:10], Schedule(a, rate, d, 2)[:10])
-			require.IsNonDecreasing(t, s)
-			require.Less(t, s[len(s)-1], d)
-			// 200 phases: their mean length varies by 7 %.
-			require.InEpsilon(t, rate*d.Seconds(), len(s), map[Arrivals]float64{Poisson: 0.01, Bursty: 0.2}[a])
-
-			// Queries in windows of 10 ms: their variance over their mean is 1 for Poisson.
-			counts := make([]float64, d/(10*time.Millisecond))
-			for _, at := range s {
-				counts[at/(10*time.Millisecond)]++
-			}
-			mean, squares := float64(len(s))/float64(len(counts)), 0.0
-			for _, c := range counts {
-				squares += (c - mean) * (c - mean)
-			}
-			dispersion := squares / float64(len(counts)) / mean
-			if a == Poisson {
-				require.InDelta(t, 1, dispersion, 0.15)
-			} else {
-				require.Greater(t, dispersion, 50.0)
-			}
-		})
-	}
-}
-
 // sleepUntil is for tests: the exact pause does not know the clock of synctest.
 func sleepUntil(t time.Time) { time.Sleep(time.Until(t)) }
 

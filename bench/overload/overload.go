@@ -74,7 +74,7 @@ type figures struct {
 }
 
 func (f figures) cells() []any {
-	return []any{f.arrivals.String(), f.capacity, f.offered, 100 * f.inTime, 100 * f.refused, 100 * f.late, f.refusedP99, f.p99}
+	return []any{f.arrivals, f.capacity, f.offered, 100 * f.inTime, 100 * f.refused, 100 * f.late, f.refusedP99, f.p99}
 }
 
 func measure(ctx context.Context, cfg layer.Config, log io.Writer) ([]figures, error) {

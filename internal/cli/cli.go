@@ -32,6 +32,7 @@ const (
 	ExitNotFound    = 3   // What was named does not exist.
 	ExitUnreachable = 4   // A server, or a service behind it, cannot be reached.
 	ExitDeploy      = 5   // A model was deployed or scaled and did not become ready.
+	ExitMissed      = 6   // A measurement missed a bar that was set.
 	ExitInterrupted = 130 // The user interrupted it.
 )
 
@@ -63,6 +64,7 @@ type root struct {
 	Key        keyCommands       `cmd:"" config:"-" group:"client" help:"Create and manage API keys."`
 	Query      queryCmd          `cmd:"" config:"-" group:"client" help:"Ask an application."`
 	Feedback   feedbackCmd       `cmd:"" config:"-" group:"client" help:"Tell an application what was true."`
+	Load       loadCmd           `cmd:"" config:"-" group:"client" help:"Load a server and measure what it makes of it."`
 	Status     statusCmd         `cmd:"" config:"-" group:"client" help:"Show services, models and applications."`
 	Logs       logsCmd           `cmd:"" config:"-" group:"client" help:"Show, and follow, what the replicas of a model write."`
 	Top        topCmd            `cmd:"" config:"-" group:"client" help:"Watch models and applications live: queues, batches, latencies, weights."`
