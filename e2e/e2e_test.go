@@ -100,6 +100,7 @@ func TestSystem(t *testing.T) {
 		{"bad administration", testBadAdministration},
 		{"command line", testCommandLine},
 		{"operations", testOperations},
+		{"open inference", testOpenInference},
 		{"logs", testLogs},
 		{"top", testTop},
 	}

@@ -4,6 +4,7 @@ package frontend
 
 import (
 	"context"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -28,6 +29,7 @@ type snapshot struct {
 
 // application is what the edge needs to know of one application. It is not modified.
 type application struct {
+	proto     *clipperv1.Application
 	name      string
 	etag      string
 	inputs    []*clipperv1.TensorSpec // In order; empty when any input is accepted.
@@ -43,6 +45,7 @@ const defaultObjective = 100 * time.Millisecond
 
 func newApplication(a *clipperv1.Application, m *metrics) *application {
 	app := &application{
+		proto:     a,
 		name:      a.GetName(),
 		etag:      a.GetEtag(),
 		inputs:    a.GetInputs(),
@@ -74,6 +77,25 @@ func defaultOutput(a *clipperv1.Application) []*clipperv1.Tensor {
 		return nil
 	}
 	return tensors
+}
+
+// Application returns an application as this frontend knows it; it is not modified. Its errors are those
+// of queries: NOT_FOUND, and UNAVAILABLE while no applications are known.
+func (s *Service) Application(name string) (*clipperv1.Application, error) {
+	app, err := s.application(name)
+	if err != nil {
+		return nil, err
+	}
+	return app.proto, nil
+}
+
+// Applications returns the names of all applications as this frontend knows them, sorted.
+func (s *Service) Applications() []string {
+	apps := s.apps.Load()
+	if apps == nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(apps.apps))
 }
 
 // application returns an application by name.

@@ -23,6 +23,7 @@ import (
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/config"
+	"github.com/clipper-serving/clipper/internal/gen/internalv1"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
@@ -33,6 +34,9 @@ type Selector interface {
 	// deadline or when the application's latency objective is over. The response has no id and is
 	// not modified by either side. UNAVAILABLE: the selector cannot be reached.
 	Query(ctx context.Context, application, userContext string, in *tensor.Input) (*clipperv1.QueryResponse, error)
+	// Predict asks a model itself about one input. What goes wrong with the model is in the prediction.
+	// UNAVAILABLE: the selector cannot be reached.
+	Predict(ctx context.Context, model *internalv1.ModelReference, in *tensor.Input) (*clipperv1.ModelPrediction, error)
 	// Feedback learns from feedback whose inputs have been moved to in, which is nil when there is a
 	// feedback_id.
 	Feedback(ctx context.Context, feedback *clipperv1.FeedbackRequest, in *tensor.Input) (*clipperv1.FeedbackResponse, error)
@@ -50,6 +54,7 @@ type Config struct {
 	BatchConcurrency int           `default:"1024" help:"Most queries or feedbacks of one batch in flight at once."`
 	StreamInFlight   int           `default:"1024" help:"Most queries or feedbacks of one stream in flight at once; more wait in the client."`
 	FeedbackTimeout  time.Duration `default:"10s" help:"Longest time to wait for feedback to be stored."`
+	OIPDialect       string        `name:"oip-dialect" enum:"triton,mlserver" default:"triton" help:"Dialect of the Open Inference Protocol for calls that choose none: triton or mlserver."`
 }
 
 // Validate reports the first setting that cannot be used.

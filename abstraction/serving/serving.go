@@ -323,7 +323,7 @@ func (v *Version) Batching() *clipperv1.GetBatchingResponse {
 	settings := v.batching
 	v.mu.Unlock()
 	return &clipperv1.GetBatchingResponse{
-		Model: v.cfg.Model, Version: v.cfg.Version, Batching: settings,
+		Model: v.cfg.Model, Version: v.cfg.Version, Batching: settings, Counters: v.metrics.Counters(),
 		Queue: v.queue.Status(), Replicas: v.queue.Replicas(),
 	}
 }

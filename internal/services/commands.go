@@ -78,7 +78,7 @@ func (c *Up) Run(p *Process) error {
 		}
 		applicationAdmin := inProcess(a)
 		applications.Register(applicationAdmin)
-		return c.Frontend.add(a, applications, applicationAdmin, modelAdmin)
+		return c.Frontend.add(a, p.build.Version, applications, applicationAdmin, modelAdmin)
 	})
 }
 
@@ -105,7 +105,7 @@ func (c *Frontend) Run(p *Process) error {
 		remote := frontend.NewRemoteSelector(applicationAdmin, a.Log)
 		a.Go("link to the selector", remote.Run)
 		a.Ready("selector", remote.Reachable)
-		return c.add(a, remote, applicationAdmin, modelAdmin)
+		return c.add(a, p.build.Version, remote, applicationAdmin, modelAdmin)
 	})
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/clipper-serving/clipper/abstraction/launcher/kubernetes"
 	"github.com/clipper-serving/clipper/abstraction/launcher/process"
 	"github.com/clipper-serving/clipper/frontend"
+	"github.com/clipper-serving/clipper/frontend/oip"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/app"
 	"github.com/clipper-serving/clipper/internal/exchange"
@@ -143,7 +144,7 @@ func (c *SelectorConfig) add(a *app.App, state store.Store, models selector.Mode
 }
 
 // add adds a frontend to the app: queries and administration, each over gRPC and REST.
-func (c *FrontendConfig) add(a *app.App, applications frontend.Selector, applicationAdmin, modelAdmin grpc.ClientConnInterface) error {
+func (c *FrontendConfig) add(a *app.App, version string, applications frontend.Selector, applicationAdmin, modelAdmin grpc.ClientConnInterface) error {
 	// The connections behind REST; the services are registered on them below.
 	query, admin := inProcess(a), inProcess(a)
 	queryREST, err := frontend.NewQueryHandler(c.Service, query)
@@ -180,11 +181,23 @@ func (c *FrontendConfig) add(a *app.App, applications frontend.Selector, applica
 	if err != nil {
 		return err
 	}
+	inference := oip.New(oip.Deps{
+		Applications:   s,
+		Query:          clipperv1.NewQueryServiceClient(query),
+		Admin:          clipperv1.NewModelServiceClient(admin),
+		Models:         clipperv1.NewModelServiceClient(modelAdmin),
+		Draining:       queryGRPC.Draining(),
+		Dialect:        c.Service.OIPDialect,
+		StreamInFlight: c.Service.StreamInFlight,
+		Version:        version,
+	})
 	for _, r := range []grpc.ServiceRegistrar{query, queryGRPC} {
 		s.RegisterQuery(r)
+		inference.RegisterQuery(r)
 	}
 	for _, r := range []grpc.ServiceRegistrar{admin, adminGRPC} {
 		s.RegisterAdmin(r)
+		inference.RegisterAdmin(r)
 	}
 	a.Go("frontend", s.Run)
 	a.Ready("frontend", s.Ready)

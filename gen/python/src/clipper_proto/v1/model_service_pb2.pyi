@@ -377,20 +377,40 @@ class GetBatchingRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class GetBatchingResponse(_message.Message):
-    __slots__ = ("model", "version", "batching", "queue", "replicas", "scaling")
+    __slots__ = ("model", "version", "batching", "queue", "replicas", "scaling", "counters")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BATCHING_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     SCALING_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     batching: Batching
     queue: QueueStatus
     replicas: _containers.RepeatedCompositeFieldContainer[ReplicaBatching]
     scaling: ScalingStatus
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., queue: _Optional[_Union[QueueStatus, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaBatching, _Mapping]]] = ..., scaling: _Optional[_Union[ScalingStatus, _Mapping]] = ...) -> None: ...
+    counters: ModelCounters
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., queue: _Optional[_Union[QueueStatus, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaBatching, _Mapping]]] = ..., scaling: _Optional[_Union[ScalingStatus, _Mapping]] = ..., counters: _Optional[_Union[ModelCounters, _Mapping]] = ...) -> None: ...
+
+class ModelCounters(_message.Message):
+    __slots__ = ("batches", "rows", "batch_time", "queued_rows", "queue_time", "cache_hits", "cache_misses")
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_TIME_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_TIME_FIELD_NUMBER: _ClassVar[int]
+    CACHE_HITS_FIELD_NUMBER: _ClassVar[int]
+    CACHE_MISSES_FIELD_NUMBER: _ClassVar[int]
+    batches: int
+    rows: int
+    batch_time: _duration_pb2.Duration
+    queued_rows: int
+    queue_time: _duration_pb2.Duration
+    cache_hits: int
+    cache_misses: int
+    def __init__(self, batches: _Optional[int] = ..., rows: _Optional[int] = ..., batch_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., queued_rows: _Optional[int] = ..., queue_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., cache_hits: _Optional[int] = ..., cache_misses: _Optional[int] = ...) -> None: ...
 
 class ScalingStatus(_message.Message):
     __slots__ = ("autoscaling", "replicas", "needed_replicas", "ready_replicas", "arrival_rate", "burstiness", "time_budget", "batch_rows", "replica_rate", "load_ratio", "why", "held", "start_time", "changes")
