@@ -27,6 +27,9 @@ type FrontendConfig struct {
 	AdminHTTP app.HTTPConfig  `embed:"" prefix:"admin-http-" set:"listen=127.0.0.1:1338"`
 	AdminGRPC app.GRPCConfig  `embed:"" prefix:"admin-grpc-" set:"listen=127.0.0.1:1348"`
 	Service   frontend.Config `embed:""`
+	// The APIs of the original Clipper, which listen only when they are told where.
+	LegacyQueryHTTP app.HTTPConfig `embed:"" prefix:"legacy-query-http-" set:"listen="`
+	LegacyAdminHTTP app.HTTPConfig `embed:"" prefix:"legacy-admin-http-" set:"listen="`
 }
 
 // SelectorConfig is what a selector needs, wherever the other services are.
