@@ -40,7 +40,7 @@ test-go: ## Run the Go tests of every module with the race detector.
 	GOWORK=off go -C deploy/helm test ./... # Alone, since Helm needs other versions of what we need too.
 	go test -race -timeout 20m ./e2e # Alone: it has services in processes of their own answer in time.
 
-test-python: ## Run the Python tests: runtime, lines of code of the adapters, example.
+test-python: ## Run the Python tests: runtime, SDK, lines of code of the adapters, example.
 	tools/test-python.sh
 
 test-clients: ## Test the clients of Triton and KServe, as they are published.
@@ -59,8 +59,9 @@ test-compose: ## Test the suite in containers with Redis (deploy/compose.yaml); 
 test-images: ## Build images of adapters and serve a model with each; IMAGES="xgboost onnx" tests some.
 	tools/test-images.sh $(IMAGES)
 
-test-typescript: ## Type-check and test the generated TypeScript.
+test-typescript: ## Type-check and test the generated TypeScript, and the SDK from its packed file.
 	tools/test-typescript.sh
+	tools/test-sdk-typescript.sh
 
 check: $(TOOLS) $(GENERATORS) ## Check the protos and that generating leaves no difference.
 	buf lint
@@ -74,7 +75,7 @@ gen: $(TOOLS) $(GENERATORS) ## Regenerate everything that is made from proto/.
 	tools/gen.sh
 
 lint: $(TOOLS) ## Run the linters, import rules included.
-	for module in . gen/go bench; do (cd $$module && golangci-lint run); done
+	for module in . gen/go sdk/go bench; do (cd $$module && golangci-lint run); done
 	cd deploy/helm && GOWORK=off golangci-lint run
 
 fmt: $(TOOLS) ## Format Go and protos.

@@ -17,6 +17,7 @@ import (
 	"github.com/clipper-serving/clipper/frontend/naturaljson"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/ratelimit"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
@@ -38,6 +39,7 @@ type application struct {
 	defaults  []*clipperv1.Tensor
 	refuses   bool // under overload, instead of giving the default output
 	metrics   applicationMetrics
+	limiter   *ratelimit.Limiter // Nil when there are no limits.
 }
 
 // defaultObjective is the latency objective of an application that has none.
@@ -96,6 +98,14 @@ func (s *Service) Applications() []string {
 		return nil
 	}
 	return slices.Sorted(maps.Keys(apps.apps))
+}
+
+// Limiter returns the limiter of an application, or nil when it has no limits or is not known.
+func (s *Service) Limiter(application string) *ratelimit.Limiter {
+	if apps := s.apps.Load(); apps != nil && apps.apps[application] != nil {
+		return apps.apps[application].limiter
+	}
+	return nil
 }
 
 // application returns an application by name.

@@ -186,6 +186,7 @@ func start(t testing.TB, selector *fakeSelector, change ...func(*frontend.Config
 	f.conn = inprocess.New([]grpc.UnaryServerInterceptor{rpc.Unary}, []grpc.StreamServerInterceptor{rpc.Stream})
 	f.service.RegisterQuery(f.conn)
 	f.service.RegisterAdmin(f.conn)
+	clipperv1.RegisterKeyServiceServer(f.conn, fakeKeys{})
 	f.query, err = frontend.NewQueryHandler(cfg, f.conn)
 	require.NoError(t, err)
 	f.adminAPI, err = frontend.NewAdminHandler(cfg, f.conn)
@@ -202,6 +203,33 @@ func start(t testing.TB, selector *fakeSelector, change ...func(*frontend.Config
 		eventually(t, func() bool { return f.service.Ready(t.Context()) == nil })
 	}
 	return f
+}
+
+// fakeKeys is the service of keys, which is not the frontend's. It says when it is reached.
+type fakeKeys struct {
+	clipperv1.UnimplementedKeyServiceServer
+}
+
+var errReached = status.Error(codes.Aborted, "reached")
+
+func (fakeKeys) CreateKey(context.Context, *clipperv1.CreateKeyRequest) (*clipperv1.CreateKeyResponse, error) {
+	return nil, errReached
+}
+
+func (fakeKeys) GetKey(context.Context, *clipperv1.GetKeyRequest) (*clipperv1.GetKeyResponse, error) {
+	return nil, errReached
+}
+
+func (fakeKeys) ListKeys(context.Context, *clipperv1.ListKeysRequest) (*clipperv1.ListKeysResponse, error) {
+	return nil, errReached
+}
+
+func (fakeKeys) RotateKey(context.Context, *clipperv1.RotateKeyRequest) (*clipperv1.RotateKeyResponse, error) {
+	return nil, errReached
+}
+
+func (fakeKeys) RevokeKey(context.Context, *clipperv1.RevokeKeyRequest) (*clipperv1.RevokeKeyResponse, error) {
+	return nil, errReached
 }
 
 // eventually polls for what happens on another goroutine without a signal.

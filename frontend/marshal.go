@@ -35,7 +35,13 @@ var _ runtime.Marshaler = marshaler{}
 // seen.
 var protoJSON = protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}
 
-func (marshaler) ContentType(any) string { return "application/json" }
+// ContentType is asked for the answer of a call, or for why a stream has failed before it began.
+func (marshaler) ContentType(v any) string {
+	if _, failed := v.(map[string]proto.Message); failed {
+		return problemType
+	}
+	return "application/json"
+}
 
 func (marshaler) Marshal(v any) ([]byte, error) {
 	switch v := v.(type) {
@@ -92,6 +98,10 @@ func decodeBody(data []byte, v any) (mask []string, err error) {
 			return nil, err
 		}
 		return applicationMask(data)
+	}
+	if resource, ok := v.(**clipperv1.Key); ok {
+		*resource = &clipperv1.Key{}
+		return nil, unmarshalMessage(data, *resource)
 	}
 	var read func(naturaljson.Value) error
 	switch v := v.(type) {

@@ -16,6 +16,7 @@ import (
 	"math"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -47,7 +49,7 @@ const (
 // Experiment is the experiment.
 var Experiment = experiment.Experiment{
 	Name:    "security",
-	Summary: "throughput of gRPC and REST with TLS, and with mutual TLS between the services, against the same without",
+	Summary: "throughput of gRPC and REST with TLS (mutual between the services), with keys and limits, and with all of it, against the same without",
 	Run:     run,
 }
 
@@ -56,6 +58,7 @@ type protection struct {
 	name   string
 	flags  []string // of `clipper up`, and --services-...
 	client certs.Client
+	key    string // Empty: none is required.
 }
 
 func protections(folder string) ([]protection, error) {
@@ -75,7 +78,21 @@ func protections(folder string) ([]protection, error) {
 		}
 	}
 	flags = append(flags, "--services-tls-ca="+ca.Path, "--services-tls-cert="+cert, "--services-tls-key="+key)
-	return []protection{{name: plain}, {name: "TLS", flags: flags, client: certs.Client{CA: ca.Path}}}, nil
+	// The limits are counted and never reached.
+	const secret = "0123456789abcdef0123456789abcdef"
+	keys := filepath.Join(folder, "keys.yaml")
+	text := "keys: [{name: bench, secret: " + secret + `, roles: [admin], applications: ["*"], limits: {queries_per_second: 1e6, concurrency: 100000}}]`
+	if err := os.WriteFile(keys, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	auth := []string{"--frontend-auth-keys-file=" + keys}
+	client := certs.Client{CA: ca.Path}
+	return []protection{
+		{name: plain},
+		{name: "TLS", flags: flags, client: client},
+		{name: "keys and limits", flags: auth, key: secret},
+		{name: "all", flags: slices.Concat(flags, auth), client: client, key: secret},
+	}, nil
 }
 
 // only returns the flags that an installation has: `clipper up` has no links, and listeners for queries alone.
@@ -84,6 +101,14 @@ func (p protection) only(three bool) []string {
 		return p.flags
 	}
 	return slices.DeleteFunc(slices.Clone(p.flags), func(flag string) bool { return !strings.HasPrefix(flag, "--frontend-") })
+}
+
+// with returns the context of a call with the key.
+func (p protection) with(ctx context.Context) context.Context {
+	if p.key == "" {
+		return ctx
+	}
+	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+p.key)
 }
 
 // side is one installation and protocol under one protection.
@@ -116,7 +141,7 @@ func run(ctx context.Context, log io.Writer) (*experiment.Result, error) {
 	var sides []*side
 	for _, three := range []bool{false, true} {
 		for _, p := range ways {
-			c, err := start(ctx, binaries, three, p)
+			c, err := start(p.with(ctx), binaries, three, p)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", p.name, err)
 			}
@@ -134,11 +159,11 @@ func run(ctx context.Context, log io.Writer) (*experiment.Result, error) {
 				return nil, err
 			}
 			stops = append(stops, func() { _ = conn.Close() })
-			sides = append(sides, &side{protection: p.name, what: "gRPC, " + form, call: queryGRPC(clipperv1.NewQueryServiceClient(conn))})
+			sides = append(sides, &side{protection: p.name, what: "gRPC, " + form, call: queryGRPC(clipperv1.NewQueryServiceClient(conn), p)})
 			if three {
 				continue
 			}
-			call, err := queryREST(c.QueryHTTP, p.client)
+			call, err := queryREST(c.QueryHTTP, p.client, p.key)
 			if err != nil {
 				return nil, err
 			}
@@ -182,6 +207,10 @@ func start(ctx context.Context, b system.Binaries, three bool, p protection) (*s
 	if err != nil {
 		return nil, err
 	}
+	var limits *clipperv1.Limits
+	if p.key != "" {
+		limits = &clipperv1.Limits{QueriesPerSecond: 1e6, Concurrency: 100_000}
+	}
 	err = c.Serve(ctx, app, &clipperv1.ModelVersion{
 		Container: &clipperv1.Container{Source: &clipperv1.Container_Command{Command: &clipperv1.Command{Arguments: []string{b.Noop}}}},
 		Cache:     &clipperv1.Cache{Disabled: true},
@@ -190,6 +219,7 @@ func start(ctx context.Context, b system.Binaries, three bool, p protection) (*s
 		Output:           &clipperv1.OutputSpec{Kind: clipperv1.OutputKind_OUTPUT_KIND_LABEL, DataType: clipperv1.DataType_DATA_TYPE_INT64},
 		DefaultOutput:    structpb.NewNumberValue(-1),
 		LatencyObjective: durationpb.New(time.Second),
+		Limits:           limits,
 	})
 	if err != nil {
 		c.Stop()
@@ -206,12 +236,12 @@ type next struct{ count atomic.Uint32 }
 
 func (n *next) number() float32 { return float32(n.count.Add(1) % (1 << 20)) }
 
-func queryGRPC(client clipperv1.QueryServiceClient) func(context.Context) error {
+func queryGRPC(client clipperv1.QueryServiceClient, p protection) func(context.Context) error {
 	var n next
 	return func(ctx context.Context) error {
 		data := make([]byte, 4*floats)
 		binary.LittleEndian.PutUint32(data, math.Float32bits(n.number()))
-		answer, err := client.Query(ctx, &clipperv1.QueryRequest{Application: app, Inputs: []*clipperv1.Tensor{
+		answer, err := client.Query(p.with(ctx), &clipperv1.QueryRequest{Application: app, Inputs: []*clipperv1.Tensor{
 			{DataType: clipperv1.DataType_DATA_TYPE_FLOAT32, Shape: []int64{floats}, Data: data},
 		}})
 		if err == nil && answer.IsDefault {
@@ -221,7 +251,7 @@ func queryGRPC(client clipperv1.QueryServiceClient) func(context.Context) error 
 	}
 }
 
-func queryREST(address string, files certs.Client) (func(context.Context) error, error) {
+func queryREST(address string, files certs.Client, key string) (func(context.Context) error, error) {
 	transport, scheme := &http.Transport{MaxIdleConnsPerHost: callers}, "http"
 	if files.Enabled() {
 		var err error
@@ -242,6 +272,9 @@ func queryREST(address string, files certs.Client) (func(context.Context) error,
 			return err
 		}
 		request.Header.Set("Content-Type", "application/json")
+		if key != "" {
+			request.Header.Set("Authorization", "Bearer "+key)
+		}
 		response, err := client.Do(request)
 		if err != nil {
 			return err

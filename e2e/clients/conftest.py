@@ -18,7 +18,7 @@ CLIPPER = os.environ["CLIPPER_BINARY"]
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory):
-    """Where it listens: `grpc` and `http` for queries, `admin` (gRPC) for administration, and the original's."""
+    """Where it listens: `grpc` and `http` for queries, `admin` (gRPC) and `admin_http` for administration, and the original's."""
     folder = tmp_path_factory.mktemp("clipper")
     command = [CLIPPER, "up", "--data-dir", str(folder / "data"), *(f"--{name}-listen=127.0.0.1:0" for name in LISTENERS)]
     with subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
@@ -35,6 +35,7 @@ def system(tmp_path_factory):
                 grpc=listening["queries"],
                 http=listening["queries (REST)"],
                 admin=listening["administration"],
+                admin_http=listening["administration (REST)"],
                 legacy_query=listening["queries (legacy REST)"],
                 legacy_admin=listening["administration (legacy REST)"],
             )

@@ -19,11 +19,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/auth"
 )
 
 // Limits of a request's body.
@@ -121,15 +121,9 @@ func (l Limits) decode(w http.ResponseWriter, r *http.Request) *body {
 	return b
 }
 
-// calling returns the context of calls for a request, with its credentials.
+// calling returns the context of calls for a request, with its credentials and where it came from.
 func calling(r *http.Request) context.Context {
-	ctx := r.Context()
-	for _, name := range []string{"Authorization", "X-Api-Key"} {
-		for _, value := range r.Header[name] {
-			ctx = metadata.AppendToOutgoingContext(ctx, name, value)
-		}
-	}
-	return ctx
+	return auth.Outgoing(auth.WithRemote(r.Context(), r.RemoteAddr), r.Header)
 }
 
 // unlinked is the model of applications that are linked to none: it has no replicas. Our applications

@@ -32,12 +32,18 @@ func (a *App) HTTP(name string, cfg HTTPConfig, handler http.Handler) (*HTTPServ
 	if err != nil {
 		return nil, err
 	}
+	// HTTP/2 without TLS (RFC 9113, section 3.3) is for clients that know that it is spoken.
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
 	s := &HTTPServer{
 		name:     name,
 		listener: listener,
 		draining: make(chan struct{}),
 		server: &http.Server{
 			Handler:           handler,
+			Protocols:         protocols,
 			ReadHeaderTimeout: cfg.HeaderTimeout,
 			IdleTimeout:       cfg.IdleTimeout,
 			MaxHeaderBytes:    int(cfg.MaxHeader),

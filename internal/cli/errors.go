@@ -75,6 +75,8 @@ var hints = map[clipperv1.ErrorReason]string{
 	clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND:     "`clipper model list` shows those that exist",
 	clipperv1.ErrorReason_ERROR_REASON_VERSION_EXISTS:        "versions are immutable: choose another --version",
 	clipperv1.ErrorReason_ERROR_REASON_CONTEXT_NOT_FOUND:     "`clipper app contexts` shows those that exist",
+	clipperv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND:         "`clipper key list` shows those that exist",
+	clipperv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED:       "--api-key-file or CLIPPER_API_KEY names the key to call with",
 	clipperv1.ErrorReason_ERROR_REASON_CONFLICT:              "someone else changed it: look and try again",
 }
 

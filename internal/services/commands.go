@@ -15,6 +15,7 @@ import (
 	"github.com/clipper-serving/clipper/frontend"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/app"
+	"github.com/clipper-serving/clipper/internal/auth"
 	"github.com/clipper-serving/clipper/internal/certs"
 	"github.com/clipper-serving/clipper/internal/instances"
 	"github.com/clipper-serving/clipper/selector"
@@ -27,6 +28,8 @@ type FrontendConfig struct {
 	AdminHTTP app.HTTPConfig  `embed:"" prefix:"admin-http-" set:"listen=127.0.0.1:1338"`
 	AdminGRPC app.GRPCConfig  `embed:"" prefix:"admin-grpc-" set:"listen=127.0.0.1:1348"`
 	Service   frontend.Config `embed:""`
+	Auth      auth.Config     `embed:"" prefix:"auth-"`
+	AuditLog  string          `placeholder:"FILE" help:"Write each call of administration that changes something to this file, or to stderr: who, what, when, with which outcome. The file is opened again at SIGHUP."`
 	// The APIs of the original Clipper, which listen only when they are told where.
 	LegacyQueryHTTP app.HTTPConfig `embed:"" prefix:"legacy-query-http-" set:"listen="`
 	LegacyAdminHTTP app.HTTPConfig `embed:"" prefix:"legacy-admin-http-" set:"listen="`
@@ -81,6 +84,7 @@ func (c *Up) Run(p *Process) error {
 		}
 		applicationAdmin := inProcess(a)
 		applications.Register(applicationAdmin)
+		addKeys(a, state, applicationAdmin, nil)
 		return c.Frontend.add(a, p.build.Version, applications, applicationAdmin, modelAdmin)
 	})
 }
@@ -151,6 +155,7 @@ func (c *Selector) Run(p *Process) error {
 			return err
 		}
 		register(server, s)
+		addKeys(a, state, server, server.Draining())
 		return nil
 	})
 }

@@ -329,7 +329,10 @@ type ModelVersion struct {
 	// Between which numbers of replicas Clipper chooses by itself. `replicas` is then what it has chosen
 	// last; when the version is deployed, what it begins with: by default the minimum, at least 1. Absent:
 	// `replicas` stays as it is.
-	Autoscaling   *Autoscaling `protobuf:"bytes,20,opt,name=autoscaling,proto3" json:"autoscaling,omitempty"`
+	Autoscaling *Autoscaling `protobuf:"bytes,20,opt,name=autoscaling,proto3" json:"autoscaling,omitempty"`
+	// Set by the server; changes with every change of how the version runs. Send it back to change only what you
+	// have seen.
+	Etag          string `protobuf:"bytes,21,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -474,6 +477,13 @@ func (x *ModelVersion) GetAutoscaling() *Autoscaling {
 		return x.Autoscaling
 	}
 	return nil
+}
+
+func (x *ModelVersion) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 // Autoscaling says between which bounds the number of replicas follows the load. It is for versions whose
@@ -1621,7 +1631,9 @@ type ListModelsRequest struct {
 	// The most to return, 1 to 1,000; 0 means 100.
 	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the page before; empty for the first.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only models whose name begins with this.
+	Prefix        string `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1666,6 +1678,13 @@ func (x *ListModelsRequest) GetPageSize() uint32 {
 func (x *ListModelsRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListModelsRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
 	}
 	return ""
 }
@@ -1843,7 +1862,9 @@ type UpdateModelVersionRequest struct {
 	Homes *uint32 `protobuf:"varint,7,opt,name=homes,proto3,oneof" json:"homes,omitempty"`
 	// Between which numbers of replicas Clipper chooses by itself; with `max_replicas` 0, it stops to. The
 	// number of replicas is moved within the bounds.
-	Autoscaling   *Autoscaling `protobuf:"bytes,10,opt,name=autoscaling,proto3" json:"autoscaling,omitempty"`
+	Autoscaling *Autoscaling `protobuf:"bytes,10,opt,name=autoscaling,proto3" json:"autoscaling,omitempty"`
+	// When not empty, the etag that the version must have.
+	Etag          string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1925,6 +1946,13 @@ func (x *UpdateModelVersionRequest) GetAutoscaling() *Autoscaling {
 		return x.Autoscaling
 	}
 	return nil
+}
+
+func (x *UpdateModelVersionRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 // UpdateModelVersionResponse holds the version as changed.
@@ -3715,7 +3743,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x0fcurrent_version\x18\x02 \x01(\tR\x0ecurrentVersion\x124\n" +
 	"\bversions\x18\x03 \x03(\v2\x18.clipper.v1.ModelVersionR\bversions\x12(\n" +
 	"\rkeep_versions\x18\x04 \x01(\rH\x00R\fkeepVersions\x88\x01\x01B\x10\n" +
-	"\x0e_keep_versions\"\x8e\x06\n" +
+	"\x0e_keep_versions\"\xa2\x06\n" +
 	"\fModelVersion\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x123\n" +
@@ -3734,7 +3762,8 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"createTime\x12+\n" +
 	"\awarm_up\x18\x0e \x01(\v2\x12.clipper.v1.WarmUpR\x06warmUp\x12\x14\n" +
 	"\x05homes\x18\x10 \x01(\rR\x05homes\x129\n" +
-	"\vautoscaling\x18\x14 \x01(\v2\x17.clipper.v1.AutoscalingR\vautoscaling\x1a9\n" +
+	"\vautoscaling\x18\x14 \x01(\v2\x17.clipper.v1.AutoscalingR\vautoscaling\x12\x12\n" +
+	"\x04etag\x18\x15 \x01(\tR\x04etag\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
@@ -3819,11 +3848,12 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x0fGetModelRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\";\n" +
 	"\x10GetModelResponse\x12'\n" +
-	"\x05model\x18\x01 \x01(\v2\x11.clipper.v1.ModelR\x05model\"O\n" +
+	"\x05model\x18\x01 \x01(\v2\x11.clipper.v1.ModelR\x05model\"g\n" +
 	"\x11ListModelsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"g\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n" +
+	"\x06prefix\x18\x03 \x01(\tR\x06prefix\"g\n" +
 	"\x12ListModelsResponse\x12)\n" +
 	"\x06models\x18\x01 \x03(\v2\x11.clipper.v1.ModelR\x06models\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"H\n" +
@@ -3831,7 +3861,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"M\n" +
 	"\x17GetModelVersionResponse\x122\n" +
-	"\aversion\x18\x01 \x01(\v2\x18.clipper.v1.ModelVersionR\aversion\"\xb4\x02\n" +
+	"\aversion\x18\x01 \x01(\v2\x18.clipper.v1.ModelVersionR\aversion\"\xc8\x02\n" +
 	"\x19UpdateModelVersionRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1f\n" +
@@ -3840,7 +3870,8 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x05cache\x18\x05 \x01(\v2\x11.clipper.v1.CacheR\x05cache\x12\x19\n" +
 	"\x05homes\x18\a \x01(\rH\x01R\x05homes\x88\x01\x01\x129\n" +
 	"\vautoscaling\x18\n" +
-	" \x01(\v2\x17.clipper.v1.AutoscalingR\vautoscalingB\v\n" +
+	" \x01(\v2\x17.clipper.v1.AutoscalingR\vautoscaling\x12\x12\n" +
+	"\x04etag\x18\v \x01(\tR\x04etagB\v\n" +
 	"\t_replicasB\b\n" +
 	"\x06_homes\"P\n" +
 	"\x1aUpdateModelVersionResponse\x122\n" +
