@@ -94,7 +94,7 @@ const (
 // parse reads a JSON text as RapidJSON does, with its texts of errors. Unlike it, parse refuses text that
 // is not UTF-8 and what nests too deeply. Memory grows with the text only.
 func parse(text []byte) (value, error) {
-	p := parser{text: text}
+	p := parser{text: text, left: maxValues}
 	p.space()
 	if p.at == len(p.text) {
 		return value{}, p.fail(errEmpty)
@@ -110,9 +110,9 @@ func parse(text []byte) (value, error) {
 }
 
 type parser struct {
-	text   []byte
-	at     int
-	values int
+	text []byte
+	at   int
+	left int // how many more values there may be
 }
 
 func (p *parser) fail(text string) error { return p.failAt(text, p.at) }
@@ -147,7 +147,7 @@ func (p *parser) space() {
 }
 
 func (p *parser) value(depth int) (value, error) {
-	if p.values++; depth > maxDepth || p.values > maxValues {
+	if p.left--; depth > maxDepth || p.left < 0 {
 		return value{}, p.fail(errTooDeep)
 	}
 	switch p.peek() {
