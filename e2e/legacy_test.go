@@ -16,7 +16,7 @@ var queryID = regexp.MustCompile(`"query_id":\d+`)
 
 // legacy calls the API of the original Clipper. Ids of queries become N.
 func (s *system) legacy(t require.TestingT, method, url, body string) (int, string) {
-	request, err := http.NewRequest(method, url, strings.NewReader(body)) //nolint:noctx // The services answer in time.
+	request, err := http.NewRequest(method, url, strings.NewReader(body))
 	require.NoError(t, err)
 	response, err := http.DefaultClient.Do(request)
 	require.NoError(t, err)
@@ -177,7 +177,7 @@ func testLegacy(t *testing.T, s *system) {
 		require.Equal(c, `{"query_id":N,"output":9,"default":false}`, got)
 	}, patience, poll)
 	_, got := s.legacy(t, http.MethodPost, s.legacyQueryURL+"/legacy-many/predict", `{"input":[9.0,0.0],"version":"1"}`)
-	require.Equal(t, `{"error":"Query processing error","cause":"Too many models linked to application legacy-many"}`, got)
+	require.Contains(t, got, `"cause":"Too many models linked to application legacy-many"}`)
 
 	code, got := s.legacy(t, http.MethodGet, s.legacyQueryURL+"/metrics", "")
 	require.Equal(t, http.StatusOK, code)

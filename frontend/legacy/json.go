@@ -72,23 +72,22 @@ const maxValues = 4 << 20
 
 // The texts of RapidJSON, which the original passed on to its callers.
 const (
-	errEmpty        = "The document is empty."
-	errRoot         = "The document root must not be followed by other values."
-	errValue        = "Invalid value."
-	errName         = "Missing a name for object member."
-	errColon        = "Missing a colon after a name of object member."
-	errMember       = "Missing a comma or } after an object member."
-	errElement      = "Missing a comma or ] after an array element."
-	errHex          = "Incorrect hex digit after \\u escape in string."
-	errSurrogate    = "The surrogate pair in string is invalid."
-	errEscape       = "Invalid escape character in string."
-	errQuote        = "Missing a closing quotation mark in string."
-	errEncoding     = "Invalid encoding in string."
-	errBig          = "Number too big to be stored in double."
-	errFraction     = "Miss fraction part in number."
-	errExponent     = "Miss exponent in number."
-	errTooDeep      = "Terminate parsing due to Handler error."
-	errTextOfSyntax = "JSON parse error: %s (offset %d)\n"
+	errEmpty     = "The document is empty."
+	errRoot      = "The document root must not be followed by other values."
+	errValue     = "Invalid value."
+	errName      = "Missing a name for object member."
+	errColon     = "Missing a colon after a name of object member."
+	errMember    = "Missing a comma or } after an object member."
+	errElement   = "Missing a comma or ] after an array element."
+	errHex       = "Incorrect hex digit after \\u escape in string."
+	errSurrogate = "The surrogate pair in string is invalid."
+	errEscape    = "Invalid escape character in string."
+	errQuote     = "Missing a closing quotation mark in string."
+	errEncoding  = "Invalid encoding in string."
+	errBig       = "Number too big to be stored in double."
+	errFraction  = "Miss fraction part in number."
+	errExponent  = "Miss exponent in number."
+	errTooDeep   = "Terminate parsing due to Handler error."
 )
 
 // parse reads a JSON text as RapidJSON does, with its texts of errors. Unlike it, parse refuses text that
@@ -117,7 +116,18 @@ type parser struct {
 
 func (p *parser) fail(text string) error { return p.failAt(text, p.at) }
 
-func (p *parser) failAt(text string, at int) error { return fmt.Errorf(errTextOfSyntax, text, at) }
+func (p *parser) failAt(text string, at int) error { return syntaxError{text, at} }
+
+// syntaxError is an error of RapidJSON.
+type syntaxError struct {
+	text string
+	at   int
+}
+
+// Error implements error. The line's end is the original's.
+func (e syntaxError) Error() string {
+	return fmt.Sprintf("JSON parse error: %s (offset %d)\n", e.text, e.at)
+}
 
 // peek returns the next byte, 0 at the end.
 func (p *parser) peek() byte {

@@ -148,9 +148,12 @@ func TestInputs(t *testing.T) {
 func TestIDs(t *testing.T) {
 	s := &services{}
 	h, _ := frontends(t, s, wide)
-	require.Equal(t, `{"query_id":0,"output":"x","default":false}`, post(t, h, "/strings/predict", `{"input":"x"}`).Body.String())
-	require.Equal(t, `{"batch_predictions":[{"query_id":1,"output":"x","default":false},{"query_id":2,"output":"y","default":false}]}`,
-		post(t, h, "/strings/predict", `{"input_batch":["x","y"]}`).Body.String())
+	for _, call := range [][2]string{
+		{`{"input":"x"}`, `{"query_id":0,"output":"x","default":false}`},
+		{`{"input_batch":["x","y"]}`, `{"batch_predictions":[{"query_id":1,"output":"x","default":false},{"query_id":2,"output":"y","default":false}]}`},
+	} {
+		require.Equal(t, call[1], post(t, h, "/strings/predict", call[0]).Body.String())
+	}
 	large := post(t, h, "/strings/predict", `{"input_batch":["x"`+strings.Repeat(`,"x"`, 20_001)+`]}`)
 	require.Equal(t, http.StatusOK, large.Code)
 	require.Contains(t, large.Body.String(), `{"query_id":20004,"output":"x","default":false}]}`)

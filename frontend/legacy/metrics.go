@@ -259,8 +259,11 @@ func (m *meter) fields(now time.Time) []field {
 		rate = float64(m.count) / age
 	}
 	return []field{
-		{"unit", "events per second"}, {"rate", decimal(rate)},
-		{"rate_1min", decimal(m.rates[0])}, {"rate_5min", decimal(m.rates[1])}, {"rate_15min", decimal(m.rates[2])},
+		{"unit", "events per second"},
+		{"rate", decimal(rate)},
+		{"rate_1min", decimal(m.rates[0])},
+		{"rate_5min", decimal(m.rates[1])},
+		{"rate_15min", decimal(m.rates[2])},
 	}
 }
 
@@ -307,7 +310,14 @@ func (h *histogram) fields(unit string) []field {
 		return decimal(sorted[low] + (at-float64(low))*(sorted[high]-sorted[low]))
 	}
 	return []field{
-		{"unit", unit}, {"size", whole(int64(n))}, {"min", decimal(least)}, {"max", decimal(most)}, {"mean", decimal(mean)},
-		{"std_dev", decimal(math.Sqrt(deviation))}, {"p50", percentile(0.5)}, {"p95", percentile(0.95)}, {"p99", percentile(0.99)},
+		{"unit", unit},
+		{"size", whole(int64(n))},
+		{"min", decimal(least)},
+		{"max", decimal(most)},
+		{"mean", decimal(mean)},
+		{"std_dev", decimal(math.Sqrt(deviation))},
+		{"p50", percentile(0.5)},
+		{"p95", percentile(0.95)},
+		{"p99", percentile(0.99)},
 	}
 }
