@@ -123,12 +123,14 @@ func (f *AdminFrontend) addApplication(ctx context.Context, b *body) reply {
 	if !ok {
 		return badType(typeName)
 	}
-	exists := text(http.StatusBadRequest, "application '%s' already exists", name)
-	if _, err := f.getApplication(ctx, name); err == nil {
-		return exists
+	_, err := f.getApplication(ctx, name)
+	if is(err, codes.NotFound) {
+		err = f.ensureUnlinked(ctx)
+	} else if err == nil {
+		err = status.Error(codes.AlreadyExists, "")
 	}
-	if err := f.ensureUnlinked(ctx); err != nil {
-		return refuse(err)
+	if err != nil {
+		return notAdded(name, err)
 	}
 	app := &clipperv1.Application{
 		Name: name, Inputs: []*clipperv1.TensorSpec{takes.input()},
@@ -136,16 +138,21 @@ func (f *AdminFrontend) addApplication(ctx context.Context, b *body) reply {
 		Models:           []*clipperv1.ApplicationModel{{Model: unlinked}},
 	}
 	textual(app, defaultOutput)
-	_, err := f.deps.Applications.CreateApplication(ctx, &clipperv1.CreateApplicationRequest{Application: app})
-	switch {
-	case is(err, codes.AlreadyExists):
-		return exists
-	case is(err, codes.Unavailable):
-		return text(http.StatusBadRequest, "Error adding application '%s' to Redis", name)
-	case err != nil:
-		return refuse(err)
+	if _, err := f.deps.Applications.CreateApplication(ctx, &clipperv1.CreateApplicationRequest{Application: app}); err != nil {
+		return notAdded(name, err)
 	}
 	return text(http.StatusOK, "Successfully added application with name '%s'", name)
+}
+
+// notAdded says why an application was not added.
+func notAdded(name string, err error) reply {
+	switch status.Code(err) {
+	case codes.AlreadyExists:
+		return text(http.StatusBadRequest, "application '%s' already exists", name)
+	case codes.Unavailable:
+		return text(http.StatusBadRequest, "Error adding application '%s' to Redis", name)
+	}
+	return refuse(err)
 }
 
 func badType(name string) reply {

@@ -184,6 +184,14 @@ func TestRefusals(t *testing.T) {
 			}
 			w := post(t, admin, "/admin/get_application", `{"name":"a"}`)
 			require.Equal(t, tc.admin, w.Body.String())
+			added := post(t, admin, "/admin/add_app", `{"name":"a","input_type":"d","default_output":"","latency_slo_micros":1}`).Body.String()
+			switch tc.code {
+			case 400: // As of a name that no application has, it goes on.
+			case 503:
+				require.Equal(t, "Error adding application 'a' to Redis", added)
+			default:
+				require.Equal(t, tc.admin, added)
+			}
 			switch tc.code {
 			case 401:
 				require.Equal(t, "Bearer", w.Header().Get("WWW-Authenticate"))
