@@ -103,6 +103,7 @@ func TestSystem(t *testing.T) {
 		{"open inference", testOpenInference},
 		{"logs", testLogs},
 		{"top", testTop},
+		{"legacy", testLegacy},
 	}
 	everywhere(t, func(t *testing.T, f form, b backend) {
 		s := start(t, f, b)

@@ -58,6 +58,8 @@ type system struct {
 	redis    *storetest.Redis
 
 	queryURL, adminURL   string
+	legacyQueryURL       string
+	legacyAdminURL       string
 	queryConn, adminConn *grpc.ClientConn
 
 	queries      clipperv1.QueryServiceClient
@@ -104,13 +106,16 @@ func install(t *testing.T, f form, b backend) *system {
 	}
 	queryHTTP, queryGRPC := freeAddress(t), freeAddress(t)
 	adminHTTP, adminGRPC := freeAddress(t), freeAddress(t)
+	legacyQuery, legacyAdmin := freeAddress(t), freeAddress(t)
 	edge := func(prefix string) []string {
 		return []string{
+			prefix + "legacy-query-http-listen=" + legacyQuery, prefix + "legacy-admin-http-listen=" + legacyAdmin,
 			prefix + "http-listen=" + queryHTTP, prefix + "grpc-listen=" + queryGRPC,
 			prefix + "admin-http-listen=" + adminHTTP, prefix + "admin-grpc-listen=" + adminGRPC,
 		}
 	}
 	s.queryURL, s.adminURL = "http://"+queryHTTP, "http://"+adminHTTP
+	s.legacyQueryURL, s.legacyAdminURL = "http://"+legacyQuery, "http://"+legacyAdmin
 	switch f {
 	case one:
 		s.services = []service{all}

@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runtime=containerrpc/python
+export UV_OVERRIDE=$PWD/e2e/clients/overrides.txt
 python=$(tools/venv.sh clients $runtime/requirements.txt $runtime/requirements-test.txt e2e/clients/requirements.txt)
 export CLIPPER_BINARY=$PWD/bin/clipper
 CGO_ENABLED=0 go build -o "$CLIPPER_BINARY" ./cmd/clipper

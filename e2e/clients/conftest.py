@@ -11,14 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 
-LISTENERS = ("frontend-http", "frontend-grpc", "frontend-admin-http", "frontend-admin-grpc")
+LISTENERS = ("frontend-http", "frontend-grpc", "frontend-admin-http", "frontend-admin-grpc", "frontend-legacy-query-http", "frontend-legacy-admin-http")
 MODEL = Path(__file__).parent / "models" / "model.py"
 CLIPPER = os.environ["CLIPPER_BINARY"]
 
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory):
-    """Where it listens: `grpc` and `http` for queries, `admin` (gRPC) and `admin_http` for administration."""
+    """Where it listens: `grpc` and `http` for queries, `admin` (gRPC) and `admin_http` for administration, and the original's."""
     folder = tmp_path_factory.mktemp("clipper")
     command = [CLIPPER, "up", "--data-dir", str(folder / "data"), *(f"--{name}-listen=127.0.0.1:0" for name in LISTENERS)]
     with subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
@@ -31,7 +31,14 @@ def system(tmp_path_factory):
         draining.start()
         listening = dict(re.findall(r'msg=listening server="?([^"\n]*?)"? address=(\S+)', "".join(log)))
         try:
-            system = SimpleNamespace(grpc=listening["queries"], http=listening["queries (REST)"], admin=listening["administration"], admin_http=listening["administration (REST)"])
+            system = SimpleNamespace(
+                grpc=listening["queries"],
+                http=listening["queries (REST)"],
+                admin=listening["administration"],
+                admin_http=listening["administration (REST)"],
+                legacy_query=listening["queries (legacy REST)"],
+                legacy_admin=listening["administration (legacy REST)"],
+            )
             for kind in ("echo", "total", "lengths"):
                 clipper(system, "model", "deploy", kind, "--version", "1", "--env", f"KIND={kind}", "--", sys.executable, str(MODEL))
             clipper(system, "app", "create", "sum", "--models", "total", "--output", "number", "--range=-1e6:1e6", "--default=-1", "--slo", "10s")

@@ -30,6 +30,9 @@ type FrontendConfig struct {
 	Service   frontend.Config `embed:""`
 	Auth      auth.Config     `embed:"" prefix:"auth-"`
 	AuditLog  string          `placeholder:"FILE" help:"Write each call of administration that changes something to this file, or to stderr: who, what, when, with which outcome. The file is opened again at SIGHUP."`
+	// The APIs of the original Clipper, which listen only when they are told where.
+	LegacyQueryHTTP app.HTTPConfig `embed:"" prefix:"legacy-query-http-" set:"listen="`
+	LegacyAdminHTTP app.HTTPConfig `embed:"" prefix:"legacy-admin-http-" set:"listen="`
 }
 
 // SelectorConfig is what a selector needs, wherever the other services are.

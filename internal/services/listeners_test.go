@@ -38,8 +38,16 @@ func TestListeners_defaults(t *testing.T) {
 		"selector --ops-listen":           "127.0.0.1:1358",
 		"abstraction --grpc-listen":       "127.0.0.1:1367",
 		"abstraction --ops-listen":        "127.0.0.1:1368",
+
+		"up --frontend-legacy-query-http-listen": "",
+		"up --frontend-legacy-admin-http-listen": "",
+		"frontend --legacy-query-http-listen":    "",
+		"frontend --legacy-admin-http-listen":    "",
 	}, found)
 	for name, address := range found {
+		if address == "" { // It does not listen.
+			continue
+		}
 		host, _, err := net.SplitHostPort(address)
 		require.NoError(t, err, name)
 		require.True(t, net.ParseIP(host).IsLoopback(), name)

@@ -20,6 +20,7 @@ import (
 	"github.com/clipper-serving/clipper/abstraction/launcher/kubernetes"
 	"github.com/clipper-serving/clipper/abstraction/launcher/process"
 	"github.com/clipper-serving/clipper/frontend"
+	"github.com/clipper-serving/clipper/frontend/legacy"
 	"github.com/clipper-serving/clipper/frontend/oip"
 	"github.com/clipper-serving/clipper/frontend/oip/rest"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
@@ -241,6 +242,38 @@ func (c *FrontendConfig) add(a *app.App, version string, applications frontend.S
 	}
 	a.Go("frontend", s.Run)
 	a.Ready("frontend", s.Ready)
+	return c.addLegacy(a, gate, s, query, admin)
+}
+
+// addLegacy adds the APIs of the original Clipper, where they are to listen. The connections are those
+// behind REST.
+func (c *FrontendConfig) addLegacy(a *app.App, gate *auth.Gate, applications legacy.Applications, query, admin grpc.ClientConnInterface) error {
+	limits := legacy.Limits{MaxBody: int64(c.Service.MaxBody), BodyTimeout: c.Service.BodyTimeout}
+	models := clipperv1.NewModelServiceClient(admin)
+	if c.LegacyAdminHTTP.Listen != "" {
+		handler := legacy.NewAdminFrontend(legacy.AdminDeps{
+			Limits: limits, Applications: clipperv1.NewApplicationServiceClient(admin), Models: models,
+		})
+		if _, err := a.HTTP("administration (legacy REST)", c.LegacyAdminHTTP, handler); err != nil {
+			return err
+		}
+	}
+	if c.LegacyQueryHTTP.Listen != "" {
+		handler := legacy.NewQueryFrontend(legacy.QueryDeps{
+			Limits: limits, Applications: applications, Queries: clipperv1.NewQueryServiceClient(query), Models: models,
+		})
+		guarded := gate.Operators(handler)
+		if _, err := a.HTTP("queries (legacy REST)", c.LegacyQueryHTTP, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/metrics" { // No service knows them, which would check the credentials.
+				guarded.ServeHTTP(w, r)
+				return
+			}
+			handler.ServeHTTP(w, r)
+		})); err != nil {
+			return err
+		}
+		a.Go("legacy metrics", handler.Run)
+	}
 	return nil
 }
 
