@@ -77,3 +77,9 @@ check() {
 check .cache/cpp-release/clipper-noop
 echo numbers >.cache/cpp-numbers
 check .cache/cpp-address/scripted --model-path .cache/cpp-numbers
+
+echo "the container of docs/frameworks.md"
+sed -n '/^```cpp$/,/^```$/{/^```/!p}' docs/frameworks.md >"$new/adapter.cc"
+quietly cmake --build "$new/build"
+printf '1\n0\n-2\n' >.cache/coefficients.txt
+check "$new/build/adapter" --model-path .cache/coefficients.txt
