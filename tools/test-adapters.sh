@@ -20,4 +20,5 @@ for name in "$@"; do
   fi
   # The exit code of pytest is 5 when it has found no test.
   (cd "$folder" && "$python" -m pytest -q -p no:cacheprovider)
+  if [ -e "$folder/adapter.py" ]; then "$python" tools/readme-commands.py "$folder"; fi
 done

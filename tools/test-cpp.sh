@@ -81,3 +81,8 @@ check .cache/cpp-address/scripted --model-path .cache/cpp-numbers
 echo "TLS and tokens of registration, as the Python runtime has them"
 export CLIPPER_SECURE_CONTAINER=$PWD/.cache/cpp-address/clipper-noop
 (cd containerrpc/python && "$python" -m pytest -q -p no:cacheprovider tests/test_secure.py)
+echo "the container of docs/frameworks.md"
+sed -n '/^```cpp$/,/^```$/{/^```/!p}' docs/frameworks.md >"$new/adapter.cc"
+quietly cmake --build "$new/build"
+printf '1\n0\n-2\n' >.cache/coefficients.txt
+check "$new/build/adapter" --model-path .cache/coefficients.txt

@@ -5,6 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 runtime=containerrpc/python
 
+# Containers must pass `clipper container check`.
+export CLIPPER_BINARY=$PWD/bin/clipper
+CGO_ENABLED=0 go build -o "$CLIPPER_BINARY" ./cmd/clipper
+
 echo "python: runtime"
 python=$(tools/venv.sh runtime $runtime/requirements.txt $runtime/requirements-test.txt)
 (cd $runtime && "$python" -m mypy && "$python" -m pytest -q "$@")

@@ -8,17 +8,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
-	"github.com/clipper-serving/clipper/abstraction/replica"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 )
 
@@ -159,171 +155,6 @@ func (c *checker) connect() error {
 	}
 	c.conn, c.client = conn, clipperv1.NewModelContainerServiceClient(conn)
 	return nil
-}
-
-// stream is a Predict stream whose answers must come in time.
-type stream struct {
-	clipperv1.ModelContainerService_PredictClient
-	cancel  context.CancelFunc
-	answers chan answer
-	timeout time.Duration
-	sent    map[uint64]bool // the ids that exchange has sent
-}
-
-type answer struct {
-	response *clipperv1.PredictResponse
-	err      error
-}
-
-// open opens a stream. close it.
-func (c *checker) open(ctx context.Context) (*stream, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	p, err := c.client.Predict(ctx)
-	if err != nil {
-		cancel()
-		return nil, fmt.Errorf("the Predict stream cannot be opened: %s", text(err))
-	}
-	s := &stream{ModelContainerService_PredictClient: p, cancel: cancel, answers: make(chan answer), timeout: c.Timeout, sent: map[uint64]bool{}}
-	go func() {
-		defer close(s.answers)
-		for {
-			r, err := p.Recv()
-			select {
-			case s.answers <- answer{r, err}:
-			case <-ctx.Done():
-				return
-			}
-			if err != nil {
-				return
-			}
-		}
-	}()
-	return s, nil
-}
-
-func (s *stream) close() {
-	s.cancel()
-	for range s.answers { // Until the receiver has gone.
-	}
-}
-
-// receive returns the next answer.
-func (s *stream) receive() (*clipperv1.PredictResponse, error) {
-	t := time.NewTimer(s.timeout)
-	defer t.Stop()
-	select {
-	case a, ok := <-s.answers:
-		switch {
-		case !ok || errors.Is(a.err, io.EOF):
-			return nil, errors.New("the container ended the stream: a stream goes on until the caller closes it; answer each request and read the next")
-		case a.err != nil:
-			return nil, fmt.Errorf("the container ended the stream with %s (%s): say what fails in the response's error, or per row, and keep the stream", status.Code(a.err), text(a.err))
-		}
-		return a.response, nil
-	case <-t.C:
-		return nil, fmt.Errorf("no answer within %s (--timeout waits longer): each request needs a response with its id, also one that fails", s.timeout)
-	}
-}
-
-// exchange sends one batch and returns its answer.
-func (s *stream) exchange(req *clipperv1.PredictRequest) (*clipperv1.PredictResponse, error) {
-	if err := s.Send(req); err != nil && !errors.Is(err, io.EOF) { // EOF: receive tells why.
-		return nil, fmt.Errorf("the batch cannot be sent: %s", text(err))
-	}
-	resp, err := s.receive()
-	switch {
-	case err != nil:
-	case resp.Id != req.Id && s.sent[resp.Id]:
-		err = fmt.Errorf("batch %d was answered twice: one response for each request", resp.Id)
-	case resp.Id != req.Id:
-		err = fmt.Errorf("the answer to batch %d has the id %d: copy the request's id into the response", req.Id, resp.Id)
-	}
-	s.sent[req.Id] = true
-	return resp, err
-}
-
-// ask has a batch answered on a stream of its own.
-func (c *checker) ask(ctx context.Context, req *clipperv1.PredictRequest) (*clipperv1.PredictResponse, error) {
-	s, err := c.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer s.close()
-	return s.exchange(req)
-}
-
-// alive reports whether a good batch is answered on the stream.
-func (c *checker) alive(s *stream) error {
-	resp, err := s.exchange(batchOf(99, c.rows[:1]))
-	if err != nil {
-		return err
-	}
-	_, err = c.outputs(resp, 1)
-	return err
-}
-
-// outputs returns the rows' outputs, all of which must be there.
-func (c *checker) outputs(resp *clipperv1.PredictResponse, rows int) ([][]*clipperv1.Tensor, error) {
-	if resp.Error != nil {
-		return nil, c.refused(resp.Error)
-	}
-	flat, err := replica.Split(resp, rows, c.description.GetSignature().GetOutputs())
-	if err != nil {
-		return nil, fmt.Errorf("the answer to a batch of %d rows cannot be used: %w", rows, err)
-	}
-	if len(resp.RowErrors) > 0 {
-		return nil, fmt.Errorf("row %d: %w", resp.RowErrors[0].Row, c.refused(resp.RowErrors[0].Error))
-	}
-	width := len(flat) / rows
-	var out [][]*clipperv1.Tensor
-	for i := range rows {
-		out = append(out, flat[i*width:(i+1)*width])
-	}
-	return out, nil
-}
-
-// refused says that the model refuses what the check sends.
-func (c *checker) refused(e *clipperv1.Error) error {
-	if c.madeUp {
-		return fmt.Errorf("the model refused a row that was made up from its signature: %q. Give a real input with --sample, or make the signature say what is accepted", e.Message)
-	}
-	return fmt.Errorf("the model refused a sample: %q", e.Message)
-}
-
-func (c *checker) reachable(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
-	defer cancel()
-	_, err := grpc_health_v1.NewHealthClient(c.conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{}, grpc.WaitForReady(true))
-	if code := status.Code(err); code == codes.DeadlineExceeded || code == codes.Unavailable || code == codes.Canceled {
-		return "", fmt.Errorf("nothing answers at %s within %s (%s): is it running, and does it serve on CLIPPER_CONTAINER_ADDRESS?", c.address, c.Timeout, text(err))
-	}
-	return c.address, nil
-}
-
-// health waits until the model is loaded.
-func (c *checker) health(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
-	defer cancel()
-	begin := time.Now()
-	for {
-		h, err := grpc_health_v1.NewHealthClient(c.conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
-		switch {
-		case status.Code(err) == codes.Unimplemented:
-			return "", errors.New("there is no health service: serve grpc.health.v1.Health on the same port")
-		case status.Code(err) == codes.NotFound:
-			return "", errors.New(`the health service does not know the service "": set the status of the empty name`)
-		case status.Code(err) == codes.DeadlineExceeded:
-			return "", fmt.Errorf(`not SERVING within %s: set the status of "" to SERVING when the model is loaded (--timeout waits longer)`, c.Timeout)
-		case err != nil:
-			return "", fmt.Errorf("the health check failed: %s", text(err))
-		case h.Status == grpc_health_v1.HealthCheckResponse_SERVING:
-			return fmt.Sprintf("SERVING after %s", time.Since(begin).Round(time.Millisecond)), nil
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(50 * time.Millisecond): // The model is being loaded.
-		}
-	}
 }
 
 // text returns the words of a gRPC error.

@@ -5,6 +5,7 @@ package check_test
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"path/filepath"
 	"slices"
@@ -141,6 +142,24 @@ func once(first func(*containertest.Call), then containertest.Behavior) containe
 	return func(c *containertest.Call) {
 		do.Do(func() { first(c) })
 		then(c)
+	}
+}
+
+// meanwhile tells when batches are being predicted, each for 50 ms, and when none is any more.
+func meanwhile(tell func(busy bool)) containertest.Behavior {
+	var mu sync.Mutex
+	under := 0
+	count := func(n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		under += n
+		tell(under > 0)
+	}
+	return func(c *containertest.Call) {
+		count(1)
+		containertest.Slow(50*time.Millisecond, func(*containertest.Call) {})(c)
+		count(-1)
+		containertest.Echo(c)
 	}
 }
 
@@ -339,8 +358,9 @@ func TestRun_wrongContainers(t *testing.T) {
 			}
 			containertest.Echo(c)
 		}), func(d *clipperv1.DescribeResponse) { d.MaxMessageBytes = 1 << 20 }, "large messages", check.Failed, "after a message above max_message_bytes"},
-		"no health while busy":   {strict(once(func(*containertest.Call) { running.SetHanging(true) }, containertest.Echo)), nil, "health while busy", check.Failed, "Answer health checks on a thread of their own"},
-		"not serving while busy": {strict(once(func(*containertest.Call) { running.SetServing(false) }, containertest.Echo)), nil, "health while busy", check.Failed, "a container that can predict is SERVING"},
+		"no health while busy":       {strict(once(func(*containertest.Call) { running.SetHanging(true) }, containertest.Echo)), nil, "health while busy", check.Failed, "Answer health checks on a thread of their own"},
+		"not serving while busy":     {strict(once(func(*containertest.Call) { running.SetServing(false) }, containertest.Echo)), nil, "health while busy", check.Failed, "a container that can predict is SERVING"},
+		"not serving during a batch": {strict(meanwhile(func(busy bool) { running.SetServing(!busy) })), nil, "health while busy", check.Failed, "a container that can predict is SERVING"},
 		"hangs when cancelled": {
 			strictly(f32, 40, hangsWhenCancelled()), func(d *clipperv1.DescribeResponse) { d.MaxBatchRows = 40 },
 			"cancellation", check.Failed, "after streams that the caller cancelled: no answer",
@@ -362,6 +382,20 @@ func TestRun_wrongContainers(t *testing.T) {
 			require.Equal(t, tc.status != check.Failed, good, "%+v", results)
 		})
 	}
+}
+
+// TestRun_slowModel: it is asked for health during batches of few rows, and not of all that it takes.
+func TestRun_slowModel(t *testing.T) {
+	c := containertest.Start(t, containertest.Linear(0, 60*time.Millisecond))
+	c.SetDescription(&clipperv1.DescribeResponse{MaxBatchRows: 8})
+	_, results := checked(t, c.Address(), check.Options{})
+	r := results["health while busy"]
+	require.Equal(t, check.Passed, r.Status, r)
+	var asked, batches, rows int
+	_, err := fmt.Sscanf(r.Message, "answered %d times while %d batches of %d rows were predicted", &asked, &batches, &rows)
+	require.NoError(t, err, r.Message)
+	require.LessOrEqual(t, rows, 3)
+	require.GreaterOrEqual(t, asked, batches)
 }
 
 func TestRun_health(t *testing.T) {

@@ -16,11 +16,11 @@ class PyTorch:
             model, self.layout = torch.jit.load(path, map_location=self.device).eval(), None
             self.inputs = [spec(shape=None, name=a.name) for a in model.forward.schema.arguments[1:] if not a.has_default_value()]
         else:
-            program = torch.export.passes.move_to_device_pass(torch.export.load(path), self.device)
-            model, self.layout = program.module(), program.call_spec.in_spec
+            model, self.layout = (program := torch.export.passes.move_to_device_pass(torch.export.load(path), self.device)).module(), program.call_spec.in_spec
             taken = [(n.name, n.meta["val"]) for n in program.graph.nodes if n.name in program.graph_signature.user_inputs]
             if fixed := [f"{name} {list(t.shape)}" for name, t in taken if isinstance(t.shape[0], int)]:
                 raise ModelError(f"the first dimension is the batch and is fixed in {', '.join(fixed)}: export it with dynamic_shapes")
+            self.max_batch_rows = min((int(r.upper) for d, r in program.range_constraints.items() if r.upper.is_Integer and d in {t.shape[0].node.expr for _, t in taken}), default=0)
             self.inputs = [spec(str(t.dtype)[6:], [d if isinstance(d, int) else -1 for d in t.shape[1:]], name) for name, t in taken]
         self.call, self.properties = torch.inference_mode()(model.__call__), {"framework": f"torch {torch.__version__}"}
 

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from clipper_proto.v1 import tensor_pb2
+from clipper_proto.v1 import error_pb2, tensor_pb2
 from clipper_proto.v1.model_container_service_pb2 import DescribeRequest, PredictRequest
 from torch import nn
 
@@ -119,6 +120,7 @@ def test_one_input_and_bad_batches(tmp_path, kind):
             check(container, lambda x: {"": model(Classifier)(x.float())}, x=ROWS.astype(float))
         assert signature(container) == [("x", *((0, True) if kind == "TorchScript" else (tensor_pb2.DATA_TYPE_FLOAT32, [4])))]
         assert container.stub.Describe(DescribeRequest()).properties["framework"] == f"torch {torch.__version__}"
+        assert container.stub.Describe(DescribeRequest()).max_batch_rows == 0
         wide = "mat2 shapes cannot be multiplied" if kind == "TorchScript" else "x.size()[1] == 4"
         wrong = ((ROWS[:2, :3], wide), (ROWS[:2].astype(int), "dtype"), (["two", "words"], "str"), ([[1.0, 2.0], [3.0]], "expected sequence"))
         for rows, complaint in wrong:
@@ -178,6 +180,54 @@ def test_files_that_can_never_be_served(tmp_path):
         list(pool.map(lambda path: never(path, "expected a file of torch.jit.save or torch.export.save"), spoiled.values()))
 
 
+# What is changed in a file, and what PyTorch says of the version.
+VERSIONS = {
+    "TorchScript of the future": ("TorchScript", "version", b"3", b"99", "with version 99, but the maximum supported version for reading is"),
+    "TorchScript of the past": ("TorchScript", "version", b"3", b"0", "with version 0, but the minimum supported version for reading is"),
+    "archive of the future": ("torch.export", "archive_version", b"0", b"99", "archive version 99 does not match our current archive version 0"),
+    "program of the future": ("torch.export", "models/model.json", b'"schema_version": {"major": 8', b'"schema_version": {"major": 99', "SchemaVersion(major=99"),
+    "operator of the future": ("torch.export", "models/model.json", b"aten.linear.", b"aten.linear_of_the_future.", "aten.linear_of_the_future"),
+}
+
+
+def test_files_of_other_versions(tmp_path):
+    def refused(name):
+        kind, member, old, new, complaint = VERSIONS[name]
+        path = replaced(classifier(folder(tmp_path, name), kind), member, old, new)
+        assert complaint in never(path, "a version of PyTorch that can read it")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(refused, VERSIONS))
+
+
+def test_a_program_of_a_later_pytorch_in_the_same_format(tmp_path):
+    path = replaced(classifier(tmp_path, "torch.export"), "models/model.json", torch.__version__.encode(), b"99.0.0")
+    with serve(tmp_path, path).wait_until_serving() as container:
+        check(container, lambda x: {"": model(Classifier)(x)}, x=ROWS)
+
+
+def replaced(path, member, old, new):
+    """Changes a member of an archive."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    (name,) = (name for name in members if name.split("/", 1)[1] == member)
+    assert old in members[name]
+    members[name] = members[name].replace(old, new)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_the_largest_batch(tmp_path):
+    path = export(tmp_path, model(Classifier), (torch.zeros(5, 4),), x={0: torch.export.Dim("batch", max=16)})
+    with serve(tmp_path, path).wait_until_serving() as container:
+        assert container.stub.Describe(DescribeRequest()).max_batch_rows == 16
+        container.conforms(ROWS[0].tolist(), ROWS[1].tolist())
+        (tensor,), _ = tensors.encode(ROWS[:17], 17)
+        assert container.predict(tensor, rows=17).error.reason == error_pb2.ERROR_REASON_TOO_LARGE
+
+
 def test_a_batch_of_a_fixed_size(tmp_path):
     path = export(tmp_path, model(Classifier), (torch.zeros(8, 4),))
     never(path, "fixed in x [8, 4]: export it with dynamic_shapes")
@@ -194,6 +244,7 @@ def never(path, expected):
         last = container.log().splitlines()[-1]
         assert str(path) in last
         assert expected in last
+        return container.log()
 
 
 def test_deployed(tmp_path):

@@ -101,7 +101,26 @@ def test_conformance(tmp_path, vectors):
         container.conforms(ROWS[0].tolist(), ROWS[1].tolist())
 
 
-@pytest.mark.parametrize("spoil", ["missing", "truncated", "text"])
+def changed(source, path, folders, old, new):
+    """Copies a saved pipeline and changes the metadata in the folders."""
+    shutil.copytree(source, path)
+    files = [file for folder in path.glob(folders) for file in folder.glob("part-*")]
+    assert files
+    for file in files:
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+        file.with_name(f".{file.name}.crc").unlink()
+
+
+def test_a_pipeline_of_a_later_spark(tmp_path, vectors):
+    """Spark does not look at the version, so it is served if its stages are known."""
+    path, want = vectors
+    changed(path, tmp_path / "model", "**/metadata", f'"sparkVersion":"{pyspark.__version__}"', '"sparkVersion":"99.0.0"')
+    with serve(tmp_path, tmp_path / "model").wait_until_serving() as container:
+        assert container.outputs(ROWS).tolist() == [row.prediction for row in want]
+
+
+@pytest.mark.parametrize("spoil", ["missing", "truncated", "text", "another class", "a stage of the future"])
 def test_models_that_can_never_be_served(tmp_path, vectors, spoil):
     path = tmp_path / "model"
     if spoil == "truncated":
@@ -112,6 +131,10 @@ def test_models_that_can_never_be_served(tmp_path, vectors, spoil):
             check.unlink()
     elif spoil == "text":
         path.write_text("weights: 1, 2, 3")
+    elif spoil == "another class":
+        changed(vectors[0], path, "metadata", "ml.PipelineModel", "ml.Pipeline")
+    elif spoil == "a stage of the future":
+        changed(vectors[0], path, "stages/1*/metadata", "LogisticRegressionModel", "ModelOfTheFuture")
     with serve(tmp_path, path) as container:
         assert container.process.wait(PATIENCE) == 78, container.log()
         last = container.log().splitlines()[-1]

@@ -15,6 +15,8 @@ import tensorflow as tf
 from clipper_proto.v1 import tensor_pb2
 from clipper_proto.v1.model_container_service_pb2 import BatchTensor, DescribeRequest, PredictRequest
 
+from tensorflow.core.protobuf import saved_model_pb2
+
 from clipper_container import tensors
 from clipper_container.testing import ContainerProcess, deployed
 
@@ -299,6 +301,30 @@ def test_models_that_can_never_be_served(tmp_path, saved, spoil):
     elif spoil == "another graph":
         graph.write_bytes(graph.read_bytes().replace(b"\x05serve", b"\x05train"))
     never(tmp_path, model, "expected the folder of a SavedModel")
+
+
+@pytest.mark.parametrize(
+    ("version", "complaint"),
+    [
+        ("later", "GraphDef min consumer version 99999 above current version"),
+        ("shut out", "GraphDef disallows consumer version"),
+        ("operator", "Op type not registered 'MatMulOfTheFuture'"),
+    ],
+)
+def test_models_of_another_version(tmp_path, saved, version, complaint):
+    shutil.copytree(saved, tmp_path / "model")
+    file = tmp_path / "model" / "saved_model.pb"
+    model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    graph = model.meta_graphs[0].graph_def
+    if version == "later":
+        graph.versions.min_consumer = 99999
+    elif version == "shut out":
+        graph.versions.bad_consumers.append(tf.version.GRAPH_DEF_VERSION)
+    else:
+        for node in (node for function in graph.library.function for node in function.node_def if node.op == "MatMul"):
+            node.op = "MatMulOfTheFuture"
+    file.write_bytes(model.SerializeToString())
+    never(tmp_path, tmp_path / "model", complaint)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ class TensorFlow:
         self.taken = self.signature.structured_input_signature[1]
         self.inputs, self.outputs = list(specs(self.taken)), list(specs(self.signature.structured_outputs))
         self.max_batch_rows = int(any(tensor.shape[:1] == [1] for tensor in self.taken.values()))
-        self.properties = {"framework": f"tensorflow {tensorflow.__version__}"}
+        self.properties = {"framework": f"tensorflow {tensorflow.__version__}", "saved by": f"tensorflow {self.model.tensorflow_version}"}
 
     def predict(self, rows):
         named = rows if isinstance(rows, dict) else dict(zip(self.taken, [rows]))

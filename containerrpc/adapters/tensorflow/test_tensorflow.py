@@ -13,6 +13,8 @@ import tensorflow as tf
 from clipper_proto.v1 import tensor_pb2
 from clipper_proto.v1.model_container_service_pb2 import DescribeRequest, PredictRequest
 
+from tensorflow.core.protobuf import saved_model_pb2
+
 from clipper_container import tensors
 from clipper_container.testing import PATIENCE, ContainerProcess, deployed
 
@@ -207,6 +209,39 @@ def test_models_that_can_never_be_served(tmp_path, classifier, spoil):
         part = path / ("saved_model.pb" if spoil == "truncated" else "variables/variables.data-00000-of-00001")
         part.write_bytes(part.read_bytes()[:-100])
     never(tmp_path, path)
+
+
+def changed(source, path, change):
+    """Copies a SavedModel whose graph and description are changed."""
+    shutil.copytree(source, path)
+    file = path / "saved_model.pb"
+    model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    change(model.meta_graphs[0])
+    file.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_an_operator_of_the_future(tmp_path, classifier):
+    def change(graph):
+        for function in graph.graph_def.library.function:
+            for node in function.node_def:
+                if node.op == "MatMul":
+                    node.op = "MatMulOfTheFuture"
+
+    never(tmp_path, changed(classifier, tmp_path / "model", change), complaint="Op type not registered 'MatMulOfTheFuture'")
+
+
+def test_a_model_of_a_later_tensorflow(tmp_path, classifier):
+    """Its operators are known, so TensorFlow serves it; in Python it does not look at versions. A property says whose it is."""
+
+    def change(graph):
+        graph.meta_info_def.tensorflow_version = "99.0.0"
+        graph.graph_def.versions.producer = graph.graph_def.versions.min_consumer = 99999
+
+    path = changed(classifier, tmp_path / "model", change)
+    with serve(tmp_path, path).wait_until_serving() as container:
+        check(container, path, x=ROWS)
+        assert container.stub.Describe(DescribeRequest()).properties["saved by"] == "tensorflow 99.0.0"
 
 
 @pytest.mark.parametrize(("name", "complaint"), [("predict", "KeyError: 'predict'"), ("eight", "(8,)"), ("mean", "()")])

@@ -11,6 +11,7 @@ from clipper_htk import FormatError, Label, RecognitionError, Recognizer, format
 from clipper_htk.frontend import read_config
 from clipper_htk.models import HmmSet
 from clipper_htk.network import parse_dictionary, parse_lattice
+from clipper_htk.text import read_text
 
 MMF = r"""~o <STREAMINFO> 1 2 <VECSIZE> 2 <NULLD> <MFCC_E> <DIAGC>
 ~t "loop" <TRANSP> 3 0 1 0 0 0.5 0.5 0 0 0
@@ -101,6 +102,15 @@ def test_wrong_models(old, new, error):
     with pytest.raises(FormatError) as raised:
         read(MMF.replace(old, new, 1))
     assert str(raised.value).startswith(error)
+
+
+@pytest.mark.parametrize("numbers", [b"\xbf\x80\x20\x20", b"\x3f\x20\0\0"])
+def test_binary_models(tmp_path, numbers):
+    """In a binary file keywords are a colon and a byte, and numbers are bytes, which may be text by chance."""
+    file = tmp_path / "hmmdefs"
+    file.write_bytes(b"~o\n:\x05" + numbers)
+    with pytest.raises(FormatError, match="hmmdefs: byte [57] is not text in UTF-8; a binary file of HTK must be converted to text"):
+        read_text(file)
 
 
 def test_every_truncation_of_models_is_refused_or_complete():

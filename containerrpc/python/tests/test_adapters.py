@@ -13,6 +13,7 @@ import pytest
 
 LIMIT = 25
 ADAPTERS = Path(__file__).parents[2] / "adapters"
+FOLDERS = sorted(p for p in ADAPTERS.iterdir() if p.is_dir())
 IGNORED = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
 
 
@@ -66,7 +67,7 @@ std::string f() {
     assert lines_of_cpp(source) == 4
 
 
-@pytest.mark.parametrize("folder", sorted(p for p in ADAPTERS.iterdir() if p.is_dir()), ids=lambda p: p.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
 def test_adapters_are_short(folder, capsys):
     python = [p for p in folder.rglob("*.py") if not p.name.startswith("test_")]
     cpp = [p for p in folder.rglob("*") if p.suffix in (".cc", ".h")]
@@ -77,3 +78,24 @@ def test_adapters_are_short(folder, capsys):
     assert lines < LIMIT
     for name in ("README.md", "requirements.txt", "Dockerfile", f"test_{folder.name.replace('-', '_')}.py", *(["CMakeLists.txt"] if cpp else [])):
         assert (folder / name).exists(), f"{folder} has no {name}"
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
+def test_readmes_say_commands_that_exist(folder):
+    """Every file of the repository that a command names exists, and every setting is the adapter's; the image is built under the name that is run."""
+    text = (folder / "README.md").read_text()
+    root = ADAPTERS.parents[1]
+    commands = re.findall(r"^    (\S.*)$", text, re.MULTILINE)
+    assert len(commands) > 5, "three commands serve a model, three make an image and run it"
+    named = {word for command in commands for word in re.findall(r"(?<![\w/])(?:containerrpc|gen|sdk|tools)/[\w./-]+", command)}
+    assert {word for word in named if not (root / word).exists()} <= {f"containerrpc/adapters/{folder.name}/adapter"}
+    assert any(f"adapters/{folder.name}/" in c or f"cpp-adapter.sh {folder.name})" in c for c in commands)
+    if (folder / "adapter.py").exists():  # In C++ the runtime's libraries have settings too.
+        program = (folder / "adapter.py").read_text()
+        prefix = folder.name.upper() + "_"
+        assert {word for word in re.findall(rf"\b{prefix}[A-Z_]+\b", text) if word not in program} == set()
+
+    built = {tag for command in commands for tag in re.findall(r"docker build .*-t (\S+)", command)}
+    (run,) = (command.split()[-1] for command in commands if command.startswith("docker run"))
+    assert run == f"clipper-{folder.name}"
+    assert run in built
+    assert set(re.findall(r"--framework (\S+)", "\n".join(commands))) <= {folder.name}

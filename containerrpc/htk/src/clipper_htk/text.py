@@ -19,9 +19,13 @@ def read_text(path: Union[str, Path]) -> str:
     """Returns the text of a file; raises FormatError when it is not UTF-8, OSError when it cannot be read."""
     data = Path(path).read_bytes()
     try:
-        return data.decode()
+        text = data.decode()
+        at = text.find("\0")  # The numbers of a binary file may be UTF-8 by chance; some byte of them is zero.
     except UnicodeDecodeError as e:
-        raise FormatError(f"{path}: byte {e.start} is not text in UTF-8; a binary file of HTK must be converted to text") from None
+        at = e.start
+    if at >= 0:
+        raise FormatError(f"{path}: byte {at} is not text in UTF-8; a binary file of HTK must be converted to text")
+    return text
 
 
 def fail(name: str, line: int, message: str) -> FormatError:
