@@ -34,7 +34,30 @@ echo "python: client"
 client=$(tools/venv.sh client $runtime/requirements.txt $runtime/requirements-test.txt sdk/python/requirements.txt)
 export CLIPPER_BINARY=$PWD/bin/clipper
 CGO_ENABLED=0 go build -o "$CLIPPER_BINARY" ./cmd/clipper
-(cd sdk/python && "$client" -m mypy && "$client" -m pytest -q -p no:cacheprovider "$@")
+export CLIPPER_ACCEPTANCE_SERVER=$PWD/.cache/acceptance-server
+CGO_ENABLED=0 go build -o "$CLIPPER_ACCEPTANCE_SERVER" ./sdk/acceptance/server
+(cd sdk/python && "$client" -m mypy && "$client" -m pytest -q -p no:cacheprovider --ignore tests/test_acceptance.py "$@")
+
+echo "python: client, built and installed as a user would"
+uv=$(echo .cache/uv-*/bin/uv)
+export UV_CACHE_DIR=${UV_CACHE_DIR:-$PWD/.cache/uv}
+rm -rf .cache/dist-python
+for package in gen/python sdk/python; do # The wheel is made from the sdist.
+  "$uv" build --quiet --out-dir .cache/dist-python $package
+done
+# accept PYTHON REQUIREMENTS: runs the acceptance list with the wheels, outside of the source tree.
+accept() {
+  "$uv" venv --quiet --clear --python "$1" .cache/installed-python
+  "$uv" pip install --quiet --python .cache/installed-python/bin/python .cache/dist-python/*.whl --requirement "$2"
+  cp sdk/python/tests/test_acceptance.py .cache/installed-python/
+  (cd .cache/installed-python && bin/python -m pytest -q -p no:cacheprovider test_acceptance.py)
+}
+accept python3 sdk/python/requirements-newest.txt
+if python=$(interpreter 3.9); then
+  accept "$python" sdk/python/requirements-oldest.txt
+else
+  echo "python: SKIPPED, the client on Python 3.9: there is no such interpreter with venv, on the path or of pyenv"
+fi
 
 echo "python: a new container"
 rm -rf .cache/new-python

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -40,8 +41,8 @@ def system(tmp_path_factory):
         draining.start()
         listening = dict(re.findall(r'msg=listening server="?([^"\n]*?)"? address=(\S+)', "".join(log)))
         try:
-            with clipper.Client(listening["administration"]) as client:
-                yield SimpleNamespace(client=client, queries=listening["queries (REST)"], admin=listening["administration (REST)"])
+            with clipper.Client(listening["queries"], listening["administration"]) as client:
+                yield SimpleNamespace(client=client, addresses=listening, queries=listening["queries (REST)"], admin=listening["administration (REST)"])
         finally:
             process.terminate()
             draining.join()
@@ -76,6 +77,15 @@ def test_a_closure_answers_queries(system, tmp_path):
 
     clipper.deploy(lambda rows: [str(len(row)) for row in rows], name="score", version="2", client=system.client, directory=tmp_path)
     assert query(system, "score", [1, 2, 3, 4]) == "4"
+
+
+def test_a_closure_from_asyncio(system, tmp_path):
+    async def deploy():
+        async with clipper.AsyncClient(system.addresses["queries"], system.addresses["administration"]) as client:
+            return await client.deploy(lambda rows: rows * 2, name="twice", version="1", directory=tmp_path)
+
+    assert asyncio.run(deploy()).state == model_pb2.MODEL_STATE_READY
+    assert query(system, "twice", 4) == 8
 
 
 def test_the_default_directory_and_the_environment(system, tmp_path, monkeypatch):
@@ -121,6 +131,6 @@ def test_what_is_wrong_before_anything_is_done(tmp_path):
 
 
 def test_no_clipper_there(tmp_path):
-    with clipper.Client(f"unix:{tmp_path / 'nothing'}") as client:
+    with clipper.Client(admin_address=f"unix:{tmp_path / 'nothing'}", attempts=2) as client:
         with pytest.raises(clipper.ClipperError, match="does `clipper up` run there"):
             clipper.deploy(len, name="a", version="1", client=client, directory=tmp_path)

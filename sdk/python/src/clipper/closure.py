@@ -10,13 +10,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import sysconfig
+import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Union
 
 import cloudpickle
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 def save(function: Callable[[Any], Any], path: Union[str, os.PathLike[str]], *, modules: Sequence[ModuleType] = ()) -> None:
@@ -46,6 +51,27 @@ def save(function: Callable[[Any], Any], path: Union[str, os.PathLike[str]], *, 
             raise TypeError(f"the function cannot be pickled: {e}; make what it refers to within it, or as it is first called") from e
     with open(path, "xb") as file:
         file.write(json.dumps(header).encode() + b"\n" + pickled)
+
+
+def save_new(
+    function: Callable[[Any], Any], name: str, version: str, directory: Union[str, os.PathLike[str], None], modules: Sequence[ModuleType]
+) -> Path:
+    """Writes the function of a version to a new file, and returns its absolute path."""
+    for what, text in (("name", name), ("version", version)):
+        if not _NAME.fullmatch(text):
+            raise ValueError(f"the {what} {text!r} is not 1 to 63 letters, digits, '.', '_' or '-', starting with a letter or digit")
+    folder = (Path(directory) if directory is not None else _default_directory()).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    # A name of its own: the file of a version that runs already must stay as it is.
+    path = folder / f"{name}-{version}-{uuid.uuid4().hex[:8]}.closure"
+    save(function, path, modules=modules)
+    return path
+
+
+def _default_directory() -> Path:
+    chosen = os.environ.get("CLIPPER_CLOSURE_DIR")
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(chosen) if chosen else Path(data) / "clipper" / "closures"
 
 
 def _is_installed(module: ModuleType) -> bool:
