@@ -14,8 +14,9 @@ use base64::{prelude::BASE64_STANDARD, Engine};
 use clipper::{
     blocking,
     half::{bf16, f16},
-    v1, Client, Code, Config, Error, Result,
+    v1, Code, Config, Error, Result,
 };
+use futures_util::future::join_all;
 use prost_reflect::{prost::Message, DescriptorPool, DynamicMessage, SerializeOptions};
 use serde_json::{json, Map, Value};
 
@@ -163,20 +164,8 @@ impl Runner {
                 let stream = c.client.inner().stream();
                 let queries: Vec<_> = array(r, "queries").iter().map(query_of).collect();
                 // All are asked before the first is answered.
-                let mut waiting: Vec<_> = queries.into_iter().map(|q| Box::pin(stream.query(q))).collect();
-                let mut results: Vec<_> = waiting.iter().map(|_| None).collect();
-                std::future::poll_fn(|cx| {
-                    for (future, result) in waiting.iter_mut().zip(&mut results) {
-                        if result.is_none() {
-                            if let std::task::Poll::Ready(r) = future.as_mut().poll(cx) {
-                                *result = Some(r);
-                            }
-                        }
-                    }
-                    if results.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-                })
-                .await;
-                Ok(results_object(results.into_iter().flatten(), |answer| answer_object(&answer)))
+                let results = join_all(queries.into_iter().map(|q| stream.query(q))).await;
+                Ok(results_object(results.into_iter(), |answer| answer_object(&answer)))
             }),
             "feedback" => Ok(self.json(&call!(c, feedback(feedback_of(r)))?, "FeedbackResponse")),
             "feedback_batch" => {
