@@ -6,7 +6,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const PROTOS: [&str; 6] = ["error", "tensor", "query_service", "feedback_service", "application_service", "model_service"];
+const PROTOS: [&str; 6] =
+    ["error", "tensor", "query_service", "feedback_service", "application_service", "model_service"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

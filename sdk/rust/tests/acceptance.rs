@@ -109,7 +109,8 @@ impl Runner {
             ("secure", secure(Some(text("api_key")))),
             ("keyless", secure(None)),
         ];
-        let caller = |config| Caller { client: blocking::Client::new(config).expect("it is well configured"), blocking };
+        let caller =
+            |config| Caller { client: blocking::Client::new(config).expect("it is well configured"), blocking };
         Runner {
             callers: servers.into_iter().map(|(name, config)| (name, caller(config))).collect(),
             saved: Map::from_iter([("container".to_string(), at["container"].clone())]),
@@ -234,7 +235,8 @@ impl Runner {
 
     fn json(&self, message: &impl Message, name: &str) -> Value {
         let descriptor = self.pool.get_message_by_name(&format!("clipper.v1.{name}")).expect("the message exists");
-        let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).expect("it is this message");
+        let dynamic =
+            DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).expect("it is this message");
         let options = SerializeOptions::new().use_proto_field_name(true);
         dynamic.serialize_with_options(serde_json::value::Serializer, &options).expect("it can be JSON")
     }
@@ -348,7 +350,9 @@ fn tensor_object(t: &v1::Tensor) -> Value {
         v1::DataType::Int8 => values!(i8, Value::from),
         v1::DataType::Int16 => values!(i16, Value::from),
         v1::DataType::Int32 => values!(i32, Value::from),
-        v1::DataType::Int64 => values!(i64, |x| if x.unsigned_abs() > 1 << 53 { json!(x.to_string()) } else { json!(x) }),
+        v1::DataType::Int64 => {
+            values!(i64, |x| if x.unsigned_abs() > 1 << 53 { json!(x.to_string()) } else { json!(x) })
+        }
         v1::DataType::Float16 => values!(f16, |x| json!(x.to_f64())),
         v1::DataType::Bfloat16 => values!(bf16, |x| json!(x.to_f64())),
         v1::DataType::Float32 => values!(f32, |x| json!(f64::from(x))),
