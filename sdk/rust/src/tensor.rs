@@ -15,9 +15,9 @@ pub trait Element: Clone + sealed::Sealed {
     const DATA_TYPE: DataType;
     #[doc(hidden)]
     fn write(elements: &[Self], tensor: &mut Tensor);
-    /// The elements, as many as there are.
+    /// The elements, as many as there are; nothing when the bytes are not whole elements.
     #[doc(hidden)]
-    fn read(tensor: &Tensor) -> Vec<Self>;
+    fn read(tensor: &Tensor) -> Option<Vec<Self>>;
 }
 
 macro_rules! numbers {
@@ -28,9 +28,11 @@ macro_rules! numbers {
             fn write(elements: &[Self], tensor: &mut Tensor) {
                 tensor.data = elements.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into();
             }
-            fn read(tensor: &Tensor) -> Vec<Self> {
+            fn read(tensor: &Tensor) -> Option<Vec<Self>> {
                 let chunks = tensor.data.chunks_exact(size_of::<$number>());
-                chunks.map(|c| <$number>::from_le_bytes(c.try_into().expect("chunks are of this size"))).collect()
+                let whole = chunks.remainder().is_empty();
+                let values = chunks.map(|c| <$number>::from_le_bytes(c.try_into().expect("chunks are of this size")));
+                whole.then(|| values.collect())
             }
         }
     )* };
@@ -47,8 +49,8 @@ impl Element for bool {
     fn write(elements: &[Self], tensor: &mut Tensor) {
         tensor.data = elements.iter().map(|&x| u8::from(x)).collect::<Vec<u8>>().into();
     }
-    fn read(tensor: &Tensor) -> Vec<Self> {
-        tensor.data.iter().map(|&x| x != 0).collect()
+    fn read(tensor: &Tensor) -> Option<Vec<Self>> {
+        Some(tensor.data.iter().map(|&x| x != 0).collect())
     }
 }
 
@@ -58,8 +60,8 @@ impl Element for String {
     fn write(elements: &[Self], tensor: &mut Tensor) {
         tensor.strings = elements.to_vec();
     }
-    fn read(tensor: &Tensor) -> Vec<Self> {
-        tensor.strings.clone()
+    fn read(tensor: &Tensor) -> Option<Vec<Self>> {
+        Some(tensor.strings.clone())
     }
 }
 
@@ -69,8 +71,8 @@ impl Element for Vec<u8> {
     fn write(elements: &[Self], tensor: &mut Tensor) {
         tensor.byte_strings = elements.to_vec();
     }
-    fn read(tensor: &Tensor) -> Vec<Self> {
-        tensor.byte_strings.clone()
+    fn read(tensor: &Tensor) -> Option<Vec<Self>> {
+        Some(tensor.byte_strings.clone())
     }
 }
 
@@ -126,14 +128,13 @@ impl Tensor {
             )));
         }
         let count = self.shape.iter().try_fold(1, |n: usize, &d| n.checked_mul(usize::try_from(d).ok()?));
-        let values = T::read(self);
-        // Bytes that are left over are none of the shape's either.
-        let whole = self.data.is_empty() || self.data.len() % values.len().max(1) == 0;
-        if count != Some(values.len()) || !whole {
-            let shape = &self.shape;
-            return Err(Error::invalid(format!("the tensor does not have the elements that its shape {shape:?} says")));
+        match T::read(self) {
+            Some(values) if count == Some(values.len()) => Ok(values),
+            _ => {
+                let shape = &self.shape;
+                Err(Error::invalid(format!("the tensor does not have the elements that its shape {shape:?} says")))
+            }
         }
-        Ok(values)
     }
 
     /// The only element.
