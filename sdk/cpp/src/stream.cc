@@ -103,15 +103,13 @@ class Reader : public grpc::ClientBidiReactor<Message, Message> {
   }
 
   void OnDone(const grpc::Status& status) override {
-    if (enough_ || status.ok()) {
-      result.set_value(std::nullopt);
-    } else {
-      result.set_value(ErrorOf(status));
-    }
+    // Whoever waits may delete this as soon as it has the result.
+    const auto promise = result;
+    promise->set_value(enough_ || status.ok() ? std::nullopt : std::optional(ErrorOf(status)));
   }
 
   grpc::ClientContext context;
-  std::promise<std::optional<Error>> result;
+  const std::shared_ptr<std::promise<std::optional<Error>>> result = std::make_shared<std::promise<std::optional<Error>>>();
 
  private:
   Message& message_;
@@ -124,7 +122,7 @@ class Reader : public grpc::ClientBidiReactor<Message, Message> {
 std::optional<Error> ReadEach(Connection& connection, const char* method, const Message& request, Message& message,
                               const std::function<bool()>& each) {
   auto reader = std::make_unique<Reader>(message, each);
-  auto result = reader->result.get_future();
+  auto result = reader->result->get_future();
   connection.Prepare(method, reader->context);
   connection.StubOf(method).PrepareBidiStreamingCall(&reader->context, method, {}, reader.get());
   reader->StartWriteLast(&request, grpc::WriteOptions());

@@ -61,6 +61,9 @@ fn run(blocking: bool) {
             failed.push(format!("{}: {problem}", case["name"]));
         }
     }
+    if let Err(e) = runner.many_answers() {
+        failed.push(format!("many answers: {e}"));
+    }
     drop(runner);
     drop(server.stdin.take());
     let status = server.wait().expect("the server ends");
@@ -116,6 +119,26 @@ impl Runner {
             saved: Map::from_iter([("container".to_string(), at["container"].clone())]),
             pool: DescriptorPool::decode(clipper::FILE_DESCRIPTOR_SET).expect("they are descriptors"),
         }
+    }
+
+    /// What the list does not have: calls that answer with many messages.
+    fn many_answers(&self) -> Result<()> {
+        let client = &self.callers["clipper"].client;
+        let learned = |application: &str| v1::ExportSelectionStateRequest {
+            application: application.into(),
+            ..Default::default()
+        };
+        client.block_on(async {
+            let mut states = client.inner().export_selection_state(learned("label")).await?;
+            assert!(states.next().await?.is_some_and(|s| s.state.is_some()));
+            while states.next().await?.is_some() {}
+            let refused = client.inner().export_selection_state(learned("nobody")).await;
+            assert_eq!(refused.unwrap_err().reason, clipper::reason::APPLICATION_NOT_FOUND);
+            let logs = v1::ReadLogsRequest { model: "label".into(), version: "1".into(), ..Default::default() };
+            let mut lines = client.inner().read_logs(logs).await?;
+            while lines.next().await?.is_some() {}
+            Ok(())
+        })
     }
 
     fn test(&mut self, case: &Value) -> Result<(), String> {

@@ -440,6 +440,30 @@ class Runner {
     }
   }
 
+  // What the list does not have: calls that answer with many messages.
+  void TestManyAnswers() {
+    const clip::Client& client = clients_.at("clipper");
+    v1::ExportSelectionStateRequest learned;
+    learned.set_application("label");
+    int states = 0;
+    auto error = client.ExportSelectionState(learned, [&](const v1::ExportSelectionStateResponse& r) { return r.has_state() && ++states > 0; });
+    EXPECT_FALSE(error) << error->ToString();
+    EXPECT_GE(states, 1);
+    states = 0;
+    error = client.ExportSelectionState(learned, [&](const v1::ExportSelectionStateResponse&) { return ++states < 1; });
+    EXPECT_FALSE(error) << error->ToString();
+    EXPECT_EQ(states, 1);
+    learned.set_application("nobody");
+    error = client.ExportSelectionState(learned, [](const v1::ExportSelectionStateResponse&) { return true; });
+    ASSERT_TRUE(error);
+    EXPECT_EQ(error->reason, clip::reason::kApplicationNotFound);
+    v1::ReadLogsRequest logs;
+    logs.set_model("label");
+    logs.set_version("1");
+    error = client.ReadLogs(logs, [](const v1::ReadLogsResponse&) { return true; });
+    EXPECT_FALSE(error) << error->ToString();
+  }
+
  private:
   void Add(const std::string& name, const clip::Options& options) {
     auto client = clip::Client::Make(options);
@@ -587,7 +611,7 @@ class Case : public Suite {
       ASSERT_FALSE(line.empty()) << "the server has not started";
       runner = std::make_unique<Runner>(Parse(line), futures_);
     }
-    runner->Test(value_);
+    value_.has_struct_value() ? runner->Test(value_) : runner->TestManyAnswers();
   }
 
  private:
@@ -611,6 +635,8 @@ int main(int argc, char** argv) {
       testing::RegisterTest(futures ? "Futures" : "Waiting", StringAt(c, "name").c_str(), nullptr, nullptr, __FILE__, __LINE__,
                             [=]() -> Suite* { return new Case(c, program, futures); });
     }
+    testing::RegisterTest(futures ? "Futures" : "Waiting", "many answers", nullptr, nullptr, __FILE__, __LINE__,
+                          [=]() -> Suite* { return new Case({}, program, futures); });
   }
   return RUN_ALL_TESTS();
 }
