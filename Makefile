@@ -11,7 +11,7 @@ GENERATORS := .cache/.generators
 # Paths that `make gen` writes.
 GENERATED := gen/go/clipper gen/go/inference gen/openapi gen/python/src gen/typescript/src internal/gen frontend/gateway
 
-.PHONY: help build demo demo-docker test test-go test-python test-clients test-openapi test-cpp test-typescript test-adapters test-images test-compose check gen lint fmt bench image images clean
+.PHONY: help build demo demo-docker test test-go test-python test-clients test-openapi test-cpp test-rust test-typescript test-adapters test-images test-compose check gen lint fmt bench image images clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -29,7 +29,7 @@ demo-docker: build ## The same with each model in a Docker container; starts a D
 
 test: ## Run every check and every test; installs what it needs.
 	tools/setup.sh test
-	$(MAKE) check lint test-go test-python test-clients test-openapi test-cpp test-typescript test-adapters
+	$(MAKE) check lint test-go test-python test-clients test-openapi test-cpp test-rust test-typescript test-adapters
 	$(MAKE) test-images IMAGES=sklearn # All of them take long, and tens of GB.
 
 test-go: ## Run the Go tests of every module with the race detector.
@@ -46,8 +46,11 @@ test-python: ## Run the Python tests: runtime, SDK, lines of code of the adapter
 test-clients: ## Test the clients of Triton and KServe, as they are published.
 	tools/test-clients.sh
 
-test-cpp: ## Generate C++ from the protos with CMake and test it.
+test-cpp: ## Test C++: the runtime of containers and the SDK, from the packages that they install.
 	tools/test-cpp.sh
+
+test-rust: ## Test the SDK for Rust, from its package.
+	tools/test-rust.sh
 
 test-adapters: ## Test every adapter against its framework; ADAPTERS="xgboost onnx" tests some.
 	tools/test-adapters.sh $(ADAPTERS)

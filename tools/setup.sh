@@ -58,3 +58,13 @@ if [ -z "$have" ] || [ "$(printf '%s\n%s\n' "$need" "$have" | sort -V | head -n1
   echo "missing: Go $need or newer (found: ${have:-none}); see https://go.dev/doc/install" >&2
   exit 1
 fi
+
+# Debian's is too old, so it is not installed here.
+if [ "$1" = test ]; then
+  need=1.88
+  have=$(cargo --version 2>/dev/null | cut -d ' ' -f 2 || true)
+  if [ -z "$have" ] || [ "$(printf '%s\n%s\n' "$need" "$have" | sort -V | head -n1)" != "$need" ]; then
+    echo "missing: Rust $need or newer (found: ${have:-none}); see https://rustup.rs" >&2
+    exit 1
+  fi
+fi

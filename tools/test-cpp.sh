@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Builds the C++ runtime with sanitizers and tests it, and tests the package that it installs.
+# Builds the C++ runtime and SDK with sanitizers and tests them, and tests the packages that they install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,18 +26,18 @@ log=.cache/cpp.log
 quietly() {
   "$@" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
 }
-# build FOLDER SANITIZERS TARGET: without optimisation, since the generated code takes long to compile.
+# build SOURCE FOLDER SANITIZERS TARGET [SETTING...]: without optimisation, since the generated code takes long to compile.
 build() {
-  quietly cmake -S containerrpc/cpp -B "$1" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-g1 -fsanitize=$2 -fno-sanitize-recover=all"
-  quietly cmake --build "$1" --target "$3" --parallel "${CLIPPER_JOBS:-$(nproc)}"
+  quietly cmake -S "$1" -B "$2" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-g1 -fsanitize=$3 -fno-sanitize-recover=all" "${@:5}"
+  quietly cmake --build "$2" --target "$4" --parallel "${CLIPPER_JOBS:-$(nproc)}"
 }
 
 echo "sanitizers: address, undefined"
-build .cache/cpp-address address,undefined all
+build containerrpc/cpp .cache/cpp-address address,undefined all
 ctest --test-dir .cache/cpp-address --output-on-failure --no-tests=error "$@"
 
 echo "sanitizer: thread"
-build .cache/cpp-thread thread scripted
+build containerrpc/cpp .cache/cpp-thread thread scripted
 CLIPPER_SCRIPTED=$PWD/.cache/cpp-thread/scripted TSAN_OPTIONS="suppressions=$PWD/containerrpc/cpp/tests/tsan.supp" \
   ctest --test-dir .cache/cpp-address --output-on-failure --no-tests=error -R '^ProcessTest' "$@"
 
@@ -47,6 +47,17 @@ rm -rf .cache/cpp-consumer
 quietly cmake -S containerrpc/cpp/tests/consumer -B .cache/cpp-consumer -DCMAKE_PREFIX_PATH="$prefix"
 quietly cmake --build .cache/cpp-consumer
 quietly .cache/cpp-consumer/consumer --help
+
+echo "SDK: find_package(Clipper) in a fresh project, sanitizers: address, undefined"
+client=$PWD/.cache/cpp-client-installed
+build sdk/cpp .cache/cpp-client address,undefined all
+rm -rf "$client"
+quietly cmake --install .cache/cpp-client --prefix "$client"
+build sdk/cpp/tests/acceptance .cache/cpp-client-project address,undefined all -DCMAKE_PREFIX_PATH="$client"
+.cache/cpp-client-project/client_test --gtest_brief=1
+export CLIPPER_ACCEPTANCE_SERVER=$PWD/.cache/acceptance-server
+CGO_ENABLED=0 go build -o "$CLIPPER_ACCEPTANCE_SERVER" ./sdk/acceptance/server
+.cache/cpp-client-project/acceptance --gtest_brief=1
 
 echo "a new container in C++"
 new=.cache/new-cpp

@@ -36,8 +36,6 @@ done
 
 echo "python: client"
 client=$(tools/venv.sh client $runtime/requirements.txt $runtime/requirements-test.txt sdk/python/requirements.txt)
-export CLIPPER_BINARY=$PWD/bin/clipper
-CGO_ENABLED=0 go build -o "$CLIPPER_BINARY" ./cmd/clipper
 export CLIPPER_ACCEPTANCE_SERVER=$PWD/.cache/acceptance-server
 CGO_ENABLED=0 go build -o "$CLIPPER_ACCEPTANCE_SERVER" ./sdk/acceptance/server
 (cd sdk/python && "$client" -m mypy && "$client" -m pytest -q -p no:cacheprovider --ignore tests/test_acceptance.py "$@")
