@@ -175,7 +175,8 @@ public final class ClientBuilder {
         ManagedChannelBuilder<?> b;
         ManagedChannel channel;
         try {
-            b = Grpc.newChannelBuilder(address.startsWith("unix:") ? address : "dns:///" + address, credentials)
+            String target = address.startsWith("unix:") ? address : "dns:///" + address.replace("[", "%5B").replace("]", "%5D"); // IPv6.
+            b = Grpc.newChannelBuilder(target, credentials)
                 .userAgent("clipper-java/" + ClipperClient.VERSION)
                 .maxInboundMessageSize(MAX_MESSAGE)
                 .keepAliveTime(KEEP_ALIVE_SECONDS, TimeUnit.SECONDS)
