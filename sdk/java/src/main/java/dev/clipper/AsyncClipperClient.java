@@ -54,8 +54,9 @@ import java.util.function.Function;
 
 /**
  * The client of Clipper that returns futures. They end with a {@link ClipperException} (behind a
- * {@link java.util.concurrent.CompletionException} where futures are composed); cancelling one cancels the call. What follows a future
- * runs on a thread of gRPC unless it is told where. Any thread may use a client; make one and keep it. {@link ClipperClient#builder()} makes it.
+ * {@link java.util.concurrent.CompletionException} where futures are composed); cancelling one cancels the call,
+ * or makes no further one where there are several. What follows a future runs on a thread of gRPC unless it is told where. Any thread may
+ * use a client; make one and keep it. {@link ClipperClient#builder()} makes it.
  */
 public final class AsyncClipperClient implements AutoCloseable {
     private static final Set<String> QUERIES = Set.of(QueryServiceGrpc.SERVICE_NAME, FeedbackServiceGrpc.SERVICE_NAME);
@@ -74,7 +75,7 @@ public final class AsyncClipperClient implements AutoCloseable {
         this.admin = admin;
     }
 
-    /** Returns a client with the same connections, whose calls and streams of the server's are given this time; it need not be closed. */
+    /** Returns a client with the same connections, whose calls, and streams that the server sends, end after this time; it need not be closed. */
     public AsyncClipperClient withTimeout(Duration timeout) {
         return new AsyncClipperClient(caller.withTimeout(timeout), connections, queries, admin);
     }
@@ -219,7 +220,15 @@ public final class AsyncClipperClient implements AutoCloseable {
 
     /** Deploys a version of a model and waits until it can be queried, as {@link #waitModelReady} does. */
     public CompletableFuture<ModelVersion> deploy(DeployModelRequest request, Duration within) {
-        return deployModel(request).thenCompose(v -> waitModelReady(v.getModel(), v.getVersion(), within));
+        var ready = new CompletableFuture<ModelVersion>();
+        deployModel(request).whenComplete((v, error) -> {
+            if (error != null) {
+                ready.completeExceptionally(error);
+            } else {
+                look(ready, v.getModel(), v.getVersion(), within, System.nanoTime());
+            }
+        });
+        return ready;
     }
 
     /**

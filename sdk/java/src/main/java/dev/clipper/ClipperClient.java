@@ -53,7 +53,7 @@ public final class ClipperClient implements AutoCloseable {
         return async;
     }
 
-    /** Returns a client with the same connections, whose calls and streams of the server's are given this time; it need not be closed. */
+    /** Returns a client with the same connections, whose calls, and streams that the server sends, end after this time; it need not be closed. */
     public ClipperClient withTimeout(Duration timeout) {
         return new ClipperClient(async.withTimeout(timeout));
     }
