@@ -14,7 +14,11 @@ import io.grpc.TlsChannelCredentials;
 import io.grpc.stub.MetadataUtils;
 import java.io.File;
 import java.io.IOException;
+import java.io.InputStream;
+import java.nio.file.Files;
 import java.nio.file.Path;
+import java.security.cert.CertificateException;
+import java.security.cert.CertificateFactory;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -150,15 +154,27 @@ public final class ClientBuilder {
         TlsChannelCredentials.Builder b = TlsChannelCredentials.newBuilder();
         try {
             if (caFile != null) {
-                b.trustManager(readable(caFile));
+                b.trustManager(certificates(caFile));
             }
             if (certFile != null) {
-                b.keyManager(readable(certFile), readable(keyFile));
+                b.keyManager(certificates(certFile), readable(keyFile));
             }
         } catch (IOException e) {
-            throw new IllegalArgumentException("read the files for TLS: " + e.getMessage(), e);
+            throw new IllegalArgumentException("TLS: " + e.getMessage(), e);
         }
         return b.build();
+    }
+
+    /** gRPC would say that there is none, but not where. */
+    private static File certificates(Path pem) throws IOException {
+        try (InputStream in = Files.newInputStream(readable(pem).toPath())) {
+            if (!CertificateFactory.getInstance("X.509").generateCertificates(in).isEmpty()) {
+                return pem.toFile();
+            }
+        } catch (CertificateException e) {
+            throw new IOException(pem + " has no certificates in the form PEM: " + e.getMessage(), e);
+        }
+        throw new IOException(pem + " has no certificate in the form PEM");
     }
 
     private static File readable(Path p) throws IOException {

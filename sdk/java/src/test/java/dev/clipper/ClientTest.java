@@ -212,6 +212,8 @@ class ClientTest {
             ClipperClient.builder().address("a b"))) {
             assertThrows(IllegalArgumentException.class, b::build);
         }
+        String message = assertThrows(IllegalArgumentException.class, () -> ClipperClient.builder().caFile(file).build()).getMessage();
+        assertTrue(message.contains(file + " has no certificate"), message);
         assertThrows(IllegalArgumentException.class, () -> ClipperClient.builder().attempts(0));
         assertThrows(IllegalArgumentException.class, () -> ClipperClient.builder().apiKey("a\nb"));
         assertThrows(IllegalArgumentException.class, () -> ClipperClient.builder().apiKey(""));
