@@ -196,6 +196,7 @@ final class Caller {
         private final Deadline deadline;
         private final boolean safe;
         private int attempt;
+        private R answer;
         private volatile ClientCall<Q, R> current;
 
         Unary(Channel channel, MethodDescriptor<Q, R> method, Q request, Function<? super R, ? extends T> read, Duration limit) {
@@ -215,6 +216,7 @@ final class Caller {
                 return;
             }
             attempt++;
+            answer = null;
             try {
                 ClientCall<Q, R> call = channel.newCall(method, CallOptions.DEFAULT.withDeadline(deadline));
                 ClientCalls.asyncUnaryCall(call, request, this);
@@ -235,15 +237,22 @@ final class Caller {
 
         @Override
         public void onNext(R message) {
+            answer = message;
+        }
+
+        /** The answer counts only now: its status may be an error. */
+        @Override
+        public void onCompleted() {
+            if (answer == null) {
+                onError(Status.INTERNAL.withDescription("the server has ended the call without an answer").asException());
+                return;
+            }
             try {
-                result.complete(read.apply(message));
+                result.complete(read.apply(answer));
             } catch (RuntimeException e) {
                 result.completeExceptionally(e);
             }
         }
-
-        @Override
-        public void onCompleted() {}
 
         @Override
         public void onError(Throwable thrown) {

@@ -237,6 +237,16 @@ class ClientTest {
     }
 
     @Test
+    void anAnswerCountsWithItsStatusOnly() {
+        try (ClipperClient c = client().build()) {
+            ClipperException e = assertThrows(ClipperException.class, () -> c.query("answer and error"));
+            assertEquals(Status.Code.DATA_LOSS, e.code());
+            e = assertThrows(ClipperException.class, () -> c.query("nothing"));
+            assertEquals(Status.Code.INTERNAL, e.code());
+        }
+    }
+
+    @Test
     void theCallsOwnDeadlineIsADeadline() {
         fake.silent = true;
         try (ClipperClient c = client().timeout(java.time.Duration.ofMillis(30)).build()) {
@@ -462,7 +472,13 @@ class ClientTest {
                     arrived.add("query");
                     return;
                 }
-                answer.onNext(QueryResponse.getDefaultInstance());
+                if (!request.getApplication().equals("nothing")) {
+                    answer.onNext(QueryResponse.getDefaultInstance());
+                }
+                if (request.getApplication().equals("answer and error")) {
+                    answer.onError(Status.DATA_LOSS.asException());
+                    return;
+                }
                 answer.onCompleted();
             }
 
