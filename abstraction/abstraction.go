@@ -28,6 +28,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/clipper-serving/clipper/abstraction/cache"
 	"github.com/clipper-serving/clipper/abstraction/catalog"
@@ -49,6 +50,8 @@ type Config struct {
 	// DrainTimeout is how long a version or replica that is removed may go on with what
 	// it has.
 	DrainTimeout time.Duration `name:"drain-timeout" default:"10s" help:"Time that a version or replica that is removed has to answer the queries it has."`
+	// Registration is the token that replicas must present to register.
+	Registration registry.TokenConfig `embed:""`
 }
 
 // Deps is what the service needs.
@@ -62,6 +65,9 @@ type Deps struct {
 	Repository *repository.Repository
 	// Instance is this instance among several that share the store; nil when it is the only one.
 	Instance *Instance
+	// Containers is how containers are connected to whose address begins with "tls:"; nil means with
+	// TLS that trusts the CAs of the system.
+	Containers credentials.TransportCredentials
 	// Logger gets what operators should know.
 	Logger *slog.Logger
 	// Registerer gets the measurements.
@@ -74,6 +80,8 @@ type Instance struct {
 	Address string
 	// Lease is how long the others wait for a sign of life before they take over; at least a second.
 	Lease time.Duration
+	// TLS is how this one connects to the others; nil means without TLS.
+	TLS credentials.TransportCredentials
 }
 
 // settleRetry is the time after which the loop tries again what the store refused.
@@ -134,6 +142,9 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if i := deps.Instance; i != nil && i.Lease < instances.MinLease {
 		return nil, fmt.Errorf("set up the abstraction service: instance-lease is %v: want at least %v", i.Lease, instances.MinLease)
 	}
+	if err := cfg.Registration.Validate(); err != nil {
+		return nil, fmt.Errorf("set up the abstraction service: %w", err)
+	}
 	predictions, err := cache.New(int64(cfg.CacheSize))
 	if err != nil {
 		return nil, fmt.Errorf("set up the abstraction service: %w", err)
@@ -162,7 +173,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		log:      deps.Logger,
 		catalog:  catalog.Open(deps.Store, deps.Logger),
 		registry: registry.Open(deps.Store, deps.Logger),
-		serving:  serving.Deps{Cache: predictions, Metrics: measurements, Logger: deps.Logger},
+		serving:  serving.Deps{Cache: predictions, Metrics: measurements, Logger: deps.Logger, TLS: deps.Containers},
 		backoff:  defaultBackoff,
 		restarts: restarts,
 		passed:   passed,

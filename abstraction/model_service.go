@@ -81,7 +81,7 @@ func (m modelService) ListModels(ctx context.Context, req *clipperv1.ListModelsR
 		return nil, err
 	}
 	models := slices.DeleteFunc(slices.Clone(view.Models), func(model *catalog.Model) bool {
-		return len(model.Versions) == 0 || strings.Compare(model.Name, string(after)) <= 0
+		return len(model.Versions) == 0 || !strings.HasPrefix(model.Name, req.GetPrefix()) || strings.Compare(model.Name, string(after)) <= 0
 	})
 	resp := &clipperv1.ListModelsResponse{}
 	if len(models) > size {
@@ -124,7 +124,7 @@ func (m modelService) UpdateModelVersion(ctx context.Context, req *clipperv1.Upd
 		return nil, err
 	}
 	var changed *clipperv1.ModelVersion
-	err = m.service.catalog.Update(ctx, req.Model, req.Version, func(v *clipperv1.ModelVersion) {
+	err = m.service.catalog.Update(ctx, req.Model, req.Version, req.Etag, func(v *clipperv1.ModelVersion) {
 		if req.Replicas != nil {
 			v.Replicas = proto.Uint32(*req.Replicas)
 		}
@@ -226,6 +226,9 @@ func (m modelService) GetBatching(ctx context.Context, req *clipperv1.GetBatchin
 
 // RegisterReplica implements clipperv1.ModelServiceServer.
 func (m modelService) RegisterReplica(ctx context.Context, req *clipperv1.RegisterReplicaRequest) (*clipperv1.RegisterReplicaResponse, error) {
+	if err := m.service.registry.Admit(m.service.cfg.Registration, req.Token); err != nil {
+		return nil, err
+	}
 	lease, err := registry.Check(req)
 	if err != nil {
 		return nil, err
@@ -406,7 +409,7 @@ func (s *Service) describeModels(ctx context.Context, models []*catalog.Model) [
 // describe returns a version with what is known about it.
 func (s *Service) describe(m *catalog.Model, doc *catalog.Version, known reports) *clipperv1.ModelVersion {
 	spec := proto.CloneOf(doc.Spec)
-	spec.Current = m.Current() == spec.Version
+	spec.Current, spec.Etag = m.Current() == spec.Version, doc.Etag()
 	spec.Homes = max(spec.Homes, 1) // A document from before there were several is without.
 	known.of(doc.UID).describe(spec)
 	if doc.Deleting {

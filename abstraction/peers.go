@@ -23,7 +23,11 @@ type peer struct {
 }
 
 func (s *Service) connectPeer(address string) (*peer, error) {
-	conn, err := grpc.NewClient(address, append(exchange.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	secure := s.deps.Instance.TLS
+	if secure == nil {
+		secure = insecure.NewCredentials()
+	}
+	conn, err := grpc.NewClient(address, append(exchange.DialOptions(), grpc.WithTransportCredentials(secure))...)
 	if err != nil {
 		return nil, fmt.Errorf("connect instance: %w", err)
 	}

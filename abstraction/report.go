@@ -13,6 +13,7 @@ import (
 
 	"github.com/clipper-serving/clipper/abstraction/autoscale"
 	"github.com/clipper-serving/clipper/abstraction/catalog"
+	"github.com/clipper-serving/clipper/abstraction/metrics"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/gen/internalv1"
 	"github.com/clipper-serving/clipper/internal/instances"
@@ -238,6 +239,11 @@ func (r *report) explain(b *clipperv1.GetBatchingResponse) {
 	slices.SortStableFunc(r.batching.Replicas, func(a, b *clipperv1.ReplicaBatching) int {
 		return strings.Compare(a.Instance, b.Instance)
 	})
+	if r.batching.Counters == nil {
+		r.batching.Counters = b.Counters
+	} else if c := b.Counters; c != nil {
+		metrics.AddCounters(r.batching.Counters, c)
+	}
 	sum, one := r.batching.Queue, b.Queue
 	sum.Rows += one.Rows
 	sum.InFlightRows += one.InFlightRows

@@ -194,7 +194,7 @@ func (v *version) forgetScaling() {
 // writeReplicas changes the number of replicas, unless somebody else has changed it or the bounds
 // meanwhile: then the next decision is made with theirs.
 func (s *Service) writeReplicas(ctx context.Context, doc *catalog.Version, replicas int) error {
-	err := s.catalog.Update(ctx, doc.Spec.Model, doc.Spec.Version, func(v *clipperv1.ModelVersion) {
+	err := s.catalog.Update(ctx, doc.Spec.Model, doc.Spec.Version, "", func(v *clipperv1.ModelVersion) {
 		if v.GetReplicas() == doc.Spec.GetReplicas() && proto.Equal(v.Autoscaling, doc.Spec.Autoscaling) {
 			v.Replicas = proto.Uint32(uint32(replicas)) //nolint:gosec // Bounded.
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 
+	"github.com/clipper-serving/clipper/bench/adopt"
 	"github.com/clipper-serving/clipper/bench/autoscaling"
 	"github.com/clipper-serving/clipper/bench/batching"
 	"github.com/clipper-serving/clipper/bench/cache"
@@ -27,12 +28,15 @@ import (
 	"github.com/clipper-serving/clipper/bench/isolation"
 	"github.com/clipper-serving/clipper/bench/kill"
 	"github.com/clipper-serving/clipper/bench/offpolicy"
+	"github.com/clipper-serving/clipper/bench/oip"
 	"github.com/clipper-serving/clipper/bench/overload"
 	"github.com/clipper-serving/clipper/bench/policies"
 	"github.com/clipper-serving/clipper/bench/reload"
 	"github.com/clipper-serving/clipper/bench/replicas"
+	"github.com/clipper-serving/clipper/bench/rest"
 	"github.com/clipper-serving/clipper/bench/rolling"
 	"github.com/clipper-serving/clipper/bench/saturation"
+	"github.com/clipper-serving/clipper/bench/security"
 	"github.com/clipper-serving/clipper/bench/stragglers"
 )
 
@@ -44,12 +48,51 @@ func main() {
 		}
 		return
 	}
+	if address := os.Getenv(rest.PeerVariable); address != "" {
+		if err := rest.Peer(address); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if addresses := os.Getenv(oip.PeerVariable); addresses != "" {
+		if err := oip.Peer(addresses); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	code := experiment.Main(ctx, os.Args[1:], os.Stdout, os.Stderr,
-		edge.Experiment, saturation.Experiment, batching.Experiment, batching.Real, overload.Experiment, delay.Experiment, replicas.Experiment,
-		cache.Experiment, reload.Experiment, rolling.Experiment, isolation.Experiment, kill.Experiment, cost.Experiment,
-		contextual.Experiment, feedback.Experiment, crash.Experiment, policies.Experiment, stragglers.Experiment,
-		offpolicy.Experiment, exp.Experiment, ensemble.Experiment, canary.Experiment, containers.Experiment, autoscaling.Experiment)
+		edge.Experiment,
+		rest.Experiment,
+		oip.Experiment,
+		security.Experiment,
+		saturation.Experiment,
+		batching.Experiment,
+		batching.Real,
+		overload.Experiment,
+		delay.Experiment,
+		replicas.Experiment,
+		cache.Experiment,
+		reload.Experiment,
+		rolling.Experiment,
+		isolation.Experiment,
+		kill.Experiment,
+		adopt.Experiment,
+		cost.Experiment,
+		contextual.Experiment,
+		feedback.Experiment,
+		crash.Experiment,
+		policies.Experiment,
+		stragglers.Experiment,
+		offpolicy.Experiment,
+		exp.Experiment,
+		ensemble.Experiment,
+		canary.Experiment,
+		containers.Experiment,
+		autoscaling.Experiment,
+	)
 	stop()
 	os.Exit(code)
 }

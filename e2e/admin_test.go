@@ -157,10 +157,11 @@ func testReplicas(t *testing.T, s *system) {
 		more()
 	}
 	more()
+	known := s.containers(t)
 	scale(3)
 
 	// A replica that dies is started again, and its batches go to the others.
-	victim := slices.Max(s.containers(t))
+	victim := slices.DeleteFunc(s.containers(t), func(pid int) bool { return slices.Contains(known, pid) })[0]
 	require.NoError(t, syscall.Kill(victim, syscall.SIGKILL))
 	require.EventuallyWithT(t, func(c *assertCollect) {
 		response, err := s.models.GetModelVersion(t.Context(), &clipperv1.GetModelVersionRequest{Model: model, Version: "1"})

@@ -69,8 +69,7 @@ func refused(t *testing.T, cases []refusal) {
 				}
 				code, object := c.rest.call(t)
 				require.Equal(t, c.http, code, object)
-				require.Contains(t, object, "error")
-				e := object["error"].(map[string]any)
+				e := object
 				require.InDelta(t, c.http, e["status"], 0)
 				require.Equal(t, reason, e["reason"], e)
 				var named string
@@ -78,7 +77,7 @@ func refused(t *testing.T, cases []refusal) {
 					named = e["field"].(string)
 				}
 				require.Equal(t, field, named, e)
-				requireNamed(t, field, e["message"].(string))
+				requireNamed(t, field, e["detail"].(string))
 			}
 		})
 	}

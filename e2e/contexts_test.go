@@ -76,7 +76,7 @@ func testLearnedState(t *testing.T, s *system) {
 
 		code, object = rest{method: http.MethodGet, url: s.adminURL + "/v1/applications/learned/export?context=nobody"}.call(t)
 		require.Equal(t, http.StatusNotFound, code)
-		require.Equal(t, "CONTEXT_NOT_FOUND", object["error"].(map[string]any)["reason"])
+		require.Equal(t, "CONTEXT_NOT_FOUND", object["reason"])
 		code, _ = rest{method: http.MethodDelete, url: s.adminURL + "/v1/applications/learned/state?context=user-2"}.call(t)
 		require.Equal(t, http.StatusOK, code)
 		code, _ = rest{method: http.MethodDelete, url: s.adminURL + "/v1/applications/learned/state?context=user-2"}.call(t)

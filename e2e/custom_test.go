@@ -43,7 +43,7 @@ func testCustomPolicy(t *testing.T, s *system) {
 	feedback := rest{method: http.MethodPost, url: s.queryURL + "/v1/applications/custom/feedback", body: `{"feedback_id": "` + id + `", "truth": 3}`}
 	status, refused := feedback.call(t)
 	require.Equal(t, http.StatusServiceUnavailable, status)
-	require.Equal(t, "POLICY_FAILED", refused["error"].(map[string]any)["reason"])
+	require.Equal(t, "POLICY_FAILED", refused["reason"])
 	_, code = s.clipper(t, "", "app", "update", app, "--description", "x")
 	require.NotZero(t, code, "its policy cannot describe itself")
 
@@ -61,5 +61,5 @@ func testCustomPolicy(t *testing.T, s *system) {
 	other := `{"name": "elsewhere", "default_output": -1, "models": [{"model": "custom-good"}], "policy": {"name": "custom", "address": "policy.example:7100"}}`
 	status, refused = rest{method: http.MethodPost, url: applications, body: other}.call(t)
 	require.Equal(t, http.StatusBadRequest, status)
-	require.Equal(t, "policy.address", refused["error"].(map[string]any)["field"])
+	require.Equal(t, "policy.address", refused["field"])
 }

@@ -43,6 +43,9 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
+// claimTime is how long containers wait for the successor of a service that was killed.
+const claimTime = "10s"
+
 // form is how many processes the services are in.
 type form string
 
@@ -97,6 +100,7 @@ func TestSystem(t *testing.T) {
 		{"bad administration", testBadAdministration},
 		{"command line", testCommandLine},
 		{"operations", testOperations},
+		{"open inference", testOpenInference},
 		{"logs", testLogs},
 		{"top", testTop},
 	}

@@ -283,6 +283,9 @@ func TestInstances_homes(t *testing.T) {
 	q.await(t, 500)
 	q.finish(t)
 
+	// What an instance left when it was killed is stopped when nobody has come for it.
+	require.EventuallyWithT(t, func(c *assertCollect) { require.Len(c, s.containers(c), 2*len(names)) }, patience, poll)
+
 	// Any instance removes a version, and it is gone at all of them when the call returns.
 	for _, name := range names {
 		_, err = s.applications.DeleteApplication(t.Context(), &clipperv1.DeleteApplicationRequest{Application: name})

@@ -6,12 +6,14 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
@@ -119,6 +121,38 @@ func TestKill(t *testing.T) {
 				require.GreaterOrEqual(c, observations, l.acknowledged.Load())
 				require.LessOrEqual(c, observations, l.sent.Load())
 			}, patience, poll)
+		})
+	}
+}
+
+// TestTakesOver kills the service that has started replicas: its successor serves with the same ones.
+func TestTakesOver(t *testing.T) {
+	for _, f := range []form{one, three} {
+		t.Run(string(f), func(t *testing.T) {
+			s := start(t, f, embedded)
+			v := version("m", "1", nil)
+			v.Replicas = proto.Uint32(2)
+			s.deployVersion(t, v)
+			s.awaitReplicas(t, "m", 2)
+			before := s.containers(t)
+			require.Len(t, before, 2)
+			s.create(t, application("a", "single", "m"))
+			victim := s.services[0]
+			for range 2 {
+				s.kill(t, victim)
+				s.start(t, victim)
+				s.awaitReady(t, victim)
+				s.awaitReplicas(t, "m", 2)
+				require.EventuallyWithT(t, func(c *assertCollect) {
+					answer, err := s.queries.Query(t.Context(), &clipperv1.QueryRequest{Application: "a", Inputs: input(3, 0)})
+					require.NoError(c, err)
+					require.False(c, answer.IsDefault, answer.DefaultReason)
+				}, patience, poll)
+				require.ElementsMatch(t, before, s.containers(t))
+			}
+			s.running[victim].signal(t, syscall.SIGTERM)
+			require.Zero(t, s.running[victim].wait(t))
+			require.Empty(t, s.containers(t), "a server that is asked to end takes them with it")
 		})
 	}
 }

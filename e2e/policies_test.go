@@ -112,5 +112,5 @@ func testPolicyChange(t *testing.T, s *system) {
 
 	code, object := rest{method: http.MethodPatch, url: s.adminURL + "/v1/applications/" + app, body: `{"output": {"kind": "OUTPUT_KIND_LABEL", "loss": "LOSS_LOG"}}`}.call(t)
 	require.Equal(t, http.StatusBadRequest, code)
-	require.Equal(t, "output.loss", object["error"].(map[string]any)["field"], object)
+	require.Equal(t, "output.loss", object["field"], object)
 }

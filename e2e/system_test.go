@@ -3,8 +3,10 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -14,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -111,7 +114,7 @@ func install(t *testing.T, f form, b backend) *system {
 	switch f {
 	case one:
 		s.services = []service{all}
-		s.settings[all] = slices.Concat(state, edge("--frontend-"), []string{"--abstraction-run-dir=" + s.runDir})
+		s.settings[all] = slices.Concat(state, edge("--frontend-"), []string{"--abstraction-run-dir=" + s.runDir, "--abstraction-replica-claim-time=" + claimTime})
 		s.ops[all], s.grpc[all] = s.adminURL, queryGRPC
 	case three:
 		s.services = []service{abstraction, selector, frontend}
@@ -121,7 +124,7 @@ func install(t *testing.T, f form, b backend) *system {
 			s.ops[name] = "http://" + ops
 			return []string{"--grpc-listen=" + s.grpc[name], "--ops-listen=" + ops}
 		}
-		s.settings[abstraction] = slices.Concat(state, listen(abstraction), []string{"--run-dir=" + s.runDir})
+		s.settings[abstraction] = slices.Concat(state, listen(abstraction), []string{"--run-dir=" + s.runDir, "--replica-claim-time=" + claimTime})
 		s.settings[selector] = slices.Concat(state, listen(selector), []string{"--abstraction=" + s.grpc[abstraction], "--decision-log-dir=" + filepath.Join(dir, "decisions")})
 		s.settings[frontend] = append(edge("--"), "--selector="+s.grpc[selector], "--abstraction="+s.grpc[abstraction])
 		s.ops[frontend], s.grpc[frontend] = s.adminURL, queryGRPC
@@ -151,10 +154,23 @@ func (s *system) connect(t *testing.T, queryGRPC, adminGRPC string) {
 	s.models = clipperv1.NewModelServiceClient(s.adminConn)
 }
 
-// end kills what still runs and looks at what all processes have said.
+// end ends what still runs, containers that a service left when it was killed too, and looks at what all processes
+// have said.
 func (s *system) end(t *testing.T) {
 	for _, p := range s.running {
 		p.kill(t)
+	}
+	keepers, err := filepath.Glob(filepath.Join(s.runDir, "*", "keeper.pid"))
+	require.NoError(t, err)
+	for _, file := range keepers {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // It has just ended.
+		}
+		require.NoError(t, err)
+		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		require.NoError(t, err)
+		_ = syscall.Kill(pid, syscall.SIGTERM)
 	}
 	for _, p := range s.logs {
 		text := p.output.String()

@@ -13,15 +13,16 @@ import (
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/auth"
 )
 
 // maxFollow is the longest that a change of an application waits for the frontend itself to know it.
 const maxFollow = 2 * time.Second
 
-// forward calls another service for the caller, with the caller's deadline and metadata.
+// forward calls another service for the caller, with the caller's deadline and metadata but without its credentials.
 func forward[Req, Res any](ctx context.Context, service string, call func(context.Context, *Req, ...grpc.CallOption) (*Res, error), req *Req) (*Res, error) {
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
-		ctx = metadata.NewOutgoingContext(ctx, md)
+		ctx = metadata.NewOutgoingContext(ctx, auth.Strip(md))
 	}
 	res, err := call(ctx, req)
 	return res, unreachable(service, err)

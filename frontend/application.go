@@ -4,6 +4,7 @@ package frontend
 
 import (
 	"context"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/clipper-serving/clipper/frontend/naturaljson"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/ratelimit"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
@@ -28,6 +30,7 @@ type snapshot struct {
 
 // application is what the edge needs to know of one application. It is not modified.
 type application struct {
+	proto     *clipperv1.Application
 	name      string
 	etag      string
 	inputs    []*clipperv1.TensorSpec // In order; empty when any input is accepted.
@@ -36,6 +39,7 @@ type application struct {
 	defaults  []*clipperv1.Tensor
 	refuses   bool // under overload, instead of giving the default output
 	metrics   applicationMetrics
+	limiter   *ratelimit.Limiter // Nil when there are no limits.
 }
 
 // defaultObjective is the latency objective of an application that has none.
@@ -43,6 +47,7 @@ const defaultObjective = 100 * time.Millisecond
 
 func newApplication(a *clipperv1.Application, m *metrics) *application {
 	app := &application{
+		proto:     a,
 		name:      a.GetName(),
 		etag:      a.GetEtag(),
 		inputs:    a.GetInputs(),
@@ -74,6 +79,33 @@ func defaultOutput(a *clipperv1.Application) []*clipperv1.Tensor {
 		return nil
 	}
 	return tensors
+}
+
+// Application returns an application as this frontend knows it; it is not modified. Its errors are those
+// of queries: NOT_FOUND, and UNAVAILABLE while no applications are known.
+func (s *Service) Application(name string) (*clipperv1.Application, error) {
+	app, err := s.application(name)
+	if err != nil {
+		return nil, err
+	}
+	return app.proto, nil
+}
+
+// Applications returns the names of all applications as this frontend knows them, sorted.
+func (s *Service) Applications() []string {
+	apps := s.apps.Load()
+	if apps == nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(apps.apps))
+}
+
+// Limiter returns the limiter of an application, or nil when it has no limits or is not known.
+func (s *Service) Limiter(application string) *ratelimit.Limiter {
+	if apps := s.apps.Load(); apps != nil && apps.apps[application] != nil {
+		return apps.apps[application].limiter
+	}
+	return nil
 }
 
 // application returns an application by name.

@@ -3,7 +3,6 @@
 package frontend_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -57,16 +56,10 @@ func unlimited(c *frontend.Config) { c.MaxElements, c.MaxInput = 1<<20, 1<<20 }
 func BenchmarkHandler(b *testing.B) {
 	for name, n := range map[string]int{"64 floats": 64, "784 floats": 784} {
 		b.Run(name, func(b *testing.B) {
-			f := start(b, constant(wide(int64(n))), unlimited)
-			body := []byte(`{"input":` + numbersJSON(n) + `}`)
+			query := edgeQuery(b, n)
 			b.ReportAllocs()
 			for b.Loop() {
-				r := httptest.NewRequest(http.MethodPost, "/v1/applications/digits/query", bytes.NewReader(body))
-				w := httptest.NewRecorder()
-				f.query.ServeHTTP(w, r)
-				if w.Code != http.StatusOK {
-					b.Fatal(w.Body)
-				}
+				query()
 			}
 		})
 	}

@@ -16,6 +16,7 @@ import (
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/auth"
 )
 
 func (a applicationServer) ListContexts(ctx context.Context, req *clipperv1.ListContextsRequest) (*clipperv1.ListContextsResponse, error) {
@@ -39,7 +40,7 @@ func forwardStream[Req, Res any](
 	ctx, cancel := context.WithCancel(to.Context())
 	defer cancel()
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
-		ctx = metadata.NewOutgoingContext(ctx, md)
+		ctx = metadata.NewOutgoingContext(ctx, auth.Strip(md))
 	}
 	from, err := call(ctx, req)
 	for err == nil {

@@ -62,7 +62,7 @@ func TestContexts_requests(t *testing.T) {
 			}
 			w := call(f.adminAPI, tt.method, tt.path, "")
 			require.Equal(t, http.StatusNotFound, w.Code)
-			require.JSONEq(t, `{"error":{"code":"NOT_FOUND","status":404,"message":"no such context","reason":"CONTEXT_NOT_FOUND","field":"context"}}`, w.Body.String())
+			require.JSONEq(t, `{"type":"urn:clipper:error:CONTEXT_NOT_FOUND","title":"The context has no state of its own","status":404,"detail":"no such context","code":"NOT_FOUND","reason":"CONTEXT_NOT_FOUND","field":"context"}`, w.Body.String())
 			require.Empty(t, cmp.Diff(tt.want, got, protocmp.Transform()))
 		})
 	}
@@ -92,12 +92,12 @@ func TestExport_stream(t *testing.T) {
 	require.Equal(t, http.StatusOK, w.Code)
 	lines = strings.Split(strings.TrimSpace(w.Body.String()), "\n")
 	require.Len(t, lines, 3)
-	require.JSONEq(t, `{"error":{"code":"UNAVAILABLE","status":503,"message":"try again","reason":"STORE_UNAVAILABLE"}}`, lines[2])
+	require.JSONEq(t, `{"error":{"type":"urn:clipper:error:STORE_UNAVAILABLE","title":"The store cannot be reached","status":503,"detail":"try again","code":"UNAVAILABLE","reason":"STORE_UNAVAILABLE"}}`, lines[2])
 
 	states, failure = nil, status.Error(codes.Unavailable, "dial tcp 10.0.0.7: refused")
 	w = call(f.adminAPI, "GET", "/v1/applications/a/export", "")
 	require.Equal(t, http.StatusServiceUnavailable, w.Code)
-	var e restError
+	var e problem
 	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &e))
-	require.Equal(t, "the selector cannot be reached now: try again", e.Error.Message)
+	require.Equal(t, "the selector cannot be reached now: try again", e.Detail)
 }

@@ -21,8 +21,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"github.com/clipper-serving/clipper/frontend/cors"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/config"
+	"github.com/clipper-serving/clipper/internal/gen/internalv1"
+	"github.com/clipper-serving/clipper/internal/ratelimit"
 	"github.com/clipper-serving/clipper/internal/tensor"
 )
 
@@ -33,6 +36,9 @@ type Selector interface {
 	// deadline or when the application's latency objective is over. The response has no id and is
 	// not modified by either side. UNAVAILABLE: the selector cannot be reached.
 	Query(ctx context.Context, application, userContext string, in *tensor.Input) (*clipperv1.QueryResponse, error)
+	// Predict asks a model itself about one input. What goes wrong with the model is in the prediction.
+	// UNAVAILABLE: the selector cannot be reached.
+	Predict(ctx context.Context, model *internalv1.ModelReference, in *tensor.Input) (*clipperv1.ModelPrediction, error)
 	// Feedback learns from feedback whose inputs have been moved to in, which is nil when there is a
 	// feedback_id.
 	Feedback(ctx context.Context, feedback *clipperv1.FeedbackRequest, in *tensor.Input) (*clipperv1.FeedbackResponse, error)
@@ -45,11 +51,15 @@ type Selector interface {
 type Config struct {
 	MaxBody          config.Bytes  `default:"16MiB" help:"Largest body of a REST request (B, KiB, MiB, GiB)."`
 	BodyTimeout      time.Duration `default:"30s" help:"Time that a REST client has to send a body."`
+	QueryOrigins     []string      `help:"Origins of web pages that may call the REST API for queries, as https://app.example.com; * is any. By default, only its own page may."`
+	AdminOrigins     []string      `help:"Origins of web pages that may call the REST API for administration, as https://app.example.com; * is any. By default, only its own page may."`
+	WatchMetrics     []string      `help:"Addresses of the metrics of other processes, for live views, as http://10.0.0.5:1368/metrics; those of this process are read in any case."`
 	MaxInput         config.Bytes  `default:"16MiB" help:"Largest input of one query, as sent (B, KiB, MiB, GiB)."`
 	MaxElements      int64         `default:"4194304" help:"Most elements in the input of one query."`
 	BatchConcurrency int           `default:"1024" help:"Most queries or feedbacks of one batch in flight at once."`
 	StreamInFlight   int           `default:"1024" help:"Most queries or feedbacks of one stream in flight at once; more wait in the client."`
 	FeedbackTimeout  time.Duration `default:"10s" help:"Longest time to wait for feedback to be stored."`
+	OIPDialect       string        `name:"oip-dialect" enum:"triton,mlserver" default:"triton" help:"Dialect of the Open Inference Protocol for calls that choose none: triton or mlserver."`
 }
 
 // Validate reports the first setting that cannot be used.
@@ -69,6 +79,11 @@ func (c Config) Validate() error {
 		return fmt.Errorf("stream-in-flight is %d: want at least 1", c.StreamInFlight)
 	case c.FeedbackTimeout <= 0:
 		return fmt.Errorf("feedback-timeout is %s: want more than 0s", c.FeedbackTimeout)
+	}
+	for _, origins := range [][]string{c.QueryOrigins, c.AdminOrigins} {
+		if _, err := cors.New(origins); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -160,13 +175,17 @@ func (s *Service) update(list []*clipperv1.Application) {
 	previous := s.apps.Load()
 	next := &snapshot{apps: make(map[string]*application, len(list)), changed: make(chan struct{})}
 	for _, a := range list {
-		if previous != nil && a.GetEtag() != "" {
-			if known := previous.apps[a.GetName()]; known != nil && known.etag == a.GetEtag() {
+		var limiter *ratelimit.Limiter
+		if previous != nil && previous.apps[a.GetName()] != nil {
+			known := previous.apps[a.GetName()]
+			if a.GetEtag() != "" && known.etag == a.GetEtag() {
 				next.apps[known.name] = known
 				continue
 			}
+			limiter = known.limiter
 		}
 		app := newApplication(a, s.metrics)
+		app.limiter = ratelimit.New(a.GetLimits(), limiter)
 		if app.defaults == nil {
 			s.log.Error("the application's default output does not fit its output; it is left empty", "application", a.GetName())
 		}

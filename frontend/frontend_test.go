@@ -28,6 +28,7 @@ import (
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
 	"github.com/clipper-serving/clipper/internal/config"
+	"github.com/clipper-serving/clipper/internal/gen/internalv1"
 	"github.com/clipper-serving/clipper/internal/inprocess"
 	"github.com/clipper-serving/clipper/internal/telemetry"
 	"github.com/clipper-serving/clipper/internal/tensor"
@@ -46,6 +47,7 @@ const (
 // fakeSelector answers as each test says.
 type fakeSelector struct {
 	query    func(ctx context.Context, application, userContext string, in *tensor.Input) (*clipperv1.QueryResponse, error)
+	predict  func(model *internalv1.ModelReference) (*clipperv1.ModelPrediction, error)
 	feedback func(ctx context.Context, f *clipperv1.FeedbackRequest, in *tensor.Input) (*clipperv1.FeedbackResponse, error)
 
 	mu      sync.Mutex
@@ -64,6 +66,15 @@ func (f *fakeSelector) Query(ctx context.Context, application, userContext strin
 		return echo(ctx, application, userContext, in)
 	}
 	return f.query(ctx, application, userContext, in)
+}
+
+// Predict answers with the input, as the version that was asked.
+func (f *fakeSelector) Predict(_ context.Context, model *internalv1.ModelReference, in *tensor.Input) (*clipperv1.ModelPrediction, error) {
+	if f.predict != nil {
+		return f.predict(model)
+	}
+	tensors, err := in.Tensors()
+	return &clipperv1.ModelPrediction{Model: model.Model, Version: model.Version, Status: clipperv1.PredictionStatus_PREDICTION_STATUS_OK, Outputs: tensors}, err
 }
 
 func (f *fakeSelector) Feedback(ctx context.Context, r *clipperv1.FeedbackRequest, in *tensor.Input) (*clipperv1.FeedbackResponse, error) {
@@ -175,6 +186,7 @@ func start(t testing.TB, selector *fakeSelector, change ...func(*frontend.Config
 	f.conn = inprocess.New([]grpc.UnaryServerInterceptor{rpc.Unary}, []grpc.StreamServerInterceptor{rpc.Stream})
 	f.service.RegisterQuery(f.conn)
 	f.service.RegisterAdmin(f.conn)
+	clipperv1.RegisterKeyServiceServer(f.conn, fakeKeys{})
 	f.query, err = frontend.NewQueryHandler(cfg, f.conn)
 	require.NoError(t, err)
 	f.adminAPI, err = frontend.NewAdminHandler(cfg, f.conn)
@@ -191,6 +203,33 @@ func start(t testing.TB, selector *fakeSelector, change ...func(*frontend.Config
 		eventually(t, func() bool { return f.service.Ready(t.Context()) == nil })
 	}
 	return f
+}
+
+// fakeKeys is the service of keys, which is not the frontend's. It says when it is reached.
+type fakeKeys struct {
+	clipperv1.UnimplementedKeyServiceServer
+}
+
+var errReached = status.Error(codes.Aborted, "reached")
+
+func (fakeKeys) CreateKey(context.Context, *clipperv1.CreateKeyRequest) (*clipperv1.CreateKeyResponse, error) {
+	return nil, errReached
+}
+
+func (fakeKeys) GetKey(context.Context, *clipperv1.GetKeyRequest) (*clipperv1.GetKeyResponse, error) {
+	return nil, errReached
+}
+
+func (fakeKeys) ListKeys(context.Context, *clipperv1.ListKeysRequest) (*clipperv1.ListKeysResponse, error) {
+	return nil, errReached
+}
+
+func (fakeKeys) RotateKey(context.Context, *clipperv1.RotateKeyRequest) (*clipperv1.RotateKeyResponse, error) {
+	return nil, errReached
+}
+
+func (fakeKeys) RevokeKey(context.Context, *clipperv1.RevokeKeyRequest) (*clipperv1.RevokeKeyResponse, error) {
+	return nil, errReached
 }
 
 // eventually polls for what happens on another goroutine without a signal.

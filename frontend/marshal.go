@@ -35,7 +35,13 @@ var _ runtime.Marshaler = marshaler{}
 // seen.
 var protoJSON = protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}
 
-func (marshaler) ContentType(any) string { return "application/json" }
+// ContentType is asked for the answer of a call, or for why a stream has failed before it began.
+func (marshaler) ContentType(v any) string {
+	if _, failed := v.(map[string]proto.Message); failed {
+		return problemType
+	}
+	return "application/json"
+}
 
 func (marshaler) Marshal(v any) ([]byte, error) {
 	switch v := v.(type) {
@@ -92,6 +98,10 @@ func decodeBody(data []byte, v any) (mask []string, err error) {
 			return nil, err
 		}
 		return applicationMask(data)
+	}
+	if resource, ok := v.(**clipperv1.Key); ok {
+		*resource = &clipperv1.Key{}
+		return nil, unmarshalMessage(data, *resource)
 	}
 	var read func(naturaljson.Value) error
 	switch v := v.(type) {
@@ -302,6 +312,10 @@ func unmarshalMessage(data []byte, m proto.Message) error {
 		field = upper.ReplaceAllStringFunc(found[1], func(c string) string { return "_" + strings.ToLower(c) })
 		message = strings.Replace(message, found[1], field, 1)
 	}
+	if found := protoOneof.FindStringSubmatch(message); found != nil {
+		return apierror.Invalid(clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD, found[1],
+			"%s: another member is there already that excludes it: expected one of them", found[1])
+	}
 	reason := clipperv1.ErrorReason_ERROR_REASON_MALFORMED_JSON
 	if strings.Contains(message, "invalid value") || strings.Contains(message, "invalid google.protobuf") {
 		reason = clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD
@@ -312,6 +326,8 @@ func unmarshalMessage(data []byte, m proto.Message) error {
 var (
 	// protoField finds the name of the field in an error of protojson.
 	protoField = regexp.MustCompile(`field "?([a-zA-Z0-9_.]+)"?`)
+	// protoOneof finds the second of two fields of which only one may be set.
+	protoOneof = regexp.MustCompile(`error parsing "([a-zA-Z0-9_]+)", oneof `)
 	upper      = regexp.MustCompile(`[A-Z]`)
 )
 

@@ -47,13 +47,11 @@ func label(n int64) *clipperv1.Tensor {
 
 func one(t ...*clipperv1.Tensor) []*clipperv1.Tensor { return t }
 
-// restError is the body of an answer that is an error.
-type restError struct {
-	Error struct {
-		Code, Message, Reason, Field string
-		Status                       int
-		RetryAfterMs                 int64 `json:"retry_after_ms"`
-	}
+// problem is the body of an answer that is an error.
+type problem struct {
+	Type, Title, Detail, Code, Reason, Field string
+	Status                                   int
+	RetryAfterMs                             int64 `json:"retry_after_ms"`
 }
 
 func testApplications() []*clipperv1.Application {
@@ -176,14 +174,14 @@ func TestQuery_badInput(t *testing.T) {
 					app = "digits"
 				}
 				w := call(f.query, "POST", "/v1/applications/"+app+"/query", tt.rest)
-				var e restError
+				var e problem
 				require.NoError(t, json.Unmarshal(w.Body.Bytes(), &e), w.Body)
 				require.Equal(t, tt.http, w.Code, w.Body)
-				require.Equal(t, tt.http, e.Error.Status)
-				require.Equal(t, strings.TrimPrefix(tt.reason.String(), "ERROR_REASON_"), e.Error.Reason, w.Body)
-				require.Equal(t, tt.field, e.Error.Field)
-				require.Contains(t, e.Error.Message, tt.want)
-				require.Equal(t, "application/json", w.Header().Get("Content-Type"))
+				require.Equal(t, tt.http, e.Status)
+				require.Equal(t, strings.TrimPrefix(tt.reason.String(), "ERROR_REASON_"), e.Reason, w.Body)
+				require.Equal(t, tt.field, e.Field)
+				require.Contains(t, e.Detail, tt.want)
+				require.Equal(t, "application/problem+json", w.Header().Get("Content-Type"))
 				require.Equal(t, "nosniff", w.Header().Get("X-Content-Type-Options"))
 			}
 		})
@@ -471,7 +469,7 @@ func TestQueryBatch(t *testing.T) {
 				Output []int
 				ID     string
 			}
-			restError
+			Error problem
 		}
 	}
 	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &got))
@@ -504,11 +502,11 @@ func TestQueryBatch(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := call(f.query, "POST", "/v1/applications/"+tt.app+"/query-batch", tt.body)
-			var e restError
+			var e problem
 			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &e), w.Body)
 			require.Equal(t, tt.status, w.Code, w.Body)
-			require.Equal(t, tt.reason, e.Error.Reason, w.Body)
-			require.Equal(t, tt.field, e.Error.Field, w.Body)
+			require.Equal(t, tt.reason, e.Reason, w.Body)
+			require.Equal(t, tt.field, e.Field, w.Body)
 		})
 	}
 	_, err = client.QueryBatch(t.Context(), &clipperv1.QueryBatchRequest{Application: "digits", Queries: make([]*clipperv1.BatchQuery, 10_001)})
@@ -658,12 +656,12 @@ func TestFeedback(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := call(f.query, "POST", "/v1/applications/"+tt.app+"/feedback", tt.body)
-			var e restError
+			var e problem
 			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &e), w.Body)
 			require.Equal(t, tt.status, w.Code, w.Body)
-			require.Equal(t, tt.reason, e.Error.Reason, w.Body)
-			require.Equal(t, tt.field, e.Error.Field, w.Body)
-			require.Contains(t, e.Error.Message, tt.want)
+			require.Equal(t, tt.reason, e.Reason, w.Body)
+			require.Equal(t, tt.field, e.Field, w.Body)
+			require.Contains(t, e.Detail, tt.want)
 		})
 	}
 }

@@ -62,7 +62,11 @@ func TestREST_requests(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := call(f.query, tt.method, tt.path, tt.body, tt.header...)
 			require.Equal(t, tt.status, w.Code, w.Body)
-			require.Equal(t, "application/json", w.Header().Get("Content-Type"))
+			contentType := "application/json"
+			if tt.reason != "" {
+				contentType = "application/problem+json"
+			}
+			require.Equal(t, contentType, w.Header().Get("Content-Type"))
 			require.Equal(t, "nosniff", w.Header().Get("X-Content-Type-Options"))
 			require.True(t, json.Valid(w.Body.Bytes()))
 			require.Less(t, w.Body.Len(), 500)
@@ -139,7 +143,12 @@ func TestREST_retryAfter(t *testing.T) {
 	w := call(f.adminAPI, "GET", "/v1/models/svm", "")
 	require.Equal(t, http.StatusTooManyRequests, w.Code)
 	require.Equal(t, "2", w.Header().Get("Retry-After"))
-	require.JSONEq(t, `{"error":{"code":"RESOURCE_EXHAUSTED","status":429,"message":"the queue is full","reason":"OVERLOADED","retry_after_ms":1500}}`, w.Body.String())
+	require.Equal(t, "application/problem+json", w.Header().Get("Content-Type"))
+	require.JSONEq(t, `{"type":"urn:clipper:error:OVERLOADED","title":"There is too much load","status":429,"detail":"the queue is full","code":"RESOURCE_EXHAUSTED","reason":"OVERLOADED","retry_after_ms":1500}`, w.Body.String())
+
+	f.admin.handle = func(context.Context, any) (any, error) { return nil, status.Error(codes.Canceled, "gone") }
+	w = call(f.adminAPI, "GET", "/v1/models/svm", "")
+	require.JSONEq(t, `{"type":"about:blank","title":"The caller has left","status":499,"detail":"gone","code":"CANCELLED"}`, w.Body.String())
 }
 
 // An application that refuses under overload says so, and when to try again; others give their default.
@@ -249,6 +258,7 @@ func TestAdmin_badBodies(t *testing.T) {
 		{"repeated field", "POST", "/v1/applications", `{"name":"x","name":"y"}`, "MALFORMED_JSON", "name"},
 		{"wrong type", "POST", "/v1/applications", `{"confidence_threshold":"much"}`, "INVALID_FIELD", "confidence_threshold"},
 		{"bad duration", "POST", "/v1/applications", `{"latency_objective":"soon"}`, "INVALID_FIELD", ""},
+		{"two of which one may be", "POST", "/v1/models", `{"version":{"container":{"adapter":{},"image":{}}}}`, "INVALID_FIELD", "image"},
 		{"unknown enum", "POST", "/v1/applications", `{"output":{"kind":"OUTPUT_KIND_X"}}`, "INVALID_FIELD", "kind"},
 		{"nothing to change", "PATCH", "/v1/applications/a", `{"etag":"1"}`, "MISSING_FIELD", "application"},
 		{"empty change", "PATCH", "/v1/applications/a", ``, "MALFORMED_JSON", ""},
@@ -259,12 +269,12 @@ func TestAdmin_badBodies(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := call(f.adminAPI, tt.method, tt.path, tt.body)
 			require.Equal(t, http.StatusBadRequest, w.Code, w.Body)
-			var e restError
+			var e problem
 			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &e))
-			require.Equal(t, tt.reason, e.Error.Reason, w.Body)
-			require.Equal(t, tt.field, e.Error.Field, w.Body)
-			require.NotContains(t, e.Error.Message, "proto:")
-			require.NotContains(t, e.Error.Message, "rpc error")
+			require.Equal(t, tt.reason, e.Reason, w.Body)
+			require.Equal(t, tt.field, e.Field, w.Body)
+			require.NotContains(t, e.Detail, "proto:")
+			require.NotContains(t, e.Detail, "rpc error")
 		})
 	}
 }
@@ -351,17 +361,18 @@ func TestOpenAPI(t *testing.T) {
 		Properties map[string]json.RawMessage
 		Enum       []string
 	}
-	type parameter struct {
-		Name, In string
-		Schema   schema
+	type parameter struct{ Name, In string }
+	type message struct {
+		Content map[string]struct{ Schema schema }
 	}
 	var spec struct {
 		Paths map[string]map[string]struct {
 			OperationID string
 			Parameters  []parameter
-			Responses   map[string]struct{ Schema schema }
+			RequestBody message
+			Responses   map[string]message
 		}
-		Definitions map[string]schema
+		Components struct{ Schemas map[string]schema }
 	}
 	require.NoError(t, json.Unmarshal(openapi.Spec, &spec))
 	f := start(t, newSelector(digits()))
@@ -370,7 +381,7 @@ func TestOpenAPI(t *testing.T) {
 	}
 	resolve := func(s schema) schema {
 		if s.Ref != "" {
-			return spec.Definitions[strings.TrimPrefix(s.Ref, "#/definitions/")]
+			return spec.Components.Schemas[strings.TrimPrefix(s.Ref, "#/components/schemas/")]
 		}
 		return s
 	}
@@ -389,22 +400,19 @@ func TestOpenAPI(t *testing.T) {
 					if p.In == "path" {
 						require.Contains(t, path, "{"+p.Name+"}")
 					}
-					if p.In != "body" {
-						continue
-					}
-					// Each key that the description names is one that the server knows.
-					for key := range resolve(p.Schema).Properties {
-						w := call(listener, strings.ToUpper(method), strings.NewReplacer("{", "", "}", "").Replace(path), `{"`+key+`":null}`)
-						require.NotContains(t, w.Body.String(), "unknown", "%s of %s", key, path)
-					}
 				}
-				require.Contains(t, operation.Responses, "default", path)
+				// Each key that the description names is one that the server knows.
+				for key := range resolve(operation.RequestBody.Content["application/json"].Schema).Properties {
+					w := call(listener, strings.ToUpper(method), strings.NewReplacer("{", "", "}", "").Replace(path), `{"`+key+`":null}`)
+					require.NotContains(t, w.Body.String(), "unknown", "%s of %s", key, path)
+				}
+				require.Contains(t, operation.Responses["default"].Content, "application/problem+json", path)
 				w := call(listener, strings.ToUpper(method), strings.NewReplacer("{", "", "}", "").Replace(path), "")
 				require.NotContains(t, w.Body.String(), "UNKNOWN_METHOD", path)
 			}
 		}
 	}
-	require.Equal(t, 28, total, "every operation is on one of the listeners")
+	require.Equal(t, 33, total, "every operation is on one of the listeners")
 
 	keys := func(raw []byte) []string {
 		var m map[string]json.RawMessage
@@ -418,20 +426,16 @@ func TestOpenAPI(t *testing.T) {
 	f.selector.query = nil
 	w := call(f.query, "POST", "/v1/applications/digits/query", `{"input":[1,2],"id":"x"}`)
 	for _, k := range keys(w.Body.Bytes()) {
-		require.Contains(t, spec.Definitions["QueryResponse"].Properties, k)
+		require.Contains(t, spec.Components.Schemas["QueryResponse"].Properties, k)
 	}
 	w = call(f.query, "POST", "/v1/applications/nope/query", `{"input":[1,2]}`)
-	require.Equal(t, []string{"error"}, keys(w.Body.Bytes()))
-	require.Contains(t, spec.Definitions["ErrorBody"].Properties, "error")
-	var e struct{ Error json.RawMessage }
-	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &e))
-	for _, k := range keys(e.Error) {
-		require.Contains(t, spec.Definitions["Error"].Properties, k)
+	for _, k := range keys(w.Body.Bytes()) {
+		require.Contains(t, spec.Components.Schemas["Error"].Properties, k)
 	}
-	for _, name := range spec.Definitions["ErrorReason"].Enum {
+	for _, name := range spec.Components.Schemas["ErrorReason"].Enum {
 		require.Contains(t, clipperv1.ErrorReason_value, "ERROR_REASON_"+name)
 	}
-	require.Len(t, spec.Definitions["ErrorReason"].Enum, len(clipperv1.ErrorReason_value)-1)
+	require.Len(t, spec.Components.Schemas["ErrorReason"].Enum, len(clipperv1.ErrorReason_value)-1)
 }
 
 func TestDocs(t *testing.T) {
@@ -466,4 +470,57 @@ func TestErrorReasons_documented(t *testing.T) {
 			require.Contains(t, string(text), "| `"+strings.TrimPrefix(name, "ERROR_REASON_")+"` |")
 		}
 	}
+}
+
+// OPTIONS says what a path has, and so does the answer to a method that it has not.
+func TestREST_options(t *testing.T) {
+	f := start(t, newSelector(digits()))
+	for _, tt := range []struct {
+		handler http.Handler
+		path    string
+		allow   string
+	}{
+		{f.query, "/v1/applications/digits/query", "POST, OPTIONS"},
+		{f.query, "/v1/applications/%E5%90%8D%25/query", "POST, OPTIONS"},
+		{f.adminAPI, "/v1/applications/digits", "DELETE, GET, PATCH, OPTIONS"},
+		{f.adminAPI, "/v1/models/m/versions/1/logs", "GET, OPTIONS"},
+		{f.adminAPI, "/v1/nothing", ""},
+	} {
+		w := call(tt.handler, http.MethodOptions, tt.path, "")
+		require.Equal(t, tt.allow, w.Header().Get("Allow"), tt.path)
+		if tt.allow == "" {
+			require.Equal(t, http.StatusNotFound, w.Code)
+			continue
+		}
+		require.Equal(t, http.StatusNoContent, w.Code, w.Body)
+		require.Empty(t, w.Body.String())
+		w = call(tt.handler, "BREW", tt.path, "")
+		require.Equal(t, http.StatusMethodNotAllowed, w.Code, w.Body)
+		require.Equal(t, tt.allow, w.Header().Get("Allow"))
+	}
+}
+
+// A web page elsewhere can send what a browser does not ask about first; it must not have an effect.
+func TestREST_origins(t *testing.T) {
+	f := start(t, newSelector(digits()), func(c *frontend.Config) { c.QueryOrigins = []string{"https://app.example.com"} })
+	const path, body = "/v1/applications/digits/query", `{"input":[1,2]}`
+	w := call(f.query, "POST", path, body, "Origin", "https://app.example.com", "Content-Type", "text/plain")
+	require.Equal(t, http.StatusOK, w.Code, w.Body)
+	require.Equal(t, "https://app.example.com", w.Header().Get("Access-Control-Allow-Origin"))
+	require.Equal(t, []string{"Origin", "Accept-Encoding"}, w.Header()["Vary"])
+	w = call(f.query, "POST", path, body, "Origin", "https://evil.example")
+	require.Equal(t, http.StatusForbidden, w.Code)
+	require.Contains(t, w.Body.String(), "web pages of https://evil.example may not call this")
+	require.Empty(t, w.Header().Get("Access-Control-Allow-Origin"))
+	called := false
+	f.admin.handle = func(context.Context, any) (any, error) {
+		called = true
+		return nil, status.Error(codes.Aborted, "reached")
+	}
+	w = call(f.adminAPI, "POST", "/v1/models", `{"version":{"model":"m","version":"1"}}`, "Origin", "https://app.example.com", "Content-Type", "text/plain")
+	require.Equal(t, http.StatusForbidden, w.Code)
+	require.False(t, called)
+	cfg := testConfig()
+	cfg.AdminOrigins = []string{"app.example.com"}
+	require.ErrorContains(t, cfg.Validate(), `origin "app.example.com": want`)
 }

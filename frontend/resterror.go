@@ -5,13 +5,11 @@ package frontend
 import (
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/codes"
 
-	"github.com/clipper-serving/clipper/frontend/naturaljson"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
 )
@@ -19,14 +17,20 @@ import (
 // writeStatus answers with an error.
 func writeStatus(w http.ResponseWriter, err error) {
 	e := apierror.ToProto(err)
+	writeProblem(w, e, httpStatus(e))
+}
+
+func writeProblem(w http.ResponseWriter, e *clipperv1.Error, status int) {
 	if after := e.GetRetryAfter(); after != nil {
 		seconds := (after.AsDuration() + time.Second - 1) / time.Second
 		w.Header().Set("Retry-After", strconv.FormatInt(int64(seconds), 10))
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(httpStatus(e))
-	b := append([]byte(`{"error":`), appendError(nil, e)...)
-	_, _ = w.Write(append(b, "}\n"...)) // The client may be gone.
+	if codes.Code(e.GetCode()) == codes.Unauthenticated {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	w.Header().Set("Content-Type", problemType)
+	w.WriteHeader(status)
+	_, _ = w.Write(append(appendProblem(nil, e, status), '\n')) // The client may be gone.
 }
 
 // httpStatus returns the HTTP status for an error.
@@ -34,6 +38,10 @@ func httpStatus(e *clipperv1.Error) int {
 	switch reason(e) {
 	case clipperv1.ErrorReason_ERROR_REASON_TOO_LARGE:
 		return http.StatusRequestEntityTooLarge
+	case clipperv1.ErrorReason_ERROR_REASON_INVALID_FIELD:
+		if e.GetField() == contentEncoding {
+			return http.StatusUnsupportedMediaType
+		}
 	case clipperv1.ErrorReason_ERROR_REASON_UNKNOWN_METHOD:
 		if codes.Code(e.GetCode()) == codes.Unimplemented {
 			return http.StatusMethodNotAllowed
@@ -65,30 +73,6 @@ func reason(e *clipperv1.Error) clipperv1.ErrorReason {
 		return clipperv1.ErrorReason_ERROR_REASON_INTERNAL
 	}
 	return clipperv1.ErrorReason_ERROR_REASON_UNSPECIFIED
-}
-
-// appendError appends an error as the REST API writes it, alone and in the results of a batch.
-func appendError(b []byte, e *clipperv1.Error) []byte {
-	b = append(b, `{"code":"`...)
-	b = append(b, codeName(codes.Code(e.GetCode()))...)
-	b = append(b, `","status":`...)
-	b = strconv.AppendInt(b, int64(httpStatus(e)), 10)
-	b = append(b, `,"message":`...)
-	b = naturaljson.AppendText(b, e.GetMessage())
-	if r := reason(e); r != clipperv1.ErrorReason_ERROR_REASON_UNSPECIFIED {
-		b = append(b, `,"reason":"`...)
-		b = append(b, strings.TrimPrefix(r.String(), "ERROR_REASON_")...)
-		b = append(b, '"')
-	}
-	if e.GetField() != "" {
-		b = append(b, `,"field":`...)
-		b = naturaljson.AppendText(b, e.GetField())
-	}
-	if after := e.GetRetryAfter(); after != nil {
-		b = append(b, `,"retry_after_ms":`...)
-		b = strconv.AppendInt(b, after.AsDuration().Milliseconds(), 10)
-	}
-	return append(b, '}')
 }
 
 // codeName returns a code as google.rpc.Code spells it.

@@ -58,6 +58,21 @@ func (r *RemoteSelector) Query(ctx context.Context, application, userContext str
 	return answer, nil
 }
 
+// Predict implements Selector.
+func (r *RemoteSelector) Predict(ctx context.Context, model *internalv1.ModelReference, in *tensor.Input) (*clipperv1.ModelPrediction, error) {
+	answer := &internalv1.ModelPredictions{}
+	err := r.call(ctx, internalv1.Method_METHOD_PREDICT, &internalv1.PredictModels{
+		Models: []*internalv1.ModelReference{model}, Input: in.Encoded(), Priority: uint32(priority.From(ctx)),
+	}, true, answer)
+	if err != nil {
+		return nil, err
+	}
+	if len(answer.Predictions) != 1 {
+		return nil, fmt.Errorf("asked one model, got %d predictions", len(answer.Predictions))
+	}
+	return answer.Predictions[0], nil
+}
+
 // Feedback implements Selector. Feedback that has no identity is not sent twice when the link
 // breaks, so that it never counts twice.
 func (r *RemoteSelector) Feedback(ctx context.Context, f *clipperv1.FeedbackRequest, in *tensor.Input) (*clipperv1.FeedbackResponse, error) {

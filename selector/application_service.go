@@ -83,7 +83,7 @@ func (a applicationService) ListApplications(ctx context.Context, r *clipperv1.L
 	}
 	response := &clipperv1.ListApplicationsResponse{}
 	for entry := range s.apps.Snapshot().All() {
-		if entry.Value.name <= string(after) {
+		if entry.Value.name <= string(after) || !strings.HasPrefix(entry.Value.name, r.GetPrefix()) {
 			continue
 		}
 		if len(response.Applications) == size {

@@ -21,6 +21,7 @@ func (s *Service) RegisterExchange(r grpc.ServiceRegistrar, draining <-chan stru
 	exchange.NewServer(map[internalv1.Method]exchange.Handler{
 		internalv1.Method_METHOD_QUERY:    s.serveQuery,
 		internalv1.Method_METHOD_FEEDBACK: s.serveFeedback,
+		internalv1.Method_METHOD_PREDICT:  s.servePredict,
 	}, draining, s.log).Register(r)
 }
 
@@ -34,6 +35,19 @@ func (s *Service) serveQuery(ctx context.Context, payload []byte) (proto.Message
 		return nil, err
 	}
 	return answer, nil
+}
+
+// servePredict passes a question to a model itself on, as it came.
+func (s *Service) servePredict(ctx context.Context, payload []byte) (proto.Message, error) {
+	var call internalv1.PredictModels
+	if err := proto.Unmarshal(payload, &call); err != nil {
+		return nil, fmt.Errorf("decode call: %w", err)
+	}
+	predictions, err := s.deps.Models.Predict(priority.With(ctx, call.Priority), call.Models, tensor.FromEncoded(call.Input))
+	if err != nil {
+		return nil, err
+	}
+	return &internalv1.ModelPredictions{Predictions: predictions}, nil
 }
 
 func (s *Service) serveFeedback(ctx context.Context, payload []byte) (proto.Message, error) {

@@ -96,6 +96,16 @@ func (s *Service) Query(ctx context.Context, application, userContext string, in
 	return response, nil
 }
 
+// Predict asks a model itself: no application has a part in it, and nothing is learned. What goes wrong
+// with the model is in the prediction, which is not modified after it was returned.
+func (s *Service) Predict(ctx context.Context, model *internalv1.ModelReference, in *tensor.Input) (*clipperv1.ModelPrediction, error) {
+	predictions, err := s.deps.Models.Predict(ctx, []*internalv1.ModelReference{model}, in)
+	if err != nil {
+		return nil, err
+	}
+	return predictions[0], nil
+}
+
 // references returns the models of the choices, without allocating when they are neighbours.
 func (a *application) references(choices []policy.Choice) []*internalv1.ModelReference {
 	from := choices[0].Model

@@ -18,6 +18,7 @@ import (
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
+	"github.com/clipper-serving/clipper/internal/ratelimit"
 	"github.com/clipper-serving/clipper/internal/tensor"
 	"github.com/clipper-serving/clipper/selector/features"
 	"github.com/clipper-serving/clipper/selector/output"
@@ -126,6 +127,9 @@ func completePlain(app *clipperv1.Application) error {
 	}
 	if math.IsNaN(app.PriorWeight) || math.IsInf(app.PriorWeight, 0) {
 		return invalid("prior_weight", "it is %v, want a finite number", app.PriorWeight)
+	}
+	if field, err := ratelimit.Check(app.Limits); err != nil {
+		return invalid("limits."+field, "%v", err)
 	}
 	if err := checkContextLifetime(app.ContextLifetime); err != nil {
 		return err

@@ -8,7 +8,9 @@ export PATH="$PWD/.bin:$PWD/tools/node_modules/.bin:$PATH"
 
 rm -rf gen/go/clipper gen/go/inference internal/gen frontend/gateway/clipper gen/openapi/*.json gen/python/src/clipper_proto/v1 gen/typescript/src
 buf generate
-python3 tools/openapi.py gen/openapi/clipper.swagger.json
+# The generator writes OpenAPI 2.0; what is kept is 3.1.
+python3 tools/openapi.py gen/openapi/clipper.swagger.json gen/openapi/clipper.openapi.json
+rm gen/openapi/clipper.swagger.json
 
 # Python imports by package; the package is clipper_proto, so that `clipper` stays free for the SDK.
 out=$(mktemp -d)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rewrites the generated OpenAPI to what the REST API really takes and gives.
+"""Rewrites the generated OpenAPI 2.0 to OpenAPI 3.1, and to what the REST API really takes and gives.
 
 Inputs and outputs are tensors in the proto and natural JSON over REST, and errors have a form of
 their own: the frontend translates. The generator cannot know that, so the schemas are patched here,
@@ -42,11 +42,47 @@ EXAMPLES = {
 
 PATCH_EXAMPLE = {"confidence_threshold": 0.5}
 
+# What a tensor is in natural JSON; which of these is right, the application's signature says.
+NATURAL_SCHEMA = {
+    "type": ["number", "string", "boolean", "array", "object"],
+    "items": {"$ref": "#/definitions/Natural"},
+    "minItems": 1,
+    "additionalProperties": {"$ref": "#/definitions/Natural"},
+    "minProperties": 1,
+    "description": "A tensor, or several by name, in natural JSON.",
+    "examples": [7, [0.1, 0.2], [[1, 2, 3], [4, 5, 6]], "text", {"b64": "AAEC"}, {"image": [[0, 1], [1, 0]], "caption": "text"}],
+}
+
+# What the comments of the protos say in words.
+REQUIRED = {
+    "QueryBody": ["input"],
+    "BatchQuery": ["input"],
+    "QueryBatchBody": ["queries"],
+    "FeedbackBatchBody": ["items"],
+    "SetCurrentVersionBody": ["version"],
+    "DeployModelRequest": ["version"],
+}
+MEMBER_BOUNDS = {
+    ("QueryBatchBody", "queries"): {"minItems": 1, "maxItems": 10000},
+    ("FeedbackBatchBody", "items"): {"minItems": 1, "maxItems": 10000},
+    ("FeedbackBody", "reward"): {"minimum": 0, "maximum": 1},
+    ("FeedbackRequest", "reward"): {"minimum": 0, "maximum": 1},
+    ("QueryBody", "priority"): {"minimum": 0, "maximum": 8},
+    ("BatchQuery", "priority"): {"minimum": 0, "maximum": 8},
+    ("Application", "confidence_threshold"): {"minimum": 0, "maximum": 1},
+}
+PARAMETER_BOUNDS = {
+    "page_size": {"minimum": 0, "maximum": 1000},
+    "tail": {"minimum": 0, "maximum": 10000},
+    "decisions": {"minimum": 0, "maximum": 100},
+}
+
+# Natural JSON is read by the frontend itself, for which null is a value like any other; the rest by protocol buffers,
+# for which it is an absent member.
+WITHOUT_NULL = {"QueryBody", "BatchQuery", "QueryBatchBody", "FeedbackBody", "FeedbackRequest", "FeedbackBatchBody", "Error"}
+
 # Which members of a body the path gives, or the frontend does not take there.
 NOT_IN_BODY = {"FeedbackRequest": ["application"]}
-
-ERROR_BODY = "ErrorBody"
-
 
 def natural(properties: dict) -> dict:
     """Returns the properties with tensors replaced by natural JSON, in the same order."""
@@ -55,9 +91,11 @@ def natural(properties: dict) -> dict:
         if name == "inputs" and "input_json" in properties:
             continue
         if name == "input_json":
-            patched["input"] = {"description": NATURAL["input"]}
+            patched["input"] = {"$ref": "#/definitions/Natural", "description": NATURAL["input"]}
         elif name == "outputs" and schema.get("items", {}).get("$ref") == "#/definitions/Tensor":
-            patched["output"] = {"description": NATURAL["output"]}
+            patched["output"] = {"$ref": "#/definitions/Natural", "description": NATURAL["output"]}
+        elif name == "retry_after":
+            patched["retry_after_ms"] = {"type": "integer", "format": "int64", "description": schema["description"] + " In milliseconds."}
         else:
             patched[name] = schema
     return patched
@@ -72,11 +110,13 @@ def errors(definitions: dict) -> None:
     properties = definitions["Error"]["properties"]
     definitions["Error"] = {
         "type": "object",
-        "description": "Error says what is wrong.",
+        "description": "Error says what is wrong: a problem detail of RFC 9457.",
         "properties": {
-            "code": {"type": "string", "description": "The canonical status code, as INVALID_ARGUMENT."},
+            "type": {"type": "string", "description": "The reason as a URI, urn:clipper:error:REASON; about:blank when there is none."},
+            "title": {"type": "string", "description": "What the reason means, the same for every error of it."},
             "status": {"type": "integer", "format": "int32", "description": "The HTTP status."},
-            "message": properties["message"],
+            "detail": properties["message"],
+            "code": {"type": "string", "description": "The canonical status code, as INVALID_ARGUMENT."},
             "reason": properties["reason"],
             "field": properties["field"],
             "retry_after_ms": {
@@ -85,13 +125,7 @@ def errors(definitions: dict) -> None:
                 "description": "The time in milliseconds after which a repetition may succeed; absent when that is not known.",
             },
         },
-        "required": ["code", "status", "message"],
-    }
-    definitions[ERROR_BODY] = {
-        "type": "object",
-        "description": "What every request that fails is answered with.",
-        "properties": {"error": {"$ref": "#/definitions/Error"}},
-        "required": ["error"],
+        "required": ["type", "title", "status", "detail", "code"],
     }
 
 
@@ -105,7 +139,7 @@ def operations(spec: dict) -> None:
                     parameter["name"] = parameter["name"].removesuffix(".name")
             method["responses"]["default"] = {
                 "description": "The request failed.",
-                "schema": {"$ref": f"#/definitions/{ERROR_BODY}"},
+                "schema": {"$ref": "#/definitions/Error"},
             }
             if method["operationId"] == "ApplicationService_UpdateApplication":
                 body = next(p for p in method["parameters"] if p["in"] == "body")
@@ -116,8 +150,105 @@ def operations(spec: dict) -> None:
     spec["tags"] = [tag for tag in spec["tags"] if tag["name"] in used]
 
 
-def main(path: str) -> None:
-    """Patches the file in place."""
+def nullable(schema: dict) -> None:
+    """Lets a member be null, in place: protocol buffers read that as an absent one."""
+    if "$ref" in schema:
+        schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"type": "null"}]
+    elif isinstance(schema.get("type"), str):
+        schema["type"] = [schema["type"], "null"]
+        if "enum" in schema:
+            schema["enum"] = [*schema["enum"], None]
+
+
+def reference(schema: dict, null: bool = True) -> None:
+    """Turns a schema and those in it, in place, into what OpenAPI 3.1 has; null may be in the place of members."""
+    if "$ref" in schema:
+        schema["$ref"] = schema["$ref"].replace("#/definitions/", "#/components/schemas/")
+        schema.pop("type", None)
+    if "example" in schema:
+        schema["examples"] = [schema.pop("example")]
+    if schema.get("type") == "integer" and schema.get("format") == "int64" and "minimum" not in schema:
+        # The generator's form of a uint32; integers of 64 bits are strings.
+        schema.update(minimum=0, maximum=2**32 - 1)
+    if "properties" in schema:
+        schema.setdefault("additionalProperties", False)  # Reading is strict.
+    members = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
+    for member in members:
+        if isinstance(member, dict):
+            reference(member)
+    required = schema.get("required", [])
+    for name, member in schema.get("properties", {}).items():
+        if null and name not in required:
+            nullable(member)
+
+
+def operation3(operation: dict) -> None:
+    """Turns an operation of OpenAPI 2.0, in place, into one of 3.1."""
+    parameters = []
+    for old in operation.pop("parameters", []):
+        if old["in"] == "body":
+            reference(old["schema"])
+            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": old["schema"]}}}
+            if "description" in old:
+                operation["requestBody"]["description"] = old["description"]
+            continue
+        keep = {"name", "in", "required", "description"}
+        schema = {k: v for k, v in old.items() if k not in keep | {"collectionFormat"}}
+        schema.update(PARAMETER_BOUNDS.get(old["name"], {}))
+        if old["in"] == "path":
+            schema["minLength"] = 1
+        reference(schema)
+        parameters.append({k: v for k, v in old.items() if k in keep} | {"schema": schema})
+    if parameters:
+        operation["parameters"] = parameters
+    for status, response in operation["responses"].items():
+        schema = response.pop("schema")
+        reference(schema)
+        media = "application/problem+json" if status == "default" else "application/json"
+        if "(streaming responses)" in response["description"]:
+            media = "application/x-ndjson"
+            response["description"] = "One JSON object on each line; the last one has an `error` when the stream failed."
+            schema["properties"]["error"] = {"$ref": "#/components/schemas/Error"}
+        response["content"] = {media: {"schema": schema}}
+    operation["responses"]["default"]["headers"] = {
+        "Retry-After": {"description": "With 429 and 503, where it is known: seconds.", "schema": {"type": "integer", "minimum": 0}},
+        "Allow": {"description": "With 405: the methods that the path has.", "schema": {"type": "string"}},
+    }
+
+
+def openapi3(spec: dict) -> dict:
+    """Returns a description in OpenAPI 2.0 as one in 3.1."""
+    definitions = spec["definitions"]
+    for name, schema in definitions.items():
+        if name in REQUIRED:
+            schema["required"] = REQUIRED[name]
+        for (owner, member), bounds in MEMBER_BOUNDS.items():
+            if owner == name:
+                schema["properties"][member].update(bounds)
+        reference(schema, null=name not in WITHOUT_NULL)
+    for methods in spec["paths"].values():
+        for operation in methods.values():
+            operation3(operation)
+    return {
+        "openapi": "3.1.1",
+        "info": spec["info"],
+        "servers": [{"url": "/", "description": "The listener that this description came from."}],
+        # Credentials are looked at where they are configured.
+        "security": [{}, {"bearer": []}, {"apiKey": []}],
+        "tags": spec["tags"],
+        "paths": spec["paths"],
+        "components": {
+            "schemas": definitions,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "An API key or a JWT."},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "An API key."},
+            },
+        },
+    }
+
+
+def main(path: str, out: str) -> None:
+    """Reads OpenAPI 2.0 from a file and writes 3.1 to another."""
     with open(path, encoding="utf-8") as f:
         spec = json.load(f)
     spec["info"] = {
@@ -125,7 +256,7 @@ def main(path: str) -> None:
         "version": "v1",
         "description": "Queries and feedback are on the query listener (default 127.0.0.1:1337), "
         "administration on the administration listener (default 127.0.0.1:1338).",
-        "license": {"name": "Apache-2.0"},
+        "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     }
     definitions = spec["definitions"]
     for name, definition in definitions.items():
@@ -135,13 +266,13 @@ def main(path: str) -> None:
                 definition["properties"].pop(member)
         if name in EXAMPLES:
             definition["example"] = EXAMPLES[name]
-    definitions.pop("Tensor", None)
+    definitions["Natural"] = NATURAL_SCHEMA
     errors(definitions)
     operations(spec)
-    with open(path, "w", encoding="utf-8") as f:
-        json.dump(spec, f, indent=2)
+    with open(out, "w", encoding="utf-8") as f:
+        json.dump(openapi3(spec), f, indent=2)
         f.write("\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2])

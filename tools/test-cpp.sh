@@ -77,3 +77,7 @@ check() {
 check .cache/cpp-release/clipper-noop
 echo numbers >.cache/cpp-numbers
 check .cache/cpp-address/scripted --model-path .cache/cpp-numbers
+
+echo "TLS and tokens of registration, as the Python runtime has them"
+export CLIPPER_SECURE_CONTAINER=$PWD/.cache/cpp-address/clipper-noop
+(cd containerrpc/python && "$python" -m pytest -q -p no:cacheprovider tests/test_secure.py)

@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -189,8 +190,9 @@ func (c *Catalog) exists(ctx context.Context, model, version string) error {
 	return apierror.New(codes.AlreadyExists, clipperv1.ErrorReason_ERROR_REASON_VERSION_EXISTS, "version.version", what, model, version)
 }
 
-// Update changes how a version runs. change may be called several times.
-func (c *Catalog) Update(ctx context.Context, model, version string, change func(*clipperv1.ModelVersion)) error {
+// Update changes how a version runs, if its etag is the given one, or that is empty. change may be called several
+// times.
+func (c *Catalog) Update(ctx context.Context, model, version, etag string, change func(*clipperv1.ModelVersion)) error {
 	for range maxAttempts {
 		m, _, err := c.getModel(ctx, model)
 		if err != nil {
@@ -199,6 +201,10 @@ func (c *Catalog) Update(ctx context.Context, model, version string, change func
 		doc, revision, err := c.getVersion(ctx, m, model, version)
 		if err != nil {
 			return err
+		}
+		if etag != "" && etag != etagOf(revision) {
+			return apierror.New(codes.Aborted, clipperv1.ErrorReason_ERROR_REASON_CONFLICT, "etag",
+				"version %q of model %q was changed since: its etag is %q now, not %q", version, model, etagOf(revision), etag)
 		}
 		change(doc.spec)
 		value, err := doc.encode()
@@ -511,6 +517,11 @@ type Version struct {
 
 	revision store.Revision
 }
+
+// Etag identifies the state of how the version runs.
+func (v *Version) Etag() string { return etagOf(v.revision) }
+
+func etagOf(r store.Revision) string { return strconv.FormatUint(uint64(r), 36) }
 
 // View returns the catalog as it was last read.
 func (c *Catalog) View() *View {

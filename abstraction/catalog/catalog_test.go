@@ -94,10 +94,15 @@ func TestUpdate(t *testing.T) {
 	c, _ := open(t)
 	require.NoError(t, c.Deploy(t.Context(), spec("m", "v1"), false, nil))
 	scale := func(v *clipperv1.ModelVersion) { v.Replicas = proto.Uint32(7) }
-	require.NoError(t, c.Update(t.Context(), "m", "v1", scale))
+	require.NoError(t, c.Update(t.Context(), "m", "v1", "", scale))
 	require.EqualValues(t, 7, view(t, c).Model("m").Version("v1").Spec.GetReplicas())
-	requireError(t, c.Update(t.Context(), "m", "v2", scale), codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND)
-	requireError(t, c.Update(t.Context(), "x", "v1", scale), codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_MODEL_NOT_FOUND)
+	version := func() *Version { return view(t, c).Model("m").Version("v1") }
+	etag := version().Etag()
+	require.NoError(t, c.Update(t.Context(), "m", "v1", etag, scale))
+	requireError(t, c.Update(t.Context(), "m", "v1", etag, scale), codes.Aborted, clipperv1.ErrorReason_ERROR_REASON_CONFLICT)
+	require.NotEqual(t, etag, version().Etag())
+	requireError(t, c.Update(t.Context(), "m", "v2", "", scale), codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND)
+	requireError(t, c.Update(t.Context(), "x", "v1", "", scale), codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_MODEL_NOT_FOUND)
 }
 
 func TestDelete(t *testing.T) {
@@ -127,7 +132,7 @@ func TestDelete(t *testing.T) {
 	require.Equal(t, first, again)
 	require.Empty(t, view(t, c).Model("m").Pending(), "a version that goes is not to become current")
 	requireError(t, c.SetCurrent(ctx, "m", "v2"), codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND)
-	requireError(t, c.Update(ctx, "m", "v2", func(*clipperv1.ModelVersion) {}), codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND)
+	requireError(t, c.Update(ctx, "m", "v2", "", func(*clipperv1.ModelVersion) {}), codes.NotFound, clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND)
 	err = c.Deploy(ctx, spec("m", "v2"), false, nil)
 	requireError(t, err, codes.AlreadyExists, clipperv1.ErrorReason_ERROR_REASON_VERSION_EXISTS)
 	require.ErrorContains(t, err, "is being removed: try again")
@@ -251,7 +256,7 @@ func TestConcurrentUpdatesAreAllKept(t *testing.T) {
 	var all sync.WaitGroup
 	for range 5 { // fewer than maxAttempts, so that none can give up
 		all.Go(func() {
-			require.NoError(t, c.Update(t.Context(), "m", "v1", func(v *clipperv1.ModelVersion) {
+			require.NoError(t, c.Update(t.Context(), "m", "v1", "", func(v *clipperv1.ModelVersion) {
 				v.Replicas = proto.Uint32(v.GetReplicas() + 1)
 			}))
 		})

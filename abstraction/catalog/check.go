@@ -459,15 +459,15 @@ func checkAbsolute(field, path string) error {
 
 // CheckAddress refuses what is no address of a container.
 func CheckAddress(field, address string) error {
-	if err := checkText(field, `give "host:port" or "unix:/path"`, address); err != nil {
+	if err := checkText(field, `give "host:port", "tls://host:port" or "unix:/path"`, address); err != nil {
 		return err
 	}
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		return checkAbsolute(field, path)
 	}
-	host, port, err := net.SplitHostPort(address)
+	host, port, err := net.SplitHostPort(strings.TrimPrefix(address, "tls://"))
 	if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || host == "" || portErr != nil || n == 0 {
-		return invalid(field, `%q is not an address: want "host:port" or "unix:/path"`, address)
+		return invalid(field, `%q is not an address: want "host:port", "tls://host:port" or "unix:/path"`, address)
 	}
 	return nil
 }

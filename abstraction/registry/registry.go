@@ -48,7 +48,7 @@ func (n Name) key(replica string) string {
 type Replica struct {
 	// ID is unique among the registered replicas of the version.
 	ID string `json:"-"`
-	// Address is "host:port" or "unix:/path".
+	// Address is "host:port", "tls://host:port" or "unix:/path".
 	Address string `json:"address"`
 
 	of Name

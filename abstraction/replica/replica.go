@@ -12,16 +12,19 @@ package replica
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -55,8 +58,10 @@ const (
 type Config struct {
 	// ID is unique among the version's replicas.
 	ID string
-	// Address is "host:port" or "unix:/path".
+	// Address is "host:port", "tls://host:port" or "unix:/path".
 	Address string
+	// TLS is how a "tls:" address is connected to; nil means to trust the CAs of the system.
+	TLS credentials.TransportCredentials
 	// Batching is how batches are made.
 	Batching *clipperv1.Batching
 	// Prior is what was learned earlier about how long a replica of this version takes.
@@ -132,8 +137,9 @@ type containerLimits struct{ rows, bytes, inFlight int }
 // Start returns a replica that connects by itself, and again whenever the connection is lost. The
 // replica has failed for good when the address is no address.
 func Start(cfg Config, q *queue.Queue, m *metrics.Version, logger *slog.Logger) *Replica {
-	conn, err := grpc.NewClient(cfg.Address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	target, secure := cfg.target()
+	conn, err := grpc.NewClient(target,
+		grpc.WithTransportCredentials(secure),
 		grpc.WithNoProxy(),
 		grpc.WithDisableRetry(), // A lost batch is retried by the queue, perhaps elsewhere.
 		grpc.WithDisableServiceConfig(),
@@ -164,6 +170,19 @@ func Start(cfg Config, q *queue.Queue, m *metrics.Version, logger *slog.Logger) 
 	}
 	go r.run()
 	return r
+}
+
+// target returns what gRPC dials, and how.
+func (c Config) target() (string, credentials.TransportCredentials) {
+	target, encrypted := strings.CutPrefix(c.Address, "tls://")
+	switch {
+	case !encrypted:
+		return target, insecure.NewCredentials()
+	case c.TLS == nil:
+		return target, credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
+	default:
+		return target, c.TLS
+	}
 }
 
 // ID returns the replica's id.

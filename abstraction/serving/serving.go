@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/zeebo/xxh3"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/clipper-serving/clipper/abstraction/autoscale"
 	"github.com/clipper-serving/clipper/abstraction/batching"
@@ -64,6 +65,8 @@ type Deps struct {
 	Metrics *metrics.Metrics
 	// Logger gets what operators should know.
 	Logger *slog.Logger
+	// TLS is how replicas are connected to whose address begins with "tls:"; see replica.Config.
+	TLS credentials.TransportCredentials
 }
 
 // Version serves one version of a model. Safe for concurrent use.
@@ -220,15 +223,15 @@ func (v *Version) Update(b *clipperv1.Batching, c *clipperv1.Cache) error {
 	return nil
 }
 
-// Connect adds a replica, a container that serves or will soon serve at the address ("host:port" or
-// "unix:/path"), and keeps the connection to it until Disconnect or Close. The id is unique among
+// Connect adds a replica, a container that serves or will soon serve at the address ("host:port",
+// "tls://host:port" or "unix:/path"), and keeps the connection to it until Disconnect or Close. The id is unique among
 // the version's replicas; a replica that has it already is closed and replaced. After Close the
 // replica is closed too.
 func (v *Version) Connect(id, address string) *replica.Replica {
 	v.mu.Lock()
 	old := v.replicas[id]
 	r := replica.Start(replica.Config{
-		ID: id, Address: address, Batching: v.batching, Prior: v.learned(), StartTimeout: v.cfg.StartTimeout,
+		ID: id, Address: address, TLS: v.deps.TLS, Batching: v.batching, Prior: v.learned(), StartTimeout: v.cfg.StartTimeout,
 		WarmUp: v.warmUp, Accept: v.accept, OnChange: v.changed,
 	}, v.queue, v.metrics, v.logger)
 	closed := v.closed
@@ -320,7 +323,7 @@ func (v *Version) Batching() *clipperv1.GetBatchingResponse {
 	settings := v.batching
 	v.mu.Unlock()
 	return &clipperv1.GetBatchingResponse{
-		Model: v.cfg.Model, Version: v.cfg.Version, Batching: settings,
+		Model: v.cfg.Model, Version: v.cfg.Version, Batching: settings, Counters: v.metrics.Counters(),
 		Queue: v.queue.Status(), Replicas: v.queue.Replicas(),
 	}
 }

@@ -242,6 +242,8 @@ func flagsOf(command string, flags []string) []string {
 		switch service {
 		case command:
 			own = append(own, "--"+rest)
+		case "services": // How each reaches the others.
+			own = append(own, flag)
 		case "frontend", "selector", "abstraction":
 		default:
 			if command != "frontend" {
@@ -260,6 +262,23 @@ func (c *Clipper) Restart(i int) error {
 		c.Processes[i] = p
 	}
 	return err
+}
+
+// ReplicaProcesses identifies the replicas that run as processes: each by its process and when that was started.
+func (c *Clipper) ReplicaProcesses() ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(c.folder, "run", "*", "*.pid"))
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, file := range files {
+		text, err := os.ReadFile(file) //nolint:gosec // It is the installation's.
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, string(text))
+	}
+	return all, nil
 }
 
 // State returns what an application has learned.

@@ -91,6 +91,16 @@ type Config struct {
 	RegisterAddress string
 	// AdvertiseAddress is where Clipper reaches the container, if that is not Address.
 	AdvertiseAddress string
+	// TLS is how the container is reached over TCP; not for a unix socket.
+	TLS TLS
+	// RegisterTLS and the files (PEM) below it are how Clipper is called to register: with TLS if one of them is
+	// set. RegisterCA are the CAs to trust instead of the system's; RegisterCert and RegisterKey are presented
+	// to a listener that asks for them.
+	RegisterTLS                           bool
+	RegisterCA, RegisterCert, RegisterKey string
+	// RegisterToken is the token to register with, where Clipper asks for one; RegisterTokenFile is a file with
+	// it, which is read at each registration and wins.
+	RegisterToken, RegisterTokenFile string
 	// ExitWithParent is a pipe whose end means that the one who started the container is gone: the
 	// container stops then. May be nil.
 	ExitWithParent io.Reader
@@ -118,6 +128,15 @@ func ConfigFromEnvironment() Config {
 		MetricsAddress:   os.Getenv("CLIPPER_METRICS_ADDRESS"),
 		RegisterAddress:  os.Getenv("CLIPPER_REGISTER_ADDRESS"),
 		AdvertiseAddress: os.Getenv("CLIPPER_ADVERTISE_ADDRESS"),
+
+		TLS: TLS{Cert: os.Getenv("CLIPPER_CONTAINER_TLS_CERT"), Key: os.Getenv("CLIPPER_CONTAINER_TLS_KEY"), ClientCA: os.Getenv("CLIPPER_CONTAINER_TLS_CLIENT_CA")},
+
+		RegisterTLS:       os.Getenv("CLIPPER_REGISTER_TLS") == "1",
+		RegisterCA:        os.Getenv("CLIPPER_REGISTER_TLS_CA"),
+		RegisterCert:      os.Getenv("CLIPPER_REGISTER_TLS_CERT"),
+		RegisterKey:       os.Getenv("CLIPPER_REGISTER_TLS_KEY"),
+		RegisterToken:     os.Getenv("CLIPPER_REGISTER_TOKEN"),
+		RegisterTokenFile: os.Getenv("CLIPPER_REGISTER_TOKEN_FILE"),
 	}
 	if os.Getenv("CLIPPER_EXIT_WITH_PARENT") == "1" {
 		cfg.ExitWithParent = os.Stdin
@@ -206,19 +225,24 @@ func serve(ctx context.Context, cfg Config, l net.Listener, load Loader) error {
 		}
 		defer end()
 	}
-	g := grpc.NewServer(
+	options, err := cfg.options(l.Addr().Network())
+	if err != nil {
+		_ = l.Close()
+		return fmt.Errorf("container: %w", err)
+	}
+	g := grpc.NewServer(append(options,
 		grpc.MaxRecvMsgSize(cfg.MaxMessageBytes),
 		grpc.InitialWindowSize(windowBytes),
 		grpc.InitialConnWindowSize(windowBytes),
 		grpc.StreamInterceptor(s.endWatches),
-	)
+	)...)
 	h := health.NewServer()
 	h.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 	clipperv1.RegisterModelContainerServiceServer(g, s)
 	grpc_health_v1.RegisterHealthServer(g, h)
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(l) }()
-	err := s.live(ctx, l, h, load, served)
+	err = s.live(ctx, l, h, load, served)
 	s.metrics.ready.Set(0)
 	h.Shutdown()
 	close(s.draining)

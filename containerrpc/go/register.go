@@ -14,7 +14,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -35,6 +34,7 @@ const (
 // registration keeps a container registered as a replica.
 type registration struct {
 	logger *slog.Logger
+	cfg    Config
 	conn   *grpc.ClientConn
 	models clipperv1.ModelServiceClient
 	req    *clipperv1.RegisterReplicaRequest
@@ -47,18 +47,22 @@ func newRegistration(cfg Config, d *clipperv1.DescribeResponse, l net.Listener) 
 	if d.Model == "" || d.Version == "" {
 		return nil, errors.New("to register, a container needs to know what it serves: set CLIPPER_MODEL_NAME and CLIPPER_MODEL_VERSION")
 	}
-	address := cfg.AdvertiseAddress
-	if address == "" {
-		var err error
-		if address, err = reachedAt(l.Addr()); err != nil {
-			return nil, err
-		}
+	address, err := cfg.advertised(l.Addr())
+	if err != nil {
+		return nil, err
 	}
-	conn, err := grpc.NewClient(cfg.RegisterAddress, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if _, err := cfg.registerToken(); err != nil {
+		return nil, err
+	}
+	secure, err := cfg.registerCredentials()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient(cfg.RegisterAddress, grpc.WithTransportCredentials(secure))
 	if err != nil {
 		return nil, fmt.Errorf("address to register at: %w", err)
 	}
-	return &registration{logger: cfg.Logger, conn: conn, models: clipperv1.NewModelServiceClient(conn), req: &clipperv1.RegisterReplicaRequest{
+	return &registration{logger: cfg.Logger, cfg: cfg, conn: conn, models: clipperv1.NewModelServiceClient(conn), req: &clipperv1.RegisterReplicaRequest{
 		Model: d.Model, Version: d.Version, Replica: replicaID(address), Address: address, Lease: durationpb.New(registerLease),
 	}}, nil
 }
@@ -137,7 +141,11 @@ func (r *registration) leave() {
 func (r *registration) register(ctx context.Context, req *clipperv1.RegisterReplicaRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
-	_, err := r.models.RegisterReplica(ctx, req)
+	var err error
+	if req.Token, err = r.cfg.registerToken(); err != nil {
+		return err
+	}
+	_, err = r.models.RegisterReplica(ctx, req)
 	return err
 }
 

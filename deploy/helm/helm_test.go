@@ -56,6 +56,8 @@ networkPolicy:
   administrationFrom: [{podSelector: {matchLabels: {role: operator}}}]
   metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]
   modelEgress: []
+tls: {secret: certificates, serverName: clipper.serving}
+registerTokenSecret: registration
 serviceMonitor: {enabled: true, labels: {release: prometheus}}
 `
 
@@ -273,6 +275,55 @@ func TestArguments(t *testing.T) {
 		case *corev1.ConfigMap:
 			require.Equal(t, "spec:\n  nodeSelector:\n    pool: models", o.Data["pod-template.yaml"])
 		}
+	}
+}
+
+// TestTLS looks for the files of the Secret behind every flag, and for the probes to follow.
+func TestTLS(t *testing.T) {
+	found, _ := objects(t, "tls: {secret: certificates}\nregisterTokenSecret: registration")
+	want := map[string][]string{
+		"frontend":    {"--http-tls-cert=", "--grpc-tls-cert=", "--admin-http-tls-cert=", "--admin-grpc-tls-client-ca=", "--services-tls-server-name=clipper"},
+		"selector":    {"--grpc-tls-client-ca=", "--ops-tls-cert=", "--services-tls-ca="},
+		"abstraction": {"--grpc-tls-client-ca=", "--ops-tls-cert=", "--services-tls-ca="},
+	}
+	for _, object := range found {
+		var pod corev1.PodSpec
+		switch o := object.(type) {
+		case *appsv1.Deployment:
+			pod = o.Spec.Template.Spec
+		case *appsv1.StatefulSet:
+			pod = o.Spec.Template.Spec
+		default:
+			continue
+		}
+		container := pod.Containers[0]
+		args := strings.Join(container.Args, "\n")
+		for _, flag := range want[container.Name] {
+			require.Contains(t, args, flag, container.Name)
+		}
+		if want[container.Name] == nil {
+			continue
+		}
+		delete(want, container.Name)
+		require.Equal(t, corev1.URISchemeHTTPS, container.ReadinessProbe.HTTPGet.Scheme)
+		require.Equal(t, corev1.URISchemeHTTPS, container.LivenessProbe.HTTPGet.Scheme)
+		mounted := false
+		for _, m := range container.VolumeMounts {
+			mounted = mounted || m.Name == "tls" && m.MountPath == "/etc/clipper-tls"
+		}
+		require.True(t, mounted, container.Name)
+		token := false
+		for _, e := range container.Env {
+			token = token || e.Name == "CLIPPER_ABSTRACTION_REGISTER_TOKEN" && e.ValueFrom.SecretKeyRef.Name == "registration"
+		}
+		require.Equal(t, container.Name == "abstraction", token, container.Name)
+	}
+	require.Empty(t, want)
+
+	files, err := render("")
+	require.NoError(t, err)
+	for name, text := range files {
+		require.NotContains(t, text, "-tls-", name)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/clipper-serving/clipper/gen/openapi"
@@ -28,6 +29,8 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 // Explorer serves /openapi.json and /docs. Safe for concurrent use.
 type Explorer struct {
 	files map[string][]byte // By path.
+	// operations are the methods of each path, whose segments are names or, in braces, parameters.
+	operations map[string][]string
 }
 
 var _ http.Handler = (*Explorer)(nil)
@@ -38,7 +41,18 @@ func New(services []string) (*Explorer, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Explorer{files: map[string][]byte{"/openapi.json": spec}}
+	var described struct {
+		Paths map[string]map[string]json.RawMessage
+	}
+	if err := json.Unmarshal(spec, &described); err != nil {
+		return nil, fmt.Errorf("read OpenAPI: %w", err)
+	}
+	e := &Explorer{files: map[string][]byte{"/openapi.json": spec}, operations: make(map[string][]string)}
+	for p, methods := range described.Paths {
+		for method := range methods {
+			e.operations[p] = append(e.operations[p], strings.ToUpper(method))
+		}
+	}
 	entries, err := fs.ReadDir(assets, "assets")
 	if err != nil {
 		return nil, fmt.Errorf("read assets: %w", err)
@@ -98,6 +112,30 @@ func filter(spec []byte, services []string) ([]byte, error) {
 func (e *Explorer) Serves(p string) bool {
 	_, ok := e.files[p]
 	return ok || p == "/docs" || p == "/docs/" || p == "/"
+}
+
+// Methods returns the methods that a path has, sorted; none when it is not described. The path is
+// not escaped, since an escaped slash separates as well.
+func (e *Explorer) Methods(of string) []string {
+	var methods []string
+	for template, operations := range e.operations {
+		if fits(of, template) {
+			methods = append(methods, operations...)
+		}
+	}
+	slices.Sort(methods)
+	return slices.Compact(methods)
+}
+
+// fits reports whether a path is one of a template.
+func fits(of, template string) bool {
+	segments, want := strings.Split(of, "/"), strings.Split(template, "/")
+	return slices.EqualFunc(segments, want, func(segment, want string) bool {
+		if strings.HasPrefix(want, "{") {
+			return segment != ""
+		}
+		return segment == want
+	})
 }
 
 // ServeHTTP serves one of the explorer's files.

@@ -234,8 +234,10 @@ func (d *decoder) list(depth int) error {
 			return d.errorAt(d.pos, inputShape, "has more than %d elements, expected %s", want, d.expected())
 		}
 		d.index[depth] = n
-		if err := d.value(); err != nil {
-			return err
+		if depth+1 != d.rank || !d.float() {
+			if err := d.value(); err != nil {
+				return err
+			}
 		}
 		n++
 	}
@@ -248,6 +250,32 @@ func (d *decoder) list(depth int) error {
 	}
 	d.lengths[depth] = n
 	return nil
+}
+
+// float reads one element the short way if it is an ordinary number for a float, as nearly all are.
+// Otherwise it does nothing and returns false.
+func (d *decoder) float() bool {
+	t := d.out.DataType
+	if d.left < 1 || d.pos >= len(d.src) || t != clipperv1.DataType_DATA_TYPE_FLOAT32 && t != clipperv1.DataType_DATA_TYPE_FLOAT64 {
+		return false
+	}
+	if c := d.src[d.pos]; c != '-' && c-'0' > 9 {
+		return false
+	}
+	start := d.pos
+	n, err := d.number()
+	if err != nil {
+		d.pos = start
+		return false
+	}
+	data, p := appendNumber(d.out.Data, t, &n)
+	if p != none {
+		d.pos = start
+		return false
+	}
+	d.out.Data = data
+	d.left--
+	return true
 }
 
 // element reads one element; d is at its first byte.

@@ -32,9 +32,11 @@ func (s *scanner) number() (number, error) {
 		i++
 	}
 	whole := i
+	mantissa, point := uint64(0), 0
 	for ; i < len(src) && src[i]-'0' <= 9; i++ {
-		n.digit(src[i])
+		mantissa = mantissa*10 + uint64(src[i]-'0')
 	}
+	n.digits = i - whole
 	if i == whole || (src[whole] == '0' && i > whole+1) {
 		s.pos = min(i, whole+1)
 		if i == whole {
@@ -44,15 +46,24 @@ func (s *scanner) number() (number, error) {
 	}
 	if i < len(src) && src[i] == '.' {
 		i++
-		point := i
+		point = i
 		for ; i < len(src) && src[i]-'0' <= 9; i++ {
-			n.digit(src[i])
+			mantissa = mantissa*10 + uint64(src[i]-'0')
 		}
 		if i == point {
 			s.pos = i
 			return n, s.unexpected("a digit")
 		}
 		n.exp = point - i
+		n.digits += i - point
+	}
+	n.mantissa = mantissa
+	if src[whole] == '0' {
+		// Zeros before the first other digit say nothing.
+		n.digits--
+		for j := point; j > 0 && j < i && src[j] == '0'; j++ {
+			n.digits--
+		}
 	}
 	if i < len(src) && src[i]|0x20 == 'e' {
 		i++
@@ -78,13 +89,6 @@ func (s *scanner) number() (number, error) {
 	return n, nil
 }
 
-func (n *number) digit(c byte) {
-	n.mantissa = n.mantissa*10 + uint64(c-'0')
-	if n.mantissa > 0 {
-		n.digits++
-	}
-}
-
 // pow10 holds the powers of ten that a float64 represents exactly.
 var pow10 = [...]float64{
 	1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
@@ -96,25 +100,31 @@ var pow10 = [...]float64{
 // the correctly rounded result (W. D. Clinger, How to Read Floating Point Numbers Accurately, 1990);
 // everything else is left to strconv.
 func (n *number) float(bits int) (f float64, ok bool) {
-	exact := n.digits <= 15 && n.exp >= -22 && n.exp <= 22
-	if bits == 32 {
-		// A quotient of floats of 24 bits is rounded correctly when it is first rounded to 53.
-		exact = n.digits <= 7 && n.exp >= -10 && n.exp <= 10
+	if n.digits <= 15 && n.exp >= -22 && n.exp <= 22 {
+		f = float64(n.mantissa)
+		if n.exp < 0 {
+			f /= pow10[-n.exp]
+		} else {
+			f *= pow10[n.exp]
+		}
+		if bits == 64 || narrows(f) {
+			if n.neg {
+				f = -f
+			}
+			return f, true
+		}
 	}
-	if !exact {
-		f, err := strconv.ParseFloat(unsafe.String(unsafe.SliceData(n.token), len(n.token)), bits)
-		return f, err == nil
-	}
-	f = float64(n.mantissa)
-	if n.exp < 0 {
-		f /= pow10[-n.exp]
-	} else {
-		f *= pow10[n.exp]
-	}
-	if n.neg {
-		f = -f
-	}
-	return f, true
+	f, err := strconv.ParseFloat(unsafe.String(unsafe.SliceData(n.token), len(n.token)), bits)
+	return f, err == nil
+}
+
+// narrows reports whether a float64 that was rounded once, and is not negative, can be rounded to
+// float32 as if it never had been. The point between two floats of 24 bits is a float of 53, so the
+// first rounding crosses none; only a result that is such a point does not tell on which side the
+// number was. Where float32 has fewer bits, or none, the points are others.
+func narrows(f float64) bool {
+	const below = 1<<29 - 1 // The bits that float32 has not.
+	return f == 0 || f >= 0x1p-126 && f < math.MaxFloat32 && math.Float64bits(f)&below != 1<<28
 }
 
 // integer returns the magnitude of a number that is an integer; integral is false when it is not

@@ -268,6 +268,9 @@ func (s *scanner) end() error {
 	return nil
 }
 
+// structural tells the bytes at which a nested value can end or a string can begin.
+var structural = [256]bool{'"': true, '[': true, ']': true, '{': true, '}': true}
+
 // skip passes over a value. It only looks for where the value ends: brackets are counted, not
 // matched.
 func (s *scanner) skip(path string) (Value, error) {
@@ -302,6 +305,13 @@ scan:
 			s.pos++
 		default:
 			s.pos++
+		}
+		if depth > 0 { // Where only brackets and strings matter.
+			i := s.pos
+			for i < len(s.src) && !structural[s.src[i]] {
+				i++
+			}
+			s.pos = i
 		}
 	}
 	if depth > 0 {

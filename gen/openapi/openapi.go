@@ -5,7 +5,7 @@ package openapi
 
 import _ "embed" // For Spec.
 
-// Spec is the whole REST API in OpenAPI 2.0, as JSON. It is not to be modified.
+// Spec is the whole REST API in OpenAPI 3.1, as JSON. It is not to be modified.
 //
-//go:embed clipper.swagger.json
+//go:embed clipper.openapi.json
 var Spec []byte

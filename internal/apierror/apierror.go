@@ -47,6 +47,12 @@ func Overloaded(retryAfter time.Duration, format string, args ...any) error {
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
 }
 
+// RateLimited returns a RESOURCE_EXHAUSTED error for a caller who asks too much, that tells when to come back.
+func RateLimited(retryAfter time.Duration, format string, args ...any) error {
+	return build(codes.ResourceExhausted, clipperv1.ErrorReason_ERROR_REASON_RATE_LIMITED, "", fmt.Sprintf(format, args...),
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
+}
+
 func build(code codes.Code, reason clipperv1.ErrorReason, field, message string, more ...protoadapt.MessageV1) error {
 	info := &errdetails.ErrorInfo{Reason: strings.TrimPrefix(reason.String(), reasonPrefix), Domain: Domain}
 	if field != "" {

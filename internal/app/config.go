@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/clipper-serving/clipper/internal/certs"
 	"github.com/clipper-serving/clipper/internal/config"
 	"github.com/clipper-serving/clipper/internal/telemetry"
 )
@@ -26,17 +27,20 @@ func (c LogConfig) New(w io.Writer) (*slog.Logger, error) {
 // GRPCConfig is the configuration of a gRPC server. Whoever embeds it gives the
 // default address, with the tag set:"listen=127.0.0.1:1337".
 type GRPCConfig struct {
-	Listen               string        `default:"${listen}" help:"Address to listen on: HOST:PORT or unix:PATH. Port 0 takes a free one. There is no TLS: beyond loopback, only where the network is trusted."`
+	Listen               string        `default:"${listen}" help:"Address to listen on: HOST:PORT or unix:PATH. Port 0 takes a free one."`
+	TLS                  certs.Server  `embed:"" prefix:"tls-"`
 	MaxMessage           config.Bytes  `default:"16MiB" help:"Largest message accepted or sent (B, KiB, MiB, GiB)."`
 	MaxConcurrentStreams uint32        `default:"1024" help:"Most calls in flight on one connection; more wait in the client."`
 	ConnectionTimeout    time.Duration `default:"10s" help:"Time that a new connection has to complete its handshake."`
 	Keepalive            time.Duration `default:"30s" help:"Silence on a connection after which the server asks whether the client is still there."`
+	MaxConnectionAge     time.Duration `default:"0s" help:"Time after which a client is asked to connect anew, which checks its certificate again and spreads clients over instances. Calls in flight end in their time. 0s: never."`
 }
 
 // HTTPConfig is the configuration of an HTTP server. Whoever embeds it gives the
 // default address, with the tag set:"listen=127.0.0.1:1337".
 type HTTPConfig struct {
-	Listen        string        `default:"${listen}" help:"Address to listen on: HOST:PORT or unix:PATH. Port 0 takes a free one. There is no TLS: beyond loopback, only where the network is trusted."`
+	Listen        string        `default:"${listen}" help:"Address to listen on: HOST:PORT or unix:PATH. Port 0 takes a free one."`
+	TLS           certs.Server  `embed:"" prefix:"tls-"`
 	HeaderTimeout time.Duration `default:"5s" help:"Time that a client has to send the header of a request."`
 	IdleTimeout   time.Duration `default:"2m" help:"Time that a connection may stay open between requests."`
 	MaxHeader     config.Bytes  `default:"64KiB" help:"Largest header of a request (B, KiB, MiB, GiB)."`
@@ -58,6 +62,8 @@ func (c GRPCConfig) validate() error {
 		return fmt.Errorf("connection-timeout is %s: want more than 0s", c.ConnectionTimeout)
 	case c.Keepalive < time.Second:
 		return fmt.Errorf("keepalive is %s: want at least 1s", c.Keepalive)
+	case c.MaxConnectionAge < 0:
+		return fmt.Errorf("max-connection-age is %s: want 0s or more", c.MaxConnectionAge)
 	}
 	return nil
 }

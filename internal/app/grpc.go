@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/encoding/gzip" // Clients may compress what they send.
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -58,9 +59,12 @@ func (a *App) GRPC(name string, cfg GRPCConfig, options ...grpc.ServerOption) (*
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("gRPC server %s: %w", name, err)
 	}
-	listener, err := a.listen(name, cfg.Listen)
+	listener, secure, err := a.listen(name, cfg.Listen, cfg.TLS)
 	if err != nil {
 		return nil, err
+	}
+	if secure != nil {
+		options = append(options, grpc.Creds(secure.Credentials()))
 	}
 	s := &GRPCServer{
 		name:     name,
@@ -76,7 +80,7 @@ func (a *App) GRPC(name string, cfg GRPCConfig, options ...grpc.ServerOption) (*
 		grpc.MaxHeaderListSize(maxMetadata),
 		grpc.MaxConcurrentStreams(cfg.MaxConcurrentStreams),
 		grpc.ConnectionTimeout(cfg.ConnectionTimeout),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: cfg.Keepalive, Timeout: pingTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: cfg.Keepalive, Timeout: pingTimeout, MaxConnectionAge: cfg.MaxConnectionAge}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true), // They use what is closed after the server.
 		grpc.NumStreamWorkers(streamWorkers),

@@ -28,21 +28,30 @@ func (a *App) HTTP(name string, cfg HTTPConfig, handler http.Handler) (*HTTPServ
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("HTTP server %s: %w", name, err)
 	}
-	listener, err := a.listen(name, cfg.Listen)
+	listener, secure, err := a.listen(name, cfg.Listen, cfg.TLS)
 	if err != nil {
 		return nil, err
 	}
+	// HTTP/2 without TLS (RFC 9113, section 3.3) is for clients that know that it is spoken.
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
 	s := &HTTPServer{
 		name:     name,
 		listener: listener,
 		draining: make(chan struct{}),
 		server: &http.Server{
 			Handler:           handler,
+			Protocols:         protocols,
 			ReadHeaderTimeout: cfg.HeaderTimeout,
 			IdleTimeout:       cfg.IdleTimeout,
 			MaxHeaderBytes:    int(cfg.MaxHeader),
 			ErrorLog:          slog.NewLogLogger(a.Log.With("server", name).Handler(), slog.LevelWarn),
 		},
+	}
+	if secure != nil {
+		s.server.TLSConfig = secure.Config("h2", "http/1.1")
 	}
 	a.servers = append(a.servers, s)
 	return s, nil
@@ -56,7 +65,11 @@ func (s *HTTPServer) Address() string { return addressOf(s.listener) }
 func (s *HTTPServer) Draining() <-chan struct{} { return s.draining }
 
 func (s *HTTPServer) serve() error {
-	if err := s.server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+	serve := s.server.Serve
+	if s.server.TLSConfig != nil {
+		serve = func(l net.Listener) error { return s.server.ServeTLS(l, "", "") }
+	}
+	if err := serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", s.name, err)
 	}
 	return nil

@@ -11,21 +11,44 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/clipper-serving/clipper/internal/certs"
 )
 
 // listen opens a listener at an address as in the configuration, and warns when
-// others than this machine can reach it.
-func (a *App) listen(name, address string) (net.Listener, error) {
+// others than this machine can reach it and it has no TLS. What TLS needs is nil then.
+func (a *App) listen(name, address string, files certs.Server) (net.Listener, *certs.Listener, error) {
+	var secure *certs.Listener
+	if files.Enabled() {
+		var err error
+		if secure, err = files.Listen(a.Log.With("server", name)); err != nil {
+			return nil, nil, fmt.Errorf("listen for %s: %w", name, err)
+		}
+		if err := a.observeExpiry(name, secure); err != nil {
+			return nil, nil, fmt.Errorf("listen for %s: %w", name, err)
+		}
+	}
 	listener, err := openListener(address)
 	if err != nil {
-		return nil, fmt.Errorf("listen for %s: %w", name, err)
+		return nil, nil, fmt.Errorf("listen for %s: %w", name, err)
 	}
-	a.Log.Info("listening", "server", name, "address", addressOf(listener))
-	if tcp, ok := listener.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
-		a.Log.Warn("anyone who can reach this address can connect, and nothing is encrypted",
+	a.Log.Info("listening", "server", name, "address", addressOf(listener), "tls", files.String())
+	if tcp, ok := listener.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() && secure == nil {
+		a.Log.Warn("anyone who can reach this address can connect, and nothing is encrypted: give it a certificate (docs/security.md)",
 			"server", name, "address", addressOf(listener))
 	}
-	return listener, nil
+	return listener, secure, nil
+}
+
+// observeExpiry shows in the metrics when the certificate of a server ends.
+func (a *App) observeExpiry(name string, secure *certs.Listener) error {
+	return a.Registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "clipper_tls_certificate_expiry_timestamp_seconds",
+		Help:        "When the certificate ends that a server presents, in seconds since 1970.",
+		ConstLabels: prometheus.Labels{"server": name},
+	}, func() float64 { return float64(secure.Expires().Unix()) }))
 }
 
 func openListener(address string) (net.Listener, error) {

@@ -17,7 +17,7 @@ const maxScrapes = 4
 // Ops returns the handler for those who operate the process, to be served on a
 // listener of its own: /metrics (Prometheus), /healthz (200 while the process
 // lives), /readyz (200 when every check passes, else 503; JSON that says which
-// do not) and /debug/pprof/.
+// do not) and /debug/pprof/, but not its command line, which may have secrets.
 func (a *App) Ops() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.Registry, promhttp.HandlerOpts{
@@ -31,7 +31,6 @@ func (a *App) Ops() http.Handler {
 	})
 	mux.Handle("GET /readyz", a.readiness)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)

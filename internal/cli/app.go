@@ -295,6 +295,9 @@ func (c *client) showApplication(a *clipperv1.Application, title string) error {
 	if a.GetRefuseOverload() {
 		t.add("overload", "refused, with the time to try again")
 	}
+	if text := limitsText(a.GetLimits()); text != "" {
+		t.add("limits", text)
+	}
 	if a.GetAnswerEarly() {
 		t.add("early", "answers as soon as the models that are missing cannot change it")
 	}

@@ -47,6 +47,7 @@ type appFlags struct {
 	Group       map[string]string  `mapsep:"," placeholder:"MODEL=GROUP" help:"Models of a group are one opinion and share its weight."`
 	Log         *float64           `name:"decision-log" placeholder:"SHARE" help:"Share of the decisions that is logged for evaluation, in [0, 1]."`
 	LogFormat   *string            `name:"decision-log-format" placeholder:"FORMAT" complete:"json-lines,parquet" help:"json-lines or parquet. Default: json-lines."`
+	limitFlags
 	canaryFlags
 
 	text []byte // The content of File, once it is read.
@@ -104,7 +105,7 @@ func (f *appFlags) change(c *client, app *clipperv1.Application) (mask []string,
 		}
 	}
 	f.changePolicy(app, changed)
-	for _, change := range []func(*clipperv1.Application, map[string]bool) error{f.changeModels, f.changeOutput, f.changeCanary} {
+	for _, change := range []func(*clipperv1.Application, map[string]bool) error{f.changeModels, f.changeOutput, f.changeLimits, f.changeCanary} {
 		if err := change(app, changed); err != nil {
 			return nil, err
 		}

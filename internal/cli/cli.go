@@ -19,6 +19,7 @@ import (
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 
+	"github.com/clipper-serving/clipper/internal/certs"
 	"github.com/clipper-serving/clipper/internal/config"
 	"github.com/clipper-serving/clipper/internal/telemetry"
 )
@@ -59,6 +60,7 @@ func System() Terminal {
 type root struct {
 	Model      modelCommands     `cmd:"" config:"-" group:"client" help:"Deploy and manage models."`
 	App        appCommands       `cmd:"" config:"-" group:"client" help:"Create and manage applications."`
+	Key        keyCommands       `cmd:"" config:"-" group:"client" help:"Create and manage API keys."`
 	Query      queryCmd          `cmd:"" config:"-" group:"client" help:"Ask an application."`
 	Feedback   feedbackCmd       `cmd:"" config:"-" group:"client" help:"Tell an application what was true."`
 	Status     statusCmd         `cmd:"" config:"-" group:"client" help:"Show services, models and applications."`
@@ -77,6 +79,9 @@ type root struct {
 type options struct {
 	Timeout time.Duration `env:"CLIPPER_TIMEOUT" placeholder:"DURATION" help:"How long to wait: for the answer to a query (default: the application's objective), for a model to become ready (default: 5m), for anything else (default: 10s)."`
 	JSON    bool          `name:"json" help:"Write one JSON document."`
+	APIKey  string        `name:"api-key" env:"CLIPPER_API_KEY" placeholder:"KEY" help:"API key or token to call with. On a command line, others on the machine can see it."`
+	KeyFile string        `name:"api-key-file" env:"CLIPPER_API_KEY_FILE" type:"path" placeholder:"FILE" help:"File with the API key or token to call with."`
+	Secure  certs.Client  `embed:"" envprefix:"CLIPPER_"`
 }
 
 // queryOptions are the flags of commands that ask.

@@ -606,7 +606,7 @@ func TestComplete(t *testing.T) {
 		words []string
 		want  []string
 	}{
-		{nil, []string{"model", "app", "query", "feedback", "status", "logs", "top", "profile", "container", "image", "health", "version", "completion"}},
+		{nil, []string{"model", "app", "key", "query", "feedback", "status", "logs", "top", "profile", "container", "image", "health", "version", "completion"}},
 		{[]string{"q"}, []string{"query"}},
 		{[]string{"model", "s"}, []string{"show", "set-version", "set-batching", "scale"}},
 		{[]string{"model", "show", ""}, []string{"knn", "svm"}},

@@ -8,13 +8,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
@@ -29,8 +29,17 @@ const (
 
 // dial returns a connection to the address that a flag names. It is closed with the client.
 func (c *client) dial(flag, address string) (*grpc.ClientConn, error) {
+	key, err := c.credential()
+	if err != nil {
+		return nil, err
+	}
+	secure, err := c.Secure.Credentials(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, usagef("%s", err)
+	}
 	conn, err := grpc.NewClient(address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithPerRPCCredentials(key),
+		grpc.WithTransportCredentials(secure),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithUserAgent("clipper/"+c.build.Version),
 		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
@@ -53,6 +62,32 @@ func (c *client) dial(flag, address string) (*grpc.ClientConn, error) {
 	}
 	c.conns = append(c.conns, conn)
 	return conn, nil
+}
+
+// credential is an API key or a token, sent with every call; empty for none.
+type credential string
+
+// GetRequestMetadata implements credentials.PerRPCCredentials.
+func (k credential) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	if k == "" {
+		return nil, nil
+	}
+	return map[string]string{"authorization": "Bearer " + string(k)}, nil
+}
+
+// RequireTransportSecurity implements credentials.PerRPCCredentials: it is the caller's to decide.
+func (credential) RequireTransportSecurity() bool { return false }
+
+// credential returns what the flags say.
+func (c *client) credential() (credential, error) {
+	if c.APIKey != "" || c.KeyFile == "" {
+		return credential(c.APIKey), nil
+	}
+	text, err := os.ReadFile(c.KeyFile)
+	if err != nil {
+		return "", usagef("--api-key-file: %s", err)
+	}
+	return credential(bytes.TrimSpace(text)), nil
 }
 
 func (c *client) close() {
@@ -81,6 +116,14 @@ func (c *client) applications() (clipperv1.ApplicationServiceClient, error) {
 		return nil, err
 	}
 	return clipperv1.NewApplicationServiceClient(conn), nil
+}
+
+func (c *client) keys() (clipperv1.KeyServiceClient, error) {
+	conn, err := c.admin()
+	if err != nil {
+		return nil, err
+	}
+	return clipperv1.NewKeyServiceClient(conn), nil
 }
 
 // read returns the text of an argument: the argument itself, the content of the file in "@file",

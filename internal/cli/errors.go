@@ -75,6 +75,8 @@ var hints = map[clipperv1.ErrorReason]string{
 	clipperv1.ErrorReason_ERROR_REASON_VERSION_NOT_FOUND:     "`clipper model list` shows those that exist",
 	clipperv1.ErrorReason_ERROR_REASON_VERSION_EXISTS:        "versions are immutable: choose another --version",
 	clipperv1.ErrorReason_ERROR_REASON_CONTEXT_NOT_FOUND:     "`clipper app contexts` shows those that exist",
+	clipperv1.ErrorReason_ERROR_REASON_KEY_NOT_FOUND:         "`clipper key list` shows those that exist",
+	clipperv1.ErrorReason_ERROR_REASON_UNAUTHENTICATED:       "--api-key-file or CLIPPER_API_KEY names the key to call with",
 	clipperv1.ErrorReason_ERROR_REASON_CONFLICT:              "someone else changed it: look and try again",
 }
 
@@ -127,7 +129,10 @@ func describe(err error) description {
 		d.ExitCode = ExitNotFound
 	case codes.Unavailable:
 		d.ExitCode = ExitUnreachable
-		if !known {
+		switch {
+		case !known && aboutTLS(st.Message()):
+			d.Message = fmt.Sprintf("cannot speak with %s (%s): see --tls, --tls-ca and --tls-cert, and whether --%s speaks TLS", call.address, cause(st.Message()), call.flag)
+		case !known:
 			d.Message = fmt.Sprintf("cannot reach %s (%s): start it with `clipper up`, or name another address with --%s", call.address, cause(st.Message()), call.flag)
 		}
 	case codes.DeadlineExceeded:
@@ -158,6 +163,17 @@ func codeName(code codes.Code) string {
 		name = append(name, byte(c))
 	}
 	return strings.ToUpper(string(name))
+}
+
+// aboutTLS reports whether a connection failed by what one side expects of the other, which a plain client
+// sees as a server that hangs up.
+func aboutTLS(message string) bool {
+	for _, sign := range []string{"tls: ", "x509: ", "handshake", "server preface", "broken pipe"} {
+		if strings.Contains(message, sign) {
+			return true
+		}
+	}
+	return false
 }
 
 // cause returns the last part of gRPC's account of a connection that failed.

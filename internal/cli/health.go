@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/clipper-serving/clipper/internal/certs"
 )
 
 // opsAddresses are where services listen for those who operate them, by default: of `clipper up` and the frontend,
@@ -21,6 +23,7 @@ const maxHealth = 64 << 10
 type healthCmd struct {
 	Address string        `arg:"" optional:"" help:"The ops listener of a service, HOST:PORT. Default: of the service that runs on this machine."`
 	Ready   bool          `help:"Ask whether it should get calls, not just whether it lives."`
+	Secure  certs.Client  `embed:"" envprefix:"CLIPPER_"`
 	Timeout time.Duration `default:"5s" placeholder:"DURATION" help:"How long to wait for the answer. Default: ${default}."`
 }
 
@@ -31,7 +34,20 @@ lives (--ready: when it is ready), with 1 when it says that it is not, and with 
 Examples:
 
     clipper health
-    clipper health --ready 127.0.0.1:1368`
+    clipper health --ready 127.0.0.1:1368
+    clipper health --ready --tls-ca ca.pem`
+}
+
+// webClient returns a client of HTTP listeners, and their scheme.
+func webClient(secure certs.Client) (web *http.Client, scheme string, err error) {
+	if !secure.Enabled() {
+		return &http.Client{Transport: &http.Transport{}}, "http", nil
+	}
+	cfg, err := secure.Config()
+	if err != nil {
+		return nil, "", usagef("%s", err)
+	}
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}}, "https", nil
 }
 
 func (h *healthCmd) Run(c *client) error {
@@ -43,14 +59,19 @@ func (h *healthCmd) Run(c *client) error {
 	if h.Ready {
 		path = "/readyz"
 	}
+	web, scheme, err := webClient(h.Secure)
+	if err != nil {
+		return err
+	}
+	defer web.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(c.ctx, h.Timeout)
 	defer cancel()
 	for _, address := range addresses {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+address+path, nil)
 		if err != nil {
 			return usagef("%q is no address: want HOST:PORT", address)
 		}
-		response, err := http.DefaultClient.Do(request)
+		response, err := web.Do(request)
 		if err != nil {
 			continue
 		}

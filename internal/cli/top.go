@@ -47,7 +47,16 @@ func (t *topCmd) Run(c *client) error {
 	if err != nil {
 		return err
 	}
-	source := &top.Source{Models: models, Applications: applications, Metrics: t.Metrics}
+	key, err := c.credential()
+	if err != nil {
+		return err
+	}
+	web, _, err := webClient(c.Secure)
+	if err != nil {
+		return err
+	}
+	defer web.CloseIdleConnections()
+	source := &top.Source{HTTP: web, Key: string(key), Models: models, Applications: applications, Metrics: t.Metrics}
 	out, isFile := c.Stdout.(*os.File)
 	if t.Once || c.JSON || !isFile || !term.IsTerminal(int(out.Fd())) || os.Getenv("TERM") == "dumb" {
 		return t.write(c, source)

@@ -103,19 +103,34 @@ func (c *Conn) Invoke(ctx context.Context, fullMethod string, args, reply any, o
 	return err
 }
 
+// InvokeShared performs a unary call as Invoke does, and returns the message of the handler itself
+// instead of a copy. The handler may keep it or give it to others as well: it is to be read only.
+func (c *Conn) InvokeShared(ctx context.Context, fullMethod string, args any) (reply any, err error) {
+	return c.call(ctx, &transportStream{method: fullMethod}, args)
+}
+
 func (c *Conn) invoke(ctx context.Context, call *transportStream, args, reply any) error {
+	result, err := c.call(ctx, call, args)
+	if err != nil {
+		return err
+	}
+	return copyMessage(reply, result)
+}
+
+// call returns what the handler returns, with the error that a client gets.
+func (c *Conn) call(ctx context.Context, call *transportStream, args any) (any, error) {
 	m, ok := c.methods[call.method]
 	if !ok || m.unary == nil {
-		return unimplemented(call.method)
+		return nil, unimplemented(call.method)
 	}
 	if err := ctx.Err(); err != nil {
-		return status.FromContextError(err).Err()
+		return nil, status.FromContextError(err).Err()
 	}
 	result, err := m.unary(m.service, serverContext(ctx, call), func(in any) error { return copyMessage(in, args) }, c.unary)
 	if err != nil {
-		return statusError(ctx, err)
+		return nil, statusError(ctx, err)
 	}
-	return copyMessage(reply, result)
+	return result, nil
 }
 
 // serverContext is what the handler runs in: the caller's context, with
@@ -126,7 +141,9 @@ func serverContext(ctx context.Context, call *transportStream) context.Context {
 		// The handler's own calls must not carry its caller's metadata along.
 		ctx = metadata.NewOutgoingContext(ctx, nil)
 	}
-	ctx = metadata.NewIncomingContext(ctx, sent)
+	if _, received := metadata.FromIncomingContext(ctx); ok || received {
+		ctx = metadata.NewIncomingContext(ctx, sent)
+	}
 	ctx = peer.NewContext(ctx, &self)
 	return grpc.NewContextWithServerTransportStream(ctx, call)
 }

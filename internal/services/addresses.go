@@ -7,14 +7,15 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 
 	"github.com/clipper-serving/clipper/abstraction"
 	"github.com/clipper-serving/clipper/internal/app"
+	"github.com/clipper-serving/clipper/internal/certs"
 	"github.com/clipper-serving/clipper/internal/exchange"
 )
 
@@ -24,12 +25,16 @@ const pickOne = `{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": 
 // dial returns a connection to another service, which need not be there yet: to one of its
 // instances, and to another one when that is gone. The function also tells it of addresses beside
 // the given ones; it may be called from any goroutine, by one at a time.
-func dial(a *app.App, name string, addresses []string) (conn *grpc.ClientConn, also func(addresses []string), err error) {
+func dial(a *app.App, name string, addresses []string, files certs.Client) (conn *grpc.ClientConn, also func(addresses []string), err error) {
+	secure, err := files.Credentials(a.Log.With("calls", name))
+	if err != nil {
+		return nil, nil, fmt.Errorf("connection to the %s: %w", name, err)
+	}
 	instances := manual.NewBuilderWithScheme("instances")
 	also = func(more []string) { instances.UpdateState(stateOf(slices.Concat(addresses, more))) }
 	instances.InitialState(stateOf(addresses))
 	conn, err = grpc.NewClient(instances.Scheme()+":///clipper", append(exchange.DialOptions(),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(secure),
 		grpc.WithResolvers(instances),
 		grpc.WithDefaultServiceConfig(pickOne),
 	)...)
@@ -46,7 +51,12 @@ func stateOf(addresses []string) resolver.State {
 		if address == "" { // A list without an address, as it is written in the environment.
 			continue
 		}
-		s.Endpoints = append(s.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: address}}})
+		// Its certificate must name the host that was dialled, not the name of this resolver.
+		at := resolver.Address{Addr: address, ServerName: address}
+		if strings.HasPrefix(address, "unix:") {
+			at.ServerName = "localhost"
+		}
+		s.Endpoints = append(s.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{at}})
 	}
 	return s
 }

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/clipper-serving/clipper/internal/app"
+	"github.com/clipper-serving/clipper/internal/certs"
 )
 
 func TestInstance(t *testing.T) {
@@ -92,7 +93,7 @@ func TestDial(t *testing.T) {
 	err := app.Run(t.Context(), app.Options{Name: "test", Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry()}, func(a *app.App) error {
 		var also func([]string)
 		var err error
-		conn, also, err = dial(a, "abstraction service", []string{one.address})
+		conn, also, err = dial(a, "abstraction service", []string{one.address}, certs.Client{})
 		require.NoError(t, err)
 		ask := func() string {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

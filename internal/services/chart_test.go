@@ -33,6 +33,11 @@ func TestChartPassesFlagsThatExist(t *testing.T) {
 		}
 		passed := flag.FindAllStringSubmatch(strings.Join([]string{string(own), string(shared)}, "\n"), -1)
 		require.Greater(t, len(passed), 5)
+		for _, listener := range regexp.MustCompile(`"listener" "([a-z-]+)"`).FindAllStringSubmatch(string(own), -1) {
+			for _, file := range []string{"cert", "key", "client-ca"} {
+				require.True(t, known[listener[1]+"-tls-"+file], "the chart gives TLS to %s of clipper %s", listener[1], command.Name)
+			}
+		}
 		for _, f := range passed {
 			require.True(t, known[f[1]], "the chart passes --%s to clipper %s", f[1], command.Name)
 		}

@@ -4,6 +4,7 @@ package services
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"time"
 
@@ -14,6 +15,8 @@ import (
 	"github.com/clipper-serving/clipper/frontend"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/app"
+	"github.com/clipper-serving/clipper/internal/auth"
+	"github.com/clipper-serving/clipper/internal/certs"
 	"github.com/clipper-serving/clipper/internal/instances"
 	"github.com/clipper-serving/clipper/selector"
 )
@@ -25,6 +28,8 @@ type FrontendConfig struct {
 	AdminHTTP app.HTTPConfig  `embed:"" prefix:"admin-http-" set:"listen=127.0.0.1:1338"`
 	AdminGRPC app.GRPCConfig  `embed:"" prefix:"admin-grpc-" set:"listen=127.0.0.1:1348"`
 	Service   frontend.Config `embed:""`
+	Auth      auth.Config     `embed:"" prefix:"auth-"`
+	AuditLog  string          `placeholder:"FILE" help:"Write each call of administration that changes something to this file, or to stderr: who, what, when, with which outcome. The file is opened again at SIGHUP."`
 }
 
 // SelectorConfig is what a selector needs, wherever the other services are.
@@ -37,6 +42,7 @@ type AbstractionConfig struct {
 	Service abstraction.Config `embed:""`
 	// Launcher runs images and the saved models of frameworks. Commands are processes.
 	Launcher   string            `enum:"process,docker,kubernetes" default:"process" help:"What runs models: process; docker, each replica in a container of its own; or kubernetes, each in a pod. Commands always run as processes; images run in Docker, with kubernetes in pods."`
+	Container  certs.Client      `embed:"" prefix:"container-" envprefix:"CLIPPER_ABSTRACTION_CONTAINER_"`
 	Process    process.Config    `embed:""`
 	Docker     docker.Config     `embed:"" prefix:"docker-"`
 	Kubernetes kubernetes.Config `embed:"" prefix:"kubernetes-"`
@@ -75,7 +81,8 @@ func (c *Up) Run(p *Process) error {
 		}
 		applicationAdmin := inProcess(a)
 		applications.Register(applicationAdmin)
-		return c.Frontend.add(a, applications, applicationAdmin, modelAdmin)
+		addKeys(a, state, applicationAdmin, nil)
+		return c.Frontend.add(a, p.build.Version, applications, applicationAdmin, modelAdmin)
 	})
 }
 
@@ -83,25 +90,26 @@ func (c *Up) Run(p *Process) error {
 type Frontend struct {
 	Common
 	FrontendConfig
-	Selector    []string `default:"127.0.0.1:1357" help:"Address of the selector (gRPC); of several, those that are alive are used."`
-	Abstraction []string `default:"127.0.0.1:1367" help:"Address of the abstraction service (gRPC), for administration; of several instances, one that is alive is used."`
+	Services    certs.Client `embed:"" prefix:"services-" envprefix:"CLIPPER_SERVICES_"`
+	Selector    []string     `default:"127.0.0.1:1357" help:"Address of the selector (gRPC); of several, those that are alive are used."`
+	Abstraction []string     `default:"127.0.0.1:1367" help:"Address of the abstraction service (gRPC), for administration; of several instances, one that is alive is used."`
 }
 
 // Run runs the command.
 func (c *Frontend) Run(p *Process) error {
 	return c.run(p, "frontend", func(a *app.App) error {
-		applicationAdmin, _, err := dial(a, "selector", c.Selector)
+		applicationAdmin, _, err := dial(a, "selector", c.Selector, c.Services)
 		if err != nil {
 			return err
 		}
-		modelAdmin, _, err := dial(a, "abstraction service", c.Abstraction)
+		modelAdmin, _, err := dial(a, "abstraction service", c.Abstraction, c.Services)
 		if err != nil {
 			return err
 		}
 		remote := frontend.NewRemoteSelector(applicationAdmin, a.Log)
 		a.Go("link to the selector", remote.Run)
 		a.Ready("selector", remote.Reachable)
-		return c.add(a, remote, applicationAdmin, modelAdmin)
+		return c.add(a, p.build.Version, remote, applicationAdmin, modelAdmin)
 	})
 }
 
@@ -112,6 +120,7 @@ type Selector struct {
 	SelectorConfig
 	GRPC        app.GRPCConfig `embed:"" prefix:"grpc-" set:"listen=127.0.0.1:1357"`
 	Ops         app.HTTPConfig `embed:"" prefix:"ops-" set:"listen=127.0.0.1:1358"`
+	Services    certs.Client   `embed:"" prefix:"services-" envprefix:"CLIPPER_SERVICES_"`
 	Abstraction []string       `default:"127.0.0.1:1367" help:"Address of the abstraction service (gRPC). With a store that instances share, those that it names are used as well."`
 }
 
@@ -122,7 +131,7 @@ func (c *Selector) Run(p *Process) error {
 		if err != nil {
 			return err
 		}
-		conn, also, err := dial(a, "abstraction service", c.Abstraction)
+		conn, also, err := dial(a, "abstraction service", c.Abstraction, c.Services)
 		if err != nil {
 			return err
 		}
@@ -143,6 +152,7 @@ func (c *Selector) Run(p *Process) error {
 			return err
 		}
 		register(server, s)
+		addKeys(a, state, server, server.Draining())
 		return nil
 	})
 }
@@ -156,6 +166,7 @@ type Abstraction struct {
 	GRPC app.GRPCConfig `embed:"" prefix:"grpc-" set:"listen=127.0.0.1:1367"`
 	Ops  app.HTTPConfig `embed:"" prefix:"ops-" set:"listen=127.0.0.1:1368"`
 
+	Services      certs.Client  `embed:"" prefix:"services-" envprefix:"CLIPPER_SERVICES_"`
 	Advertise     string        `placeholder:"ADDRESS" help:"Address at which the other instances and the selectors reach this one (gRPC), for a store that instances share. Default: where it listens; if that is every address, the machine's host name."`
 	InstanceLease time.Duration `default:"3s" help:"Time without a sign of life after which the other instances take over the models of this one, for a store that instances share."`
 }
@@ -170,6 +181,11 @@ func (c *Abstraction) Run(p *Process) error {
 		instance, err := c.instance(server.Address())
 		if err != nil {
 			return err
+		}
+		if instance != nil {
+			if instance.TLS, err = c.Services.Credentials(a.Log.With("calls", "instances of the abstraction service")); err != nil {
+				return fmt.Errorf("connections to other instances: %w", err)
+			}
 		}
 		s, err := c.add(p.ctx, a, &c.StoreConfig, &c.RepositoryConfig, c.Shutdown.Grace, instance)
 		if err != nil {

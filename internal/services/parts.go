@@ -4,11 +4,15 @@ package services
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"net/http"
+	"os"
 	"slices"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/clipper-serving/clipper/abstraction"
 	"github.com/clipper-serving/clipper/abstraction/launcher"
@@ -16,10 +20,15 @@ import (
 	"github.com/clipper-serving/clipper/abstraction/launcher/kubernetes"
 	"github.com/clipper-serving/clipper/abstraction/launcher/process"
 	"github.com/clipper-serving/clipper/frontend"
+	"github.com/clipper-serving/clipper/frontend/oip"
+	"github.com/clipper-serving/clipper/frontend/oip/rest"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/app"
+	"github.com/clipper-serving/clipper/internal/auth"
+	"github.com/clipper-serving/clipper/internal/auth/audit"
 	"github.com/clipper-serving/clipper/internal/exchange"
 	"github.com/clipper-serving/clipper/internal/inprocess"
+	"github.com/clipper-serving/clipper/internal/keys"
 	"github.com/clipper-serving/clipper/internal/store"
 	"github.com/clipper-serving/clipper/selector"
 )
@@ -27,6 +36,13 @@ import (
 // inProcess returns a connection to services of this process, observed as those behind a socket.
 func inProcess(a *app.App) *inprocess.Conn {
 	return inprocess.New([]grpc.UnaryServerInterceptor{a.RPC.Unary}, []grpc.StreamServerInterceptor{a.RPC.Stream})
+}
+
+// guarded is inProcess for calls from outside.
+func guarded(a *app.App, gate *auth.Gate) *inprocess.Conn {
+	return inprocess.New(
+		[]grpc.UnaryServerInterceptor{a.RPC.Unary, gate.Unary},
+		[]grpc.StreamServerInterceptor{a.RPC.Stream, gate.Stream})
 }
 
 // service is what the internal listener of a selector or an abstraction service serves.
@@ -72,11 +88,18 @@ func (c *AbstractionConfig) add(ctx context.Context, a *app.App, where *StoreCon
 	if err != nil {
 		return nil, err
 	}
+	var secure credentials.TransportCredentials
+	if c.Container.Enabled() {
+		if secure, err = c.Container.Credentials(a.Log.With("calls", "containers")); err != nil {
+			return nil, fmt.Errorf("connections to containers: %w", err)
+		}
+	}
 	s, err := abstraction.New(c.Service, abstraction.Deps{
 		Store:      state.Documents(),
 		Launchers:  launchers,
 		Repository: repo,
 		Instance:   instance,
+		Containers: secure,
 		Logger:     a.Log,
 		Registerer: a.Registry,
 	})
@@ -133,10 +156,22 @@ func (c *SelectorConfig) add(a *app.App, state store.Store, models selector.Mode
 	return s, nil
 }
 
+// addKeys adds the service that keeps API keys, beside the selector, to the app.
+func addKeys(a *app.App, state store.Store, r grpc.ServiceRegistrar, draining <-chan struct{}) {
+	s := keys.New(state.Documents(), draining, a.Log)
+	a.Defer("keys", func() error { s.Close(); return nil })
+	s.Register(r)
+}
+
 // add adds a frontend to the app: queries and administration, each over gRPC and REST.
-func (c *FrontendConfig) add(a *app.App, applications frontend.Selector, applicationAdmin, modelAdmin grpc.ClientConnInterface) error {
+func (c *FrontendConfig) add(a *app.App, version string, applications frontend.Selector, applicationAdmin, modelAdmin grpc.ClientConnInterface) error {
+	gate, err := c.gate(a, applicationAdmin)
+	if err != nil {
+		return err
+	}
+	guards := []grpc.ServerOption{grpc.ChainUnaryInterceptor(gate.Unary), grpc.ChainStreamInterceptor(gate.Stream)}
 	// The connections behind REST; the services are registered on them below.
-	query, admin := inProcess(a), inProcess(a)
+	query, admin := guarded(a, gate), guarded(a, gate)
 	queryREST, err := frontend.NewQueryHandler(c.Service, query)
 	if err != nil {
 		return err
@@ -145,18 +180,31 @@ func (c *FrontendConfig) add(a *app.App, applications frontend.Selector, applica
 	if err != nil {
 		return err
 	}
-	// Added first, it stops last: it tells that the process is stopping.
-	if _, err := a.HTTP("administration (REST)", c.AdminHTTP, withOps(adminREST, a.Ops())); err != nil {
+	if queryREST, err = c.withOIP(queryREST, query, c.Service.QueryOrigins, a.Log); err != nil {
 		return err
 	}
-	adminGRPC, err := a.GRPC("administration", c.AdminGRPC)
+	if adminREST, err = c.withOIP(adminREST, admin, c.Service.AdminOrigins, a.Log); err != nil {
+		return err
+	}
+	// Added first, it stops last: it tells that the process is stopping.
+	paths := withOps(adminREST, gate.Operators(a.Ops()))
+	server, err := a.HTTP("administration (REST)", c.AdminHTTP, paths)
+	if err != nil {
+		return err
+	}
+	watch, err := frontend.NewWatchHandler(c.Service, admin, a.Registry, server.Draining())
+	if err != nil {
+		return err
+	}
+	paths.Handle(frontend.WatchPath, watch)
+	adminGRPC, err := a.GRPC("administration", c.AdminGRPC, guards...)
 	if err != nil {
 		return err
 	}
 	if _, err := a.HTTP("queries (REST)", c.HTTP, queryREST); err != nil {
 		return err
 	}
-	queryGRPC, err := a.GRPC("queries", c.GRPC)
+	queryGRPC, err := a.GRPC("queries", c.GRPC, guards...)
 	if err != nil {
 		return err
 	}
@@ -171,19 +219,71 @@ func (c *FrontendConfig) add(a *app.App, applications frontend.Selector, applica
 	if err != nil {
 		return err
 	}
+	gate.Limiter = s.Limiter
+	inference := oip.New(oip.Deps{
+		Applications:   s,
+		Query:          clipperv1.NewQueryServiceClient(query),
+		Admin:          clipperv1.NewModelServiceClient(admin),
+		Models:         clipperv1.NewModelServiceClient(modelAdmin),
+		Draining:       queryGRPC.Draining(),
+		Dialect:        c.Service.OIPDialect,
+		StreamInFlight: c.Service.StreamInFlight,
+		Version:        version,
+	})
 	for _, r := range []grpc.ServiceRegistrar{query, queryGRPC} {
 		s.RegisterQuery(r)
+		inference.RegisterQuery(r)
 	}
 	for _, r := range []grpc.ServiceRegistrar{admin, adminGRPC} {
 		s.RegisterAdmin(r)
+		inference.RegisterAdmin(r)
+		gate.RegisterKeys(r, applicationAdmin)
 	}
 	a.Go("frontend", s.Run)
 	a.Ready("frontend", s.Ready)
 	return nil
 }
 
+// withOIP serves the Open Inference Protocol beside an API of ours, by the service on the same connection.
+func (c *FrontendConfig) withOIP(api http.Handler, conn grpc.ClientConnInterface, origins []string, log *slog.Logger) (http.Handler, error) {
+	handler, err := rest.New(rest.Config{MaxBody: int64(c.Service.MaxBody), BodyTimeout: c.Service.BodyTimeout}, conn, log)
+	if err != nil {
+		return nil, err
+	}
+	protocol, err := frontend.Restrict(handler, origins)
+	if err != nil {
+		return nil, err
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if rest.Serves(r.URL.Path) {
+			protocol.ServeHTTP(w, r)
+			return
+		}
+		api.ServeHTTP(w, r)
+	}), nil
+}
+
+// gate adds what decides who may call the frontend; keys leads to the service that keeps the keys.
+func (c *FrontendConfig) gate(a *app.App, keys grpc.ClientConnInterface) (*auth.Gate, error) {
+	audited, err := audit.Open(c.AuditLog, os.Stderr, a.Log)
+	if err != nil {
+		return nil, err
+	}
+	a.Defer("audit log", audited.Close)
+	a.Go("audit log", audited.Run)
+	gate, err := auth.New(c.Auth, auth.Deps{Logger: a.Log, Registerer: a.Registry, Audit: audited})
+	if err != nil {
+		return nil, err
+	}
+	for _, loop := range gate.Loops(keys) {
+		a.Go(loop.Name, loop.Run)
+	}
+	a.Ready("keys", gate.Ready)
+	return gate, nil
+}
+
 // withOps serves the paths for operators beside those of the administration.
-func withOps(admin, ops http.Handler) http.Handler {
+func withOps(admin, ops http.Handler) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("/", admin)
 	for _, path := range []string{"/metrics", "/healthz", "/readyz", "/debug/pprof/"} {

@@ -42,14 +42,17 @@ type value struct {
 type bucket struct{ bound, count float64 }
 
 // scrape adds the metrics of a process.
-func (s series) scrape(ctx context.Context, address string) error {
+func (s series) scrape(ctx context.Context, web *http.Client, address, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	res, err := http.DefaultClient.Do(req)
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
+	}
+	res, err := web.Do(req)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
@@ -62,14 +65,19 @@ func (s series) scrape(ctx context.Context, address string) error {
 	if err != nil {
 		return fmt.Errorf("metrics: %s gives none: %w", address, err)
 	}
-	for name, family := range families {
-		if strings.HasPrefix(name, "clipper_model_") || strings.HasPrefix(name, "clipper_frontend_") {
-			for _, m := range family.Metric {
-				s.add(name, m)
-			}
-		}
+	for _, family := range families {
+		s.family(family)
 	}
 	return nil
+}
+
+// family adds a metric, if it is one that is shown.
+func (s series) family(f *dto.MetricFamily) {
+	if name := f.GetName(); strings.HasPrefix(name, "clipper_model_") || strings.HasPrefix(name, "clipper_frontend_") {
+		for _, m := range f.Metric {
+			s.add(name, m)
+		}
+	}
 }
 
 func (s series) add(name string, m *dto.Metric) {
@@ -98,7 +106,13 @@ func (s series) add(name string, m *dto.Metric) {
 	}
 	v.number += m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetHistogram().GetSampleSum()
 	v.count += float64(m.GetHistogram().GetSampleCount())
-	for _, b := range m.GetHistogram().GetBucket() {
+	buckets := m.GetHistogram().GetBucket()
+	if n := len(buckets); n > 0 && !math.IsInf(buckets[n-1].GetUpperBound(), 1) {
+		// Only the text form has the last bucket, that of all values.
+		infinite, all := math.Inf(1), m.GetHistogram().GetSampleCount()
+		buckets = append(slices.Clip(buckets), &dto.Bucket{UpperBound: &infinite, CumulativeCount: &all})
+	}
+	for _, b := range buckets {
 		i := slices.IndexFunc(v.buckets, func(o bucket) bool { return o.bound == b.GetUpperBound() })
 		if i < 0 {
 			v.buckets = append(v.buckets, bucket{bound: b.GetUpperBound()})

@@ -6,14 +6,19 @@
 package top
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 )
@@ -90,8 +95,14 @@ type Weight struct {
 type Source struct {
 	Models       clipperv1.ModelServiceClient
 	Applications clipperv1.ApplicationServiceClient
+	// Own are the metrics of this process; nil when they are not of interest.
+	Own prometheus.Gatherer
 	// Metrics are the addresses of processes' metrics.
 	Metrics []string
+	// Key is the API key or token that the metrics are asked for with; may be empty.
+	Key string
+	// HTTP is what metrics are read with; nil is http.DefaultClient.
+	HTTP *http.Client
 
 	before  series
 	at      time.Time
@@ -106,8 +117,17 @@ func (s *Source) Read(ctx context.Context) (*Snapshot, error) {
 	snapshot := &Snapshot{Time: time.Now(), Notes: []string{}, Models: []Model{}, Applications: []Application{}}
 	now := series{}
 	var answers []string
+	if s.Own != nil {
+		families, err := s.Own.Gather()
+		if err != nil {
+			return nil, fmt.Errorf("gather metrics: %w", err)
+		}
+		for _, family := range families {
+			now.family(family)
+		}
+	}
 	for _, address := range s.Metrics {
-		if err := now.scrape(ctx, address); err != nil {
+		if err := now.scrape(ctx, cmp.Or(s.HTTP, http.DefaultClient), address, s.Key); err != nil {
 			snapshot.Notes = append(snapshot.Notes, cause(err))
 			continue
 		}

@@ -60,6 +60,7 @@ const (
 	ReasonUnauthenticated       Reason = "UNAUTHENTICATED"         // The call has no credentials that are valid.
 	ReasonPermissionDenied      Reason = "PERMISSION_DENIED"       // The credentials do not allow the call.
 	ReasonRateLimited           Reason = "RATE_LIMITED"            // The limit of calls is reached; RetryAfter says when to come back.
+	ReasonKeyNotFound           Reason = "KEY_NOT_FOUND"           // No API key has this id.
 )
 
 // Error implements error, so that a reason can be the target of errors.Is.

@@ -14,15 +14,13 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 )
 
 // Limits are the kernel's, through control groups of version 2 (cgroups(7), and the kernel's
-// Documentation/admin-guide/cgroup-v2.rst). Below the launcher's parent group, each launcher has a
+// Documentation/admin-guide/cgroup-v2.rst). Below the launcher's parent group, each keeper has a
 // group, and each replica one in that:
 //
-//	PARENT/clipper-1f3a9c     the launcher with the directory 1f3a9c
+//	PARENT/clipper-1f3a9c     the keeper with the directory 1f3a9c
 //	PARENT/clipper-1f3a9c/7   the replica with the socket 7.sock
 //
 // A group holds everything that a replica starts, so the kernel can end all of it at once.
@@ -38,13 +36,13 @@ const (
 	maxProcesses = 4096
 )
 
-// groups is a launcher's control group.
+// groups is a keeper's control group.
 type groups struct{ dir string }
 
 // controllers are what limits need.
 var controllers = []string{"cpu", "memory", "pids"}
 
-// newGroups makes the group of the launcher whose directory is called name, in the given parent group:
+// newGroups makes the group of the keeper whose directory is called name, in the given parent group:
 // a path in the hierarchy such as "/clipper.slice", or "" for this process's own group. The error says why
 // there are no limits here, in words for people.
 func newGroups(parent, name string) (*groups, error) {
@@ -150,8 +148,8 @@ func write(dir, name, value string) error {
 }
 
 // add makes the group of a replica.
-func (g *groups) add(name string, r *clipperv1.Resources) (*group, error) {
-	one := &group{dir: filepath.Join(g.dir, name), memory: r.GetMemoryBytes()}
+func (g *groups) add(name string, cpus float64, memory uint64) (*group, error) {
+	one := &group{dir: filepath.Join(g.dir, name), memory: memory}
 	if err := os.Mkdir(one.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make a control group: %w", err)
 	}
@@ -159,8 +157,8 @@ func (g *groups) add(name string, r *clipperv1.Resources) (*group, error) {
 		{"pids.max", strconv.Itoa(maxProcesses)},
 		{"memory.oom.group", "1"}, // What is left of a replica without one of its processes is no replica.
 	}
-	if r.GetCpus() > 0 {
-		limits = append(limits, [2]string{"cpu.max", fmt.Sprintf("%d %d", int64(r.GetCpus()*cpuPeriod), cpuPeriod)})
+	if cpus > 0 {
+		limits = append(limits, [2]string{"cpu.max", fmt.Sprintf("%d %d", int64(cpus*cpuPeriod), cpuPeriod)})
 	}
 	if one.memory > 0 {
 		limits = append(limits, [2]string{"memory.max", strconv.FormatUint(one.memory, 10)})
@@ -176,9 +174,6 @@ func (g *groups) add(name string, r *clipperv1.Resources) (*group, error) {
 	}
 	return one, nil
 }
-
-// close removes the group, with what is left in it.
-func (g *groups) close() error { return removeGroup(g.dir) }
 
 // group is a replica's.
 type group struct {

@@ -3,12 +3,9 @@
 package process
 
 import (
-	"bufio"
 	"errors"
-	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -51,8 +48,8 @@ func TestLimitsAreTheKernels(t *testing.T) {
 	i, err := l.Start(t.Context(), spec(c))
 	require.NoError(t, err)
 	launchertest.Greeting(t, i)
-	dir := i.(*child).group.dir
-	require.Equal(t, strconv.Itoa(i.(*child).pid), read(t, dir, "cgroup.procs"))
+	dir := groupOf(i)
+	require.Equal(t, strconv.Itoa(i.(*replica).started.PID), read(t, dir, "cgroup.procs"))
 	require.Equal(t, "25000 100000", read(t, dir, "cpu.max"))
 	require.Equal(t, strconv.Itoa(512<<20), read(t, dir, "memory.max"))
 	require.Equal(t, strconv.Itoa(maxProcesses), read(t, dir, "pids.max"))
@@ -62,11 +59,17 @@ func TestLimitsAreTheKernels(t *testing.T) {
 	c.Resources = nil
 	free, err := l.Start(t.Context(), spec(c))
 	require.NoError(t, err)
-	dir = free.(*child).group.dir
+	dir = groupOf(free)
 	require.Equal(t, "max", read(t, dir, "memory.max"))
 	require.Equal(t, "max 100000", read(t, dir, "cpu.max"))
 	require.NoError(t, l.Close())
 	require.NoDirExists(t, l.groups.dir)
+}
+
+// groupOf returns the directory of a replica's control group.
+func groupOf(i launcher.Instance) string {
+	r := i.(*replica)
+	return filepath.Join(r.keeper.group, r.started.ID)
 }
 
 func TestProcessorTimeIsHeldBack(t *testing.T) {
@@ -75,7 +78,7 @@ func TestProcessorTimeIsHeldBack(t *testing.T) {
 	c.Resources = &clipperv1.Resources{Cpus: 0.05}
 	i, err := l.Start(t.Context(), spec(c))
 	require.NoError(t, err)
-	throttled := func() bool { return !strings.Contains(read(t, i.(*child).group.dir, "cpu.stat"), "nr_throttled 0") }
+	throttled := func() bool { return !strings.Contains(read(t, groupOf(i), "cpu.stat"), "nr_throttled 0") }
 	require.Eventually(t, throttled, time.Minute, 10*time.Millisecond)
 }
 
@@ -90,27 +93,16 @@ func TestWhatHasLeftTheProcessGroupEndsToo(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestGroupOfAKilledServerIsRemoved(t *testing.T) {
+func TestGroupOfADeadKeeperIsRemoved(t *testing.T) {
 	requireGroups(t)
 	dir := shortDirectory(t)
-	exe, err := os.Executable()
-	require.NoError(t, err)
-	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), envServer+"="+dir)
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	lines := bufio.NewScanner(out)
-	require.True(t, lines.Scan())
-	require.True(t, lines.Scan(), "the second line")
-	group := lines.Text()
-	require.NoError(t, cmd.Process.Kill())
-	_, _ = io.Copy(io.Discard, out)
-	_ = cmd.Wait()
-	require.DirExists(t, group)
+	s := startServer(t, dir, time.Hour)
+	s.kill(t)
+	require.DirExists(t, s.Group)
+	killKeeper(t, s)
 
 	newLauncher(t, Config{RunDirectory: dir})
-	require.NoDirExists(t, group)
+	require.NoDirExists(t, s.Group)
 }
 
 func TestGroupOfNobodyIsLeftAlone(t *testing.T) {
@@ -129,7 +121,8 @@ func TestGroupOfNobodyIsLeftAlone(t *testing.T) {
 func TestLimitsThatCannotBeAreRefused(t *testing.T) {
 	l := newLauncher(t, Config{})
 	if l.groups != nil {
-		require.NoError(t, l.groups.close())
+		require.NoError(t, removeGroup(l.groups.dir))
+		l.own.group = ""
 	}
 	l.groups, l.unlimited = nil, errors.New("there are none")
 	c := commandContainer("sh")

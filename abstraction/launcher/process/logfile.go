@@ -36,12 +36,13 @@ const (
 // logFile takes what a replica writes. It keeps the last lines in memory. Safe for
 // concurrent use.
 type logFile struct {
-	path    string
-	written func() // is called when there is more in the file
+	path string
 
-	mu   sync.Mutex
-	file *os.File // nil when it cannot be written
-	size int64
+	mu     sync.Mutex
+	writes uint64        // to the file
+	more   chan struct{} // is closed with the next
+	file   *os.File      // nil when it cannot be written
+	size   int64
 
 	lines [][]byte // a ring
 	next  int
@@ -52,8 +53,8 @@ type logFile struct {
 }
 
 // openLog goes on with the log of the replica's predecessor, if there is one.
-func openLog(path string, written func()) (*logFile, error) {
-	l := &logFile{path: path, written: written}
+func openLog(path string) (*logFile, error) {
+	l := &logFile{path: path, more: make(chan struct{})}
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("open the replica's log: %w", err)
 	}
@@ -127,7 +128,16 @@ func (l *logFile) store(b []byte) {
 		n, _ := l.file.Write(b) // a full disk: the lines in memory remain
 		l.size += int64(n)
 	}
-	l.written()
+	l.writes++
+	close(l.more)
+	l.more = make(chan struct{})
+}
+
+// written returns how often the file was written to, and a channel that is closed after the next time.
+func (l *logFile) written() (uint64, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.writes, l.more
 }
 
 func (l *logFile) rotate() {

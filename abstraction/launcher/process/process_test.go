@@ -5,14 +5,15 @@ package process
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,31 +33,86 @@ func TestMain(m *testing.M) {
 	if code, ran := launchertest.Main(); ran {
 		os.Exit(code)
 	}
-	if dir := os.Getenv(envServer); dir != "" {
-		server(dir)
+	if text := os.Getenv(envServer); text != "" {
+		if err := serve(text); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// server starts a replica that does not exit with its parent.
-func server(dir string) {
-	l, err := New(Config{RunDirectory: dir, LogDirectory: dir}, slog.New(slog.DiscardHandler))
+// server is a server in a process of its own, with two replicas, m@1@0 and m@1@1, which do not exit with their
+// parent.
+type server struct {
+	Replicas []Started
+	Keeper   int
+	Group    string
+
+	command *exec.Cmd
+}
+
+// serve is what that process does, until it is killed.
+func serve(text string) error {
+	dir, claim, _ := strings.Cut(text, " ")
+	wait, err := time.ParseDuration(claim)
 	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
+		return err
 	}
-	i, err := l.Start(context.Background(), launcher.Spec{Model: "m", Version: "1", Replica: "0", Container: &clipperv1.Container{
-		Source: &clipperv1.Container_Command{Command: &clipperv1.Command{Arguments: []string{"sleep", "1000"}}},
-	}})
+	l, err := New(Config{RunDirectory: dir, LogDirectory: dir, ClaimTime: wait}, slog.New(slog.DiscardHandler))
 	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
+		return err
 	}
-	fmt.Println(i.(*child).pid)
-	if l.groups != nil {
-		fmt.Println(l.groups.dir)
+	s := server{}
+	for _, name := range []string{"0", "1"} {
+		one := spec(commandContainer("sh", "-c", chatter))
+		one.Replica = name
+		i, err := l.Start(context.Background(), one)
+		if err != nil {
+			return err
+		}
+		s.Replicas = append(s.Replicas, i.(*replica).started)
+	}
+	s.Keeper, s.Group = l.own.pid, l.own.group
+	if err := json.NewEncoder(os.Stdout).Encode(s); err != nil {
+		return err
 	}
 	select {}
+}
+
+// chatter says that it has begun, and ends well when it is asked to.
+const chatter = `exec 2>/dev/null; trap 'echo asked; exit 7' TERM; echo begun; while :; do sleep 0.05; done`
+
+func startServer(t *testing.T, dir string, claim time.Duration) *server {
+	t.Helper()
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	s := &server{command: exec.Command(exe)}
+	s.command.Env = append(os.Environ(), envServer+"="+dir+" "+claim.String())
+	out, err := s.command.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, s.command.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal([]byte(line), s), line)
+	t.Cleanup(func() { _ = syscall.Kill(s.Keeper, syscall.SIGTERM) }) // If it is there still.
+	return s
+}
+
+// kill is what ends a server that is not asked.
+func (s *server) kill(t *testing.T) {
+	t.Helper()
+	require.NoError(t, s.command.Process.Kill())
+	_ = s.command.Wait()
+}
+
+// killKeeper does the same to the keeper that it has left, whose replicas do not end by themselves.
+func killKeeper(t *testing.T, s *server) {
+	t.Helper()
+	require.NoError(t, syscall.Kill(s.Keeper, syscall.SIGKILL))
+	require.Eventually(t, func() bool { _, err := startTime(s.Keeper); return err != nil }, 10*time.Second, time.Millisecond)
+	_, err := startTime(s.Replicas[0].PID)
+	require.NoError(t, err, "it must outlive its keeper for the test to be one")
 }
 
 // shortDirectory is needed since the path of a unix socket is short.
@@ -136,11 +192,11 @@ func TestSocketIsPrivateAndRemoved(t *testing.T) {
 	i, err := l.Start(t.Context(), spec(c))
 	require.NoError(t, err)
 	launchertest.Greeting(t, i)
-	info, err := os.Stat(l.dir)
+	info, err := os.Stat(l.own.dir)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
 	i.Stop(t.Context())
-	left, err := filepath.Glob(filepath.Join(l.dir, "[0-9]*"))
+	left, err := filepath.Glob(filepath.Join(l.own.dir, "[0-9]*"))
 	require.NoError(t, err)
 	require.Empty(t, left)
 }
@@ -157,56 +213,103 @@ func TestWhatAReplicaStartsEndsWithIt(t *testing.T) {
 	require.Eventually(t, func() bool { _, err := startTime(pid); return err != nil }, 10*time.Second, 5*time.Millisecond)
 }
 
-func TestReplicaEndsWhenTheServerIsKilled(t *testing.T) {
+func TestReplicaEndsWithItsKeeper(t *testing.T) {
 	c := self(t)
 	c.Environment = map[string]string{launchertest.EnvBehaviour: "serve"}
 	l := newLauncher(t, Config{})
 	i, err := l.Start(t.Context(), spec(c))
 	require.NoError(t, err)
 	launchertest.Greeting(t, i)
-	require.NoError(t, i.(*child).stdin.Close()) // what the kernel does for a dead server
+	require.NoError(t, syscall.Kill(l.own.pid, syscall.SIGKILL))
 	<-i.Done()
-	require.Equal(t, launcher.Exit{Code: 3}, i.Exit())
+	require.Contains(t, i.Exit().String(), "ended with the process that kept it")
+	require.Empty(t, i.Logs(5))
+	i.Stop(t.Context())
+
+	// The next start has a keeper again.
+	next, err := l.Start(t.Context(), spec(c))
+	require.NoError(t, err)
+	launchertest.Greeting(t, next)
 }
 
-func TestLeftoversOfAKilledServerAreKilled(t *testing.T) {
+func TestLeftoversOfADeadKeeperAreKilled(t *testing.T) {
 	dir := shortDirectory(t)
-	exe, err := os.Executable()
-	require.NoError(t, err)
-	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), envServer+"="+dir)
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	line, err := bufio.NewReader(out).ReadString('\n')
-	require.NoError(t, err)
-	pid, err := strconv.Atoi(strings.TrimSpace(line))
-	require.NoError(t, err, line)
-
-	// The server lives: its replica is not touched.
-	first := newLauncher(t, Config{RunDirectory: dir})
-	_, err = startTime(pid)
-	require.NoError(t, err)
-
-	require.NoError(t, cmd.Process.Kill())
-	_, _ = io.Copy(io.Discard, out)
-	_ = cmd.Wait()
-	_, err = startTime(pid)
-	require.NoError(t, err, "sleep must outlive its parent for this test to be one")
-
+	s := startServer(t, dir, time.Hour)
+	s.kill(t)
+	killKeeper(t, s)
 	newLauncher(t, Config{RunDirectory: dir})
-	_, err = startTime(pid)
-	require.Error(t, err)
-	require.DirExists(t, first.dir)
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	folders := 0
-	for _, e := range entries {
-		if e.IsDir() {
-			folders++
-		}
+	for _, r := range s.Replicas {
+		_, err := startTime(r.PID)
+		require.Error(t, err)
 	}
-	require.Equal(t, 2, folders, "the two launchers that live")
+	requireFolders(t, dir, 1)
+}
+
+// requireFolders says how many launchers there are.
+func requireFolders(t *testing.T, dir string, n int) {
+	t.Helper()
+	folders, err := filepath.Glob(filepath.Join(dir, "*", lockName))
+	require.NoError(t, err)
+	require.Len(t, folders, n)
+}
+
+func TestTakesOver(t *testing.T) {
+	dir := shortDirectory(t)
+	s := startServer(t, dir, time.Hour)
+	start := func(l *Launcher, name, script string) *replica {
+		one := spec(commandContainer("sh", "-c", script))
+		one.Replica = name
+		i, err := l.Start(t.Context(), one)
+		require.NoError(t, err)
+		return i.(*replica)
+	}
+	// Nothing is taken from a server that lives.
+	other := newLauncher(t, Config{RunDirectory: dir})
+	require.NotEqual(t, s.Replicas[0].PID, start(other, "0", chatter).started.PID)
+	requireFolders(t, dir, 2)
+
+	s.kill(t)
+	next := newLauncher(t, Config{RunDirectory: dir})
+	next.cfg.LogDirectory = dir
+	same := start(next, "0", chatter)
+	require.Equal(t, s.Replicas[0], same.started, "it goes on")
+	require.Zero(t, same.Exit())
+	require.Equal(t, []string{"begun"}, same.Logs(5))
+	// One that is made from something else is started anew, in the place of the one before.
+	changed := start(next, "1", "echo changed; exec sleep 1000")
+	require.NotEqual(t, s.Replicas[1].PID, changed.started.PID)
+	_, err := startTime(s.Replicas[1].PID)
+	require.Error(t, err)
+
+	// It is no child of this process; its log and its code are known all the same.
+	lines := make(chan string, 10)
+	followed := make(chan error, 1)
+	go func() {
+		followed <- next.Logs(t.Context(), launcher.LogQuery{Model: "m", Version: "1", Replica: "0", Tail: 5, Follow: true}, func(line launcher.Line) error {
+			lines <- line.Text
+			return nil
+		})
+	}()
+	require.Equal(t, "begun", <-lines)
+	same.Stop(t.Context())
+	require.Equal(t, launcher.Exit{Code: 7}, same.Exit())
+	require.Equal(t, "asked", <-lines)
+	require.NoError(t, <-followed)
+	require.NoError(t, next.Close())
+	requireFolders(t, dir, 1)
+}
+
+func TestWhatNobodyTakesOverIsStopped(t *testing.T) {
+	dir := shortDirectory(t)
+	s := startServer(t, dir, time.Second)
+	s.kill(t)
+	for _, r := range append(s.Replicas, Started{PID: s.Keeper}) {
+		require.Eventually(t, func() bool { _, err := startTime(r.PID); return err != nil }, 20*time.Second, 10*time.Millisecond)
+	}
+	requireFolders(t, dir, 0)
+	text, err := os.ReadFile(filepath.Join(dir, "m@1@1.log"))
+	require.NoError(t, err)
+	require.Contains(t, string(text), "replica exited with code 7", "it was asked to end")
 }
 
 func TestAReusedProcessIDIsNotKilled(t *testing.T) {
@@ -254,14 +357,14 @@ func TestDefaultDirectories(t *testing.T) {
 	l, err := New(Config{}, log)
 	require.NoError(t, err)
 	user := filepath.Join(dir, fmt.Sprintf("clipper-%d", os.Getuid()))
-	require.Equal(t, user, filepath.Dir(l.dir))
+	require.Equal(t, user, filepath.Dir(l.own.dir))
 	require.DirExists(t, filepath.Join(user, "logs"))
 	require.NoError(t, l.Close())
 
 	t.Setenv("XDG_RUNTIME_DIR", dir)
 	l, err = New(Config{}, log)
 	require.NoError(t, err)
-	require.Equal(t, filepath.Join(dir, "clipper"), filepath.Dir(l.dir))
+	require.Equal(t, filepath.Join(dir, "clipper"), filepath.Dir(l.own.dir))
 	require.NoError(t, l.Close())
 
 	require.NoError(t, os.Chmod(user, 0o777))
@@ -339,8 +442,7 @@ func TestAdapters(t *testing.T) {
 
 func TestLogIsBoundedAndGoesOn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.log")
-	var w writes
-	l, err := openLog(path, func() { w.done(path) })
+	l, err := openLog(path)
 	require.NoError(t, err)
 	_, _ = fmt.Fprint(l, "half")
 	require.Equal(t, []string{"half"}, l.tail(5))
@@ -358,7 +460,7 @@ func TestLogIsBoundedAndGoesOn(t *testing.T) {
 	require.NoError(t, err)
 	go func() {
 		defer reader.close()
-		done <- reader.read(t.Context(), launcher.LogQuery{Follow: true}, &w, func(launcher.Line) error {
+		done <- reader.read(t.Context(), launcher.LogQuery{Follow: true}, l.await(), func(launcher.Line) error {
 			if got++; got%(1<<12) == 0 {
 				turn <- struct{}{}
 			}
@@ -388,12 +490,20 @@ func TestLogIsBoundedAndGoesOn(t *testing.T) {
 		require.LessOrEqual(t, info.Size(), int64(maxLogFile))
 	}
 
-	again, err := openLog(path, func() {})
+	again, err := openLog(path)
 	require.NoError(t, err)
 	_, _ = fmt.Fprint(again, "successor\n", strings.Repeat("x", launcher.MaxLine+1), "\nunfinished")
 	require.NoError(t, again.end("replica exited with code 0"))
 	require.Equal(t, []string{"successor", strings.Repeat("x", launcher.MaxLine), "x", "unfinished"}, logged(t, path, launcher.LogQuery{Tail: 10}))
 	require.Len(t, logged(t, path, launcher.LogQuery{Tail: 1000, Previous: true}), 1000)
+}
+
+// await is what the keeper tells one who follows.
+func (l *logFile) await() await {
+	return func() (<-chan struct{}, bool) {
+		_, more := l.written()
+		return more, true
+	}
 }
 
 func logged(t *testing.T, path string, q launcher.LogQuery) (lines []string) {
@@ -402,7 +512,7 @@ func logged(t *testing.T, path string, q launcher.LogQuery) (lines []string) {
 	require.NoError(t, err)
 	r := &logReader{path: path, files: files}
 	defer r.close()
-	require.NoError(t, r.read(t.Context(), q, &writes{}, func(l launcher.Line) error {
+	require.NoError(t, r.read(t.Context(), q, nil, func(l launcher.Line) error {
 		lines = append(lines, l.Text)
 		return nil
 	}))
@@ -412,7 +522,7 @@ func logged(t *testing.T, path string, q launcher.LogQuery) (lines []string) {
 func TestLogOfAnotherFormatIsNone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.log")
 	require.NoError(t, os.WriteFile(path, []byte("plain text of an earlier version\nthat is longer than a time\n"), 0o600))
-	l, err := openLog(path, func() {})
+	l, err := openLog(path)
 	require.NoError(t, err)
 	_, _ = fmt.Fprintln(l, "new")
 	require.NoError(t, l.end("replica exited with code 0"))

@@ -11,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/clipper-serving/clipper/abstraction/launcher"
@@ -26,36 +25,15 @@ func (l *Launcher) Logs(ctx context.Context, q launcher.LogQuery, yield func(lau
 	}
 	r := &logReader{path: path, files: files}
 	defer r.close()
-	return r.read(ctx, q, &l.writes, yield)
+	l.mu.Lock()
+	live := l.replicas[q.Model+"@"+q.Version+"@"+q.Replica]
+	l.mu.Unlock()
+	return r.read(ctx, q, live.follow(), yield)
 }
 
-// writes tells those who follow a log that there is more in it. Safe for concurrent use.
-type writes struct {
-	mu      sync.Mutex
-	waiting map[string]chan struct{}
-}
-
-// wait returns a channel that is closed after the next write to the file.
-func (w *writes) wait(path string) <-chan struct{} {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.waiting == nil {
-		w.waiting = map[string]chan struct{}{}
-	}
-	if w.waiting[path] == nil {
-		w.waiting[path] = make(chan struct{})
-	}
-	return w.waiting[path]
-}
-
-func (w *writes) done(path string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if c := w.waiting[path]; c != nil {
-		close(c)
-		delete(w.waiting, path)
-	}
-}
+// await returns a channel that is closed when there is more in a log than at the last call, and whether there will
+// be more at all.
+type await func() (more <-chan struct{}, live bool)
 
 // openFiles opens the older file of a log, if there is one, and the file.
 func openFiles(path string) ([]*os.File, error) {
@@ -152,7 +130,7 @@ func parse(line []byte) (record, bool) {
 }
 
 // read passes the lines of a run to yield.
-func (r *logReader) read(ctx context.Context, q launcher.LogQuery, w *writes, yield func(launcher.Line) error) error {
+func (r *logReader) read(ctx context.Context, q launcher.LogQuery, wait await, yield func(launcher.Line) error) error {
 	last, before := launcher.Tail{Max: q.Tail}, launcher.Tail{}
 	runs, ended := 0, false
 	for {
@@ -190,13 +168,13 @@ func (r *logReader) read(ctx context.Context, q launcher.LogQuery, w *writes, yi
 	if !q.Follow || ended {
 		return ctx.Err()
 	}
-	return r.follow(ctx, q, w, yield)
+	return r.follow(ctx, q, wait, yield)
 }
 
 // follow passes on what is written until the run has ended.
-func (r *logReader) follow(ctx context.Context, q launcher.LogQuery, w *writes, yield func(launcher.Line) error) error {
+func (r *logReader) follow(ctx context.Context, q launcher.LogQuery, wait await, yield func(launcher.Line) error) error {
 	for {
-		more := w.wait(r.path) // Before looking, so that no write is missed.
+		more, live := wait() // Before looking, so that no write is missed.
 		rotated := !isAt(r.files[len(r.files)-1], r.path)
 		for {
 			rec, err := r.next()
@@ -221,6 +199,9 @@ func (r *logReader) follow(ctx context.Context, q launcher.LogQuery, w *writes, 
 				r.files = append(r.files, newer)
 				continue
 			}
+		}
+		if !live {
+			return ctx.Err()
 		}
 		select {
 		case <-ctx.Done():

@@ -18,75 +18,120 @@ import (
 const (
 	lockName  = "lock"
 	groupName = "cgroup"
+	keeperPID = "keeper.pid"
 )
 
-// prepare makes the directories, kills what dead launchers have left, and takes a
-// directory for this one.
+// prepare makes the directories, kills what dead servers and keepers have left, and takes a directory for the
+// keeper that this launcher will have.
 func (l *Launcher) prepare() error {
-	run := l.cfg.RunDirectory
-	if err := privateDirectory(run); err != nil {
+	if err := privateDirectory(l.cfg.RunDirectory); err != nil {
 		return fmt.Errorf("run directory: %w", err)
 	}
 	if err := os.MkdirAll(l.cfg.LogDirectory, 0o700); err != nil {
 		return fmt.Errorf("log directory: %w", err)
 	}
-	// Without this lock, another launcher could take a directory that is about to be
-	// locked for one whose owner is dead.
-	setup, err := flock(filepath.Join(run, lockName), syscall.LOCK_EX)
+	if err := l.eachFree(func(dir string, lock *os.File) (bool, error) {
+		if answers(dir) {
+			return false, nil // It has replicas that a server may still come for.
+		}
+		return false, l.sweep(dir)
+	}); err != nil {
+		return err
+	}
+	k, err := l.newKeeper()
+	if err != nil {
+		return err
+	}
+	l.own, l.keepers = k, []*keeper{k}
+	return nil
+}
+
+// setUp locks the run directory. Without that, another launcher could take a directory that is about to be locked
+// for one whose owner is dead.
+func (l *Launcher) setUp() (*os.File, error) {
+	return flock(filepath.Join(l.cfg.RunDirectory, lockName), syscall.LOCK_EX)
+}
+
+// eachFree visits the directories of keepers that no launcher has, each locked meanwhile, or, if visit says that it
+// keeps the lock, from then on.
+func (l *Launcher) eachFree(visit func(dir string, lock *os.File) (kept bool, err error)) error {
+	setup, err := l.setUp()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = setup.Close() }()
-
-	entries, err := os.ReadDir(run)
+	entries, err := os.ReadDir(l.cfg.RunDirectory)
 	if err != nil {
 		return fmt.Errorf("run directory: %w", err)
 	}
 	for _, e := range entries {
-		if e.IsDir() {
-			if err := l.sweep(filepath.Join(run, e.Name())); err != nil {
-				return err
-			}
+		dir := filepath.Join(l.cfg.RunDirectory, e.Name())
+		if !e.IsDir() || !isFile(filepath.Join(dir, lockName)) {
+			continue // It is not a keeper's.
+		}
+		lock, err := flock(filepath.Join(dir, lockName), syscall.LOCK_EX|syscall.LOCK_NB)
+		if errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, fs.ErrNotExist) {
+			continue // A launcher has it, or it has just gone.
+		}
+		if err != nil {
+			return err
+		}
+		kept, err := visit(dir, lock)
+		if !kept {
+			_ = lock.Close()
+		}
+		if err != nil {
+			return err
 		}
 	}
-	return l.own(run)
+	return nil
 }
 
-// own makes and locks this launcher's directory.
-func (l *Launcher) own(run string) error {
+// newKeeper makes and locks a keeper's directory, and its control group if that may be.
+func (l *Launcher) newKeeper() (*keeper, error) {
+	setup, err := l.setUp()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = setup.Close() }()
+	run := l.cfg.RunDirectory
 	dir, err := os.MkdirTemp(run, "")
 	if err != nil {
-		return fmt.Errorf("run directory: %w", err)
+		return nil, fmt.Errorf("run directory: %w", err)
 	}
 	if longest := filepath.Join(dir, "1000000.sock"); len(longest) > maxSocketPath {
 		_ = os.Remove(dir)
-		return fmt.Errorf("run directory: the path %q is too long for a unix socket by %d bytes: choose a shorter one with --run-dir", run, len(longest)-maxSocketPath)
+		return nil, fmt.Errorf("run directory: the path %q is too long for a unix socket by %d bytes: choose a shorter one with --run-dir", run, len(longest)-maxSocketPath)
 	}
 	lock, err := flock(filepath.Join(dir, lockName), syscall.LOCK_EX)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	l.dir, l.lock = dir, lock
-	return l.limit()
+	k := &keeper{dir: dir, lock: lock}
+	if err := l.limit(k); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir), lock.Close())
+	}
+	return k, nil
 }
 
-// limit makes the launcher's control group, if it may. That it may not is an error if the group was named.
-func (l *Launcher) limit() error {
-	l.groups, l.unlimited = newGroups(l.cfg.Cgroup, filepath.Base(l.dir))
+// limit makes the keeper's control group, if it may. That it may not is an error if the group was named.
+func (l *Launcher) limit(k *keeper) error {
+	l.groups, l.unlimited = newGroups(l.cfg.Cgroup, filepath.Base(k.dir))
 	if l.unlimited != nil {
 		if l.cfg.Cgroup != "" {
-			return errors.Join(fmt.Errorf("cgroup: replicas cannot have limits below it: %w", l.unlimited), os.RemoveAll(l.dir), l.lock.Close())
+			return fmt.Errorf("cgroup: replicas cannot have limits below it: %w", l.unlimited)
 		}
 		l.log.Info("replicas that are processes cannot be held to limits of memory and processors here", "cause", l.unlimited)
 		return nil
 	}
-	if err := os.WriteFile(filepath.Join(l.dir, groupName), []byte(l.groups.dir), 0o600); err != nil {
+	k.group = l.groups.dir
+	if err := os.WriteFile(filepath.Join(k.dir, groupName), []byte(k.group), 0o600); err != nil {
 		l.log.Warn("the control group is not recorded; if the server is killed, it may stay", "error", err)
 	}
 	return nil
 }
 
-// sweepGroup ends what a dead launcher has left in its control group.
+// sweepGroup ends what a keeper has left in its control group.
 func (l *Launcher) sweepGroup(dir string) {
 	text, err := os.ReadFile(filepath.Join(dir, groupName))
 	if err != nil {
@@ -95,7 +140,7 @@ func (l *Launcher) sweepGroup(dir string) {
 	// Nothing else is to be removed, whatever the file says.
 	if group := string(text); filepath.Base(group) == groupPrefix+filepath.Base(dir) {
 		if err := removeGroup(group); err != nil {
-			l.log.Warn("the control group of a dead server stays", "error", err)
+			l.log.Warn("a control group of replicas stays", "error", err)
 		}
 	}
 }
@@ -141,26 +186,14 @@ func flock(path string, how int) (*os.File, error) {
 	return f, nil
 }
 
-// sweep kills the replicas of a launcher that is dead and removes its directory. It leaves
-// directories alone that are not a launcher's, or whose launcher lives.
+// sweep kills the replicas of a keeper that is dead and removes its directory.
 func (l *Launcher) sweep(dir string) error {
-	if !isFile(filepath.Join(dir, lockName)) {
-		return nil
-	}
-	lock, err := flock(filepath.Join(dir, lockName), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { _ = lock.Close() }()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("find leftovers: %w", err)
 	}
 	for _, e := range entries {
-		if filepath.Ext(e.Name()) != ".pid" {
+		if filepath.Ext(e.Name()) != ".pid" || e.Name() == keeperPID {
 			continue
 		}
 		file := filepath.Join(dir, e.Name())
@@ -173,7 +206,7 @@ func (l *Launcher) sweep(dir string) error {
 		if now, err := startTime(pid); err != nil || now != start {
 			continue
 		}
-		l.log.Info("killing a replica that a dead server has left", "pid", pid)
+		l.log.Info("killing a replica that has outlived its keeper", "pid", pid)
 		_ = syscall.Kill(-pid, syscall.SIGKILL)
 		awaitEnd(pid, start)
 	}
@@ -196,11 +229,7 @@ func awaitEnd(pid int, start string) {
 
 // writePID records a process together with its start time, since process ids are used
 // again.
-func writePID(file string, pid int) error {
-	start, err := startTime(pid)
-	if err != nil {
-		return err
-	}
+func writePID(file string, pid int, start string) error {
 	return os.WriteFile(file, []byte(strconv.Itoa(pid)+" "+start+"\n"), 0o600)
 }
 

@@ -9,8 +9,9 @@
 #include <utility>
 
 #include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 #include <unistd.h>
+
+#include "secure.h"
 
 namespace clipper::internal {
 namespace {
@@ -43,16 +44,19 @@ std::string ReplicaId(const std::string& address) {
   return id.substr(std::min(id.find_first_not_of("._-"), id.size()));
 }
 
-Registration::Registration(const Settings& settings, const std::string& serving) {
+Registration::Registration(const Settings& settings, const std::string& serving) : settings_(settings) {
   if (settings.model_name.empty() || settings.model_version.empty()) {
     throw std::runtime_error("to register, a container needs to know what it serves: set CLIPPER_MODEL_NAME and CLIPPER_MODEL_VERSION");
   }
   request_.set_model(settings.model_name);
   request_.set_version(settings.model_version);
-  request_.set_address(settings.advertise_address.empty() ? ReachedAt(serving) : settings.advertise_address);
+  std::string address = settings.advertise_address.empty() ? ReachedAt(serving) : settings.advertise_address;
+  if (ServesSecurely(settings) && address.rfind("tls://", 0) != 0 && address.rfind("unix:", 0) != 0) address = "tls://" + address;
+  request_.set_address(address);
   request_.set_replica(ReplicaId(request_.address()));
   request_.mutable_lease()->set_seconds(kLeaseSeconds);
-  service_ = v1::ModelService::NewStub(grpc::CreateChannel(settings.register_address, grpc::InsecureChannelCredentials()));
+  service_ = v1::ModelService::NewStub(grpc::CreateChannel(settings.register_address, RegisterSecurity(settings)));
+  RegisterToken(settings);  // What cannot be used is to be known at the start.
 }
 
 void Registration::Keep(std::function<void(std::string)> refused) {
@@ -115,6 +119,14 @@ void Registration::Renew(const std::function<void(std::string)>& refused) {
 
 grpc::Status Registration::Register(grpc::ClientContext& context) {
   context.set_deadline(std::chrono::system_clock::now() + kCall);
+  try {
+    request_.set_token(RegisterToken(settings_));
+    if (RegistersSecurely(settings_)) {  // With the certificates as they are now.
+      service_ = v1::ModelService::NewStub(grpc::CreateChannel(settings_.register_address, RegisterSecurity(settings_)));
+    }
+  } catch (const std::exception& e) {
+    return {grpc::StatusCode::UNKNOWN, e.what()};
+  }
   v1::RegisterReplicaResponse response;
   return service_->RegisterReplica(&context, request_, &response);
 }

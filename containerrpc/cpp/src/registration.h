@@ -26,7 +26,8 @@ std::string ReplicaId(const std::string& address);
 
 class Registration {
  public:
-  // serving is where the container listens. Throws when the model's name or version is not known.
+  // serving is where the container listens. Throws when the model's name or version is not known, or a file of
+  // the settings cannot be used.
   Registration(const Settings& settings, const std::string& serving);
   ~Registration() { Leave(); }
 
@@ -41,6 +42,7 @@ class Registration {
   void Renew(const std::function<void(std::string)>& refused);
   grpc::Status Register(grpc::ClientContext& context);
 
+  const Settings settings_;
   v1::RegisterReplicaRequest request_;
   std::unique_ptr<v1::ModelService::Stub> service_;
   bool registered_ = false;  // or perhaps, when an answer is lost; of the thread, and of Leave when it has ended

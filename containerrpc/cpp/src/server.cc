@@ -14,6 +14,7 @@
 
 #include "clipper/v1/model_container_service.pb.h"
 #include "errors.h"
+#include "secure.h"
 
 namespace clipper::internal {
 namespace {
@@ -419,7 +420,7 @@ std::string Server::Listen() {
   ReleaseSocket(settings_.address);
   grpc::ServerBuilder builder;
   int port = 0;
-  builder.AddListeningPort(settings_.address, grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(settings_.address, ServerSecurity(settings_), &port);
   builder.SetMaxReceiveMessageSize(settings_.max_message_bytes);
   builder.SetMaxSendMessageSize(-1);
   // A second container on the same port is a mistake, not a way to share the work.

@@ -28,6 +28,20 @@ const std::array kSettings = {
             [](Settings& s, const std::string& v) { s.register_address = v; }},
     Setting{"--advertise-address", "CLIPPER_ADVERTISE_ADDRESS", "", "where Clipper reaches this container, if not at --address",
             [](Settings& s, const std::string& v) { s.advertise_address = v; }},
+    Setting{"--tls-cert", "CLIPPER_CONTAINER_TLS_CERT", "", "file of the certificate to serve with over TLS",
+            [](Settings& s, const std::string& v) { s.tls_cert = v; }},
+    Setting{"--tls-key", "CLIPPER_CONTAINER_TLS_KEY", "", "file of the certificate's key",
+            [](Settings& s, const std::string& v) { s.tls_key = v; }},
+    Setting{"--tls-client-ca", "CLIPPER_CONTAINER_TLS_CLIENT_CA", "", "file of the CAs of which Clipper must have a certificate",
+            [](Settings& s, const std::string& v) { s.tls_client_ca = v; }},
+    Setting{"--register-tls-ca", "CLIPPER_REGISTER_TLS_CA", "", "file of the CAs to trust when registering",
+            [](Settings& s, const std::string& v) { s.register_tls_ca = v; }},
+    Setting{"--register-tls-cert", "CLIPPER_REGISTER_TLS_CERT", "", "file of the certificate to present when registering",
+            [](Settings& s, const std::string& v) { s.register_tls_cert = v; }},
+    Setting{"--register-tls-key", "CLIPPER_REGISTER_TLS_KEY", "", "file of that certificate's key",
+            [](Settings& s, const std::string& v) { s.register_tls_key = v; }},
+    Setting{"--register-token-file", "CLIPPER_REGISTER_TOKEN_FILE", "", "file with the token to register with, or the token itself in CLIPPER_REGISTER_TOKEN",
+            [](Settings& s, const std::string& v) { s.register_token_file = v; }},
     Setting{"--metrics-address", "CLIPPER_METRICS_ADDRESS", "", "host:port to serve metrics to Prometheus on; :port is on loopback",
             [](Settings& s, const std::string& v) { s.metrics_address = v; }},
     Setting{"--max-message-bytes", "CLIPPER_MAX_MESSAGE_BYTES", "67108864", "largest request message",
@@ -64,6 +78,10 @@ Settings ParseSettings(const std::vector<std::string>& arguments, const std::fun
   }
   const char* parent = getenv("CLIPPER_EXIT_WITH_PARENT");
   settings.exit_with_parent = parent != nullptr && std::string(parent) == "1";
+  const char* secure = getenv("CLIPPER_REGISTER_TLS");
+  settings.register_tls = secure != nullptr && std::string(secure) == "1";
+  // A command line can be seen by others, so a token is not on it.
+  if (const char* token = getenv("CLIPPER_REGISTER_TOKEN"); token != nullptr) settings.register_token = token;
 
   for (std::size_t i = 0; i < arguments.size(); i++) {
     const std::string& argument = arguments[i];
@@ -75,6 +93,10 @@ Settings ParseSettings(const std::vector<std::string>& arguments, const std::fun
     }
     if (argument == "--exit-with-parent") {
       settings.exit_with_parent = true;
+      continue;
+    }
+    if (argument == "--register-tls") {
+      settings.register_tls = true;
       continue;
     }
     const auto found = std::find_if(kSettings.begin(), kSettings.end(), [&](const Setting& s) { return flag == s.flag; });
@@ -102,6 +124,7 @@ std::string Help(const std::string& program) {
     std::transform(placeholder.begin(), placeholder.end(), placeholder.begin(), [](unsigned char c) { return std::toupper(c); });
     line(flag + " " + placeholder, std::string(s.text) + " [" + s.variable + "; default: " + (*s.initial == '\0' ? "none" : s.initial) + "]");
   }
+  line("--register-tls", "register over TLS, trusting the CAs of the system [CLIPPER_REGISTER_TLS=1]");
   line("--exit-with-parent", "stop when standard input is closed [CLIPPER_EXIT_WITH_PARENT=1]");
   line("--help", "print this and exit");
   return text + "\nEach setting is also an environment variable; the command line has precedence.\n";

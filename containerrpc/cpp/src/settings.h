@@ -16,6 +16,10 @@ struct Settings {
   std::string address;
   std::string model_name, model_version, model_path;
   std::string register_address, advertise_address;
+  std::string tls_cert, tls_key, tls_client_ca;  // files; empty: no TLS
+  bool register_tls = false;
+  std::string register_tls_ca, register_tls_cert, register_tls_key;
+  std::string register_token, register_token_file;
   std::string metrics_address;  // empty: no metrics
   int max_message_bytes = 0;
   Level log_level = Level::kInfo;

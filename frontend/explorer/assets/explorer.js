@@ -15,18 +15,37 @@ const methods = ['get', 'post', 'put', 'patch', 'delete'];
 let spec;
 
 function resolve(schema) {
-  if (schema && schema.$ref) return spec.definitions[schema.$ref.split('/').pop()] || {};
+  const named = reference(schema);
+  if (named) return spec.components.schemas[named.split('/').pop()] || {};
   return schema || {};
 }
 
+// reference returns which schema another names, also where null may be in its place.
+function reference(schema) {
+  if (!schema) return undefined;
+  return schema.$ref || (schema.anyOf || []).map((s) => s.$ref).find(Boolean);
+}
+
+// typeOf returns a schema's type. That it may be null goes without saying.
+function typeOf(schema) {
+  return [schema.type].flat().find((type) => type !== 'null');
+}
+
+// bodyOf returns the schema of the body of a request or a response.
+function bodyOf(message) {
+  const content = Object.values((message || {}).content || {});
+  return content.length > 0 ? content[0].schema : undefined;
+}
+
 function typeName(schema) {
-  if (schema.type === 'array') return 'list of ' + typeName(schema.items || {});
-  if (schema.$ref) {
-    const target = resolve(schema);
-    return target.enum ? 'one of ' + schema.$ref.split('/').pop() : schema.$ref.split('/').pop();
+  if (typeOf(schema) === 'array') return 'list of ' + typeName(schema.items || {});
+  const named = reference(schema);
+  if (named) {
+    const name = named.split('/').pop();
+    return resolve(schema).enum ? 'one of ' + name : name;
   }
   if (schema.additionalProperties) return 'map of ' + typeName(schema.additionalProperties);
-  return schema.type || 'any';
+  return typeOf(schema) || 'any';
 }
 
 // schemaTable describes an object's members, and those of the objects in it up to a depth.
@@ -35,11 +54,11 @@ function schemaTable(schema, depth = 3) {
   const walk = (s, prefix, left) => {
     for (const [name, property] of Object.entries(resolve(s).properties || {})) {
       let description = property.description || resolve(property).description || '';
-      const values = resolve(property.type === 'array' ? property.items : property).enum;
+      const values = resolve(typeOf(property) === 'array' ? property.items : property).enum;
       if (values) description += ' (' + values.join(', ') + ')';
       table.append(element('tr', {}, element('td', {}, prefix + name), element('td', {}, typeName(property)), element('td', {}, description)));
       if (left <= 1) continue;
-      if (property.type === 'array') walk(property.items || {}, prefix + name + '[].', left - 1);
+      if (typeOf(property) === 'array') walk(property.items || {}, prefix + name + '[].', left - 1);
       else walk(property, prefix + name + '.', left - 1);
     }
   };
@@ -69,16 +88,16 @@ function operationView(method, path, operation) {
     inside.append(element('label', { for: input.id }, p.name + ' ', element('small', {}, (p.in === 'path' ? '' : 'optional. ') + (p.description || ''))), input);
   }
 
-  const bodyParameter = parameters.find((p) => p.in === 'body');
+  const bodySchema = bodyOf(operation.requestBody);
   let body;
-  if (bodyParameter) {
-    const example = resolve(bodyParameter.schema).example ?? bodyParameter.schema.example ?? {};
+  if (bodySchema) {
+    const [example = {}] = bodySchema.examples || resolve(bodySchema).examples || [];
     body = element('textarea', { id: id + '.body', spellcheck: 'false' });
     body.value = JSON.stringify(example, null, 2);
-    inside.append(element('label', { for: body.id }, 'body ', element('small', {}, 'JSON')), body, schemaDetails('Members of the body', bodyParameter.schema));
+    inside.append(element('label', { for: body.id }, 'body ', element('small', {}, 'JSON')), body, schemaDetails('Members of the body', bodySchema));
   }
-  const success = (operation.responses || {})['200'];
-  if (success && success.schema) inside.append(schemaDetails('Members of the answer', success.schema));
+  const success = bodyOf((operation.responses || {})['200']);
+  if (success) inside.append(schemaDetails('Members of the answer', success));
 
   const send = element('button', { type: 'button' }, 'Send');
   const answer = element('div', { class: 'answer', 'aria-live': 'polite' });
@@ -90,13 +109,19 @@ function operationView(method, path, operation) {
       else if (input.value !== '') query.set(p.name, input.value);
     }
     if (query.size > 0) url += '?' + query;
-    const options = { method: method.toUpperCase() };
+    const options = { method: method.toUpperCase(), headers: {} };
     let curl = 'curl';
+    // The key stays in the field: it is not kept, and the command that is shown reads it from the environment.
+    const key = document.getElementById('key').value.trim();
+    if (key) {
+      options.headers.Authorization = 'Bearer ' + key;
+      curl += ' -H "Authorization: Bearer $CLIPPER_API_KEY"';
+    }
     if (options.method !== 'GET') curl += ' -X ' + options.method;
     curl += ' ' + shellQuote(location.origin + url);
     if (body) {
       options.body = body.value;
-      options.headers = { 'Content-Type': 'application/json' };
+      options.headers['Content-Type'] = 'application/json';
       let short = body.value;
       try { short = JSON.stringify(JSON.parse(short)); } catch { /* The server says what is wrong with it. */ }
       curl += ' -d ' + shellQuote(short);

@@ -37,7 +37,8 @@ const (
 	Method_METHOD_QUERY Method = 2
 	// To the selector: SelectorFeedback, answered by clipper.v1.FeedbackResponse.
 	Method_METHOD_FEEDBACK Method = 3
-	// To the abstraction: PredictModels, answered by ModelPredictions.
+	// To the abstraction, or to the selector, which passes it on: PredictModels, answered by
+	// ModelPredictions.
 	Method_METHOD_PREDICT Method = 4
 	// To the abstraction, from another instance of it: DescribeVersions, answered by VersionReports.
 	Method_METHOD_DESCRIBE Method = 5

@@ -23,6 +23,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -35,7 +36,6 @@ import (
 	"github.com/clipper-serving/clipper/frontend"
 	clipperv1 "github.com/clipper-serving/clipper/gen/go/clipper/v1"
 	"github.com/clipper-serving/clipper/internal/apierror"
-	"github.com/clipper-serving/clipper/internal/config"
 	"github.com/clipper-serving/clipper/internal/inprocess"
 	"github.com/clipper-serving/clipper/sdk/acceptance"
 )
@@ -164,10 +164,11 @@ func serveFakes(l *acceptance.List, dir string, a *addresses) error {
 	}
 	conn := inprocess.New(nil, nil)
 	register(conn, fake)
-	rest, err := frontend.NewQueryHandler(frontend.Config{
-		MaxBody: config.Bytes(1 << 20), BodyTimeout: time.Minute, MaxInput: config.Bytes(1 << 20), MaxElements: 1 << 10,
-		BatchConcurrency: 1, StreamInFlight: 1, FeedbackTimeout: time.Minute,
-	}, conn)
+	var cfg frontend.Config
+	if err := kong.ApplyDefaults(&cfg); err != nil {
+		return fmt.Errorf("configure REST: %w", err)
+	}
+	rest, err := frontend.NewQueryHandler(cfg, conn)
 	if err != nil {
 		return err
 	}

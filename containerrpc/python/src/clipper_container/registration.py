@@ -15,6 +15,7 @@ from clipper_proto.v1 import model_service_pb2_grpc as model_grpc
 from google.protobuf import duration_pb2
 
 from clipper_container.errors import describe
+from clipper_container.secure import RegisterFiles, SecurityError
 
 log = logging.getLogger("clipper_container")
 
@@ -32,7 +33,7 @@ class RegistrationError(Exception):
 class Registration:
     """One registration. All methods run on one event loop."""
 
-    def __init__(self, register_address: str, advertise_address: str, model: str, version: str, serving: str) -> None:
+    def __init__(self, register_address: str, advertise_address: str, model: str, version: str, serving: str, files: RegisterFiles = RegisterFiles()) -> None:
         """Registers at register_address that the model is served at advertise_address, by default where it serves."""
         if not model or not version:
             raise RegistrationError("to register, a container needs to know what it serves: set CLIPPER_MODEL_NAME and CLIPPER_MODEL_VERSION")
@@ -44,8 +45,10 @@ class Registration:
             address=address,
             lease=duration_pb2.Duration(seconds=LEASE_SECONDS),
         )
-        self._channel = grpc.aio.insecure_channel(register_address)
-        self._service = model_grpc.ModelServiceStub(self._channel)
+        self._address, self._files = register_address, files
+        self._files.token()  # What cannot be used is to be known at the start.
+        # Without TLS nothing changes, and one channel does.
+        self._channel = files.channel(register_address)
         self._task: Optional[asyncio.Task[None]] = None
         self._registered = False
 
@@ -64,6 +67,8 @@ class Registration:
                 await self._register()
             except grpc.aio.AioRpcError as e:
                 log.warning("the registration is left to expire", extra={"error": e.details()})
+            except SecurityError as e:
+                log.warning("the registration is left to expire", extra={"error": str(e)})
         await self._channel.close()
 
     async def _keep(self, failed: Any) -> None:
@@ -85,10 +90,19 @@ class Registration:
                 if said != e.details():
                     said = e.details() or ""
                     log.warning("not registered, trying again", extra={"error": said})
+            except SecurityError as e:
+                wait = RETRY_SECONDS
+                if said != str(e):
+                    said = str(e)
+                    log.warning("not registered, trying again", extra={"error": said})
             await asyncio.sleep(wait)
 
     async def _register(self) -> None:
-        await self._service.RegisterReplica(self._request, timeout=CALL_SECONDS)
+        self._request.token = self._files.token()
+        if self._files.secure:  # With the certificates as they are now.
+            await self._channel.close()
+            self._channel = self._files.channel(self._address)
+        await model_grpc.ModelServiceStub(self._channel).RegisterReplica(self._request, timeout=CALL_SECONDS)
 
 
 def reached_at(serving: str) -> str:

@@ -104,7 +104,8 @@ class _Process:
         mine, its = socket.socketpair()
         requests, answers = link.make_slots(), link.make_slots()
         self.link = Link(mine, Slots(requests), Slots(answers), parse)
-        names = ("address", "model_name", "model_version", "max_message_bytes", "register_address", "advertise_address", "metrics_address", "log_level")
+        names = ["address", "model_name", "model_version", "max_message_bytes", "register_address", "advertise_address", "metrics_address", "log_level"]
+        names += ["tls_cert", "tls_key", "tls_client_ca", "register_tls", "register_tls_ca", "register_tls_cert", "register_tls_key", "register_token_file"]
         said: dict[str, Any] = {name: getattr(settings, name) for name in names}
         said.update(connection=its.fileno(), requests=requests, answers=answers)
         # A signal to the whole group is this process's to handle: the server stops when it is told to.
@@ -204,6 +205,19 @@ def _parser() -> argparse.ArgumentParser:
     setting("--model-path", "CLIPPER_MODEL_PATH", "", "file or folder of the saved model")
     setting("--register-address", "CLIPPER_REGISTER_ADDRESS", "", "gRPC address of Clipper's administration, to register there as a replica")
     setting("--advertise-address", "CLIPPER_ADVERTISE_ADDRESS", "", "where Clipper reaches this container, if not at --address")
+    setting("--tls-cert", "CLIPPER_CONTAINER_TLS_CERT", "", "file of the certificate to serve with over TLS")
+    setting("--tls-key", "CLIPPER_CONTAINER_TLS_KEY", "", "file of the certificate's key")
+    setting("--tls-client-ca", "CLIPPER_CONTAINER_TLS_CLIENT_CA", "", "file of the CAs of which Clipper must have a certificate")
+    parser.add_argument(
+        "--register-tls",
+        action="store_true",
+        default=os.environ.get("CLIPPER_REGISTER_TLS") == "1",
+        help="register over TLS, trusting the CAs of the system [CLIPPER_REGISTER_TLS=1]",
+    )
+    setting("--register-tls-ca", "CLIPPER_REGISTER_TLS_CA", "", "file of the CAs to trust when registering")
+    setting("--register-tls-cert", "CLIPPER_REGISTER_TLS_CERT", "", "file of the certificate to present when registering")
+    setting("--register-tls-key", "CLIPPER_REGISTER_TLS_KEY", "", "file of that certificate's key")
+    setting("--register-token-file", "CLIPPER_REGISTER_TOKEN_FILE", "", "file with the token to register with, or the token itself in CLIPPER_REGISTER_TOKEN")
     setting("--metrics-address", "CLIPPER_METRICS_ADDRESS", "", "host:port to serve metrics to Prometheus on; :port is on loopback")
     setting("--max-message-bytes", "CLIPPER_MAX_MESSAGE_BYTES", str(64 << 20), "largest request message", int)
     setting("--log-level", "CLIPPER_LOG_LEVEL", "info", "debug, info, warning or error", level)

@@ -31,7 +31,8 @@ from clipper_container import link, logs  # noqa: E402
 from clipper_container.errors import describe  # noqa: E402
 from clipper_container.link import Decoder, Message, Slots  # noqa: E402
 from clipper_container.metrics import Metrics  # noqa: E402
-from clipper_container.registration import Registration  # noqa: E402
+from clipper_container.registration import Registration, reached_at  # noqa: E402
+from clipper_container.secure import RegisterFiles, ServerFiles  # noqa: E402
 
 log = logging.getLogger("clipper_container")
 
@@ -56,6 +57,14 @@ class Settings:
     max_message_bytes: int
     register_address: str
     advertise_address: str
+    tls_cert: str
+    tls_key: str
+    tls_client_ca: str
+    register_tls: bool
+    register_tls_ca: str
+    register_tls_cert: str
+    register_tls_key: str
+    register_token_file: str
     metrics_address: str  # where Prometheus finds the metrics; without one, none are kept
     log_level: str
 
@@ -142,14 +151,28 @@ class Server:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        files = ServerFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
         try:
-            port = server.add_insecure_port(settings.address)
+            if files.enabled and not settings.address.startswith("unix:"):
+                port = server.add_secure_port(settings.address, files.credentials())
+            else:
+                port = server.add_insecure_port(settings.address)
         except RuntimeError as e:
             raise OSError(f"cannot serve on {settings.address}: {e}") from e
         serving = settings.address if settings.address.startswith("unix:") else f"{settings.address.rpartition(':')[0]}:{port}"
         # Before the start: a server that has started and is not stopped can keep the process from ending.
         if settings.register_address:
-            self._registration = Registration(settings.register_address, settings.advertise_address, settings.model_name, settings.model_version, serving)
+            reached = settings.advertise_address or reached_at(serving)
+            if files.enabled and not reached.startswith(("unix:", "tls://")):
+                reached = "tls://" + reached
+            self._registration = Registration(
+                settings.register_address,
+                reached,
+                settings.model_name,
+                settings.model_version,
+                serving,
+                RegisterFiles(settings.register_tls, settings.register_tls_ca, settings.register_tls_cert, settings.register_tls_key, settings.register_token_file),
+            )
         await server.start()
         log.info("listening", extra={"address": serving})
         with socket.socket(fileno=settings.connection) as connection:

@@ -67,11 +67,11 @@ securityContext:
   capabilities: {drop: [ALL]}
 resources: {{- toYaml $values.resources | nindent 2 }}
 livenessProbe:
-  httpGet: {path: /healthz, port: {{ .ops }}}
+  httpGet: {path: /healthz, port: {{ .ops }}{{ if .root.Values.tls.secret }}, scheme: HTTPS{{ end }}}
   periodSeconds: 10
   failureThreshold: 6
 readinessProbe:
-  httpGet: {path: /readyz, port: {{ .ops }}}
+  httpGet: {path: /readyz, port: {{ .ops }}{{ if .root.Values.tls.secret }}, scheme: HTTPS{{ end }}}
   periodSeconds: 2
 {{- end }}
 
@@ -83,6 +83,40 @@ readinessProbe:
 {{- $values := index .root.Values .component }}
 {{- range $key, $value := $values.settings }}
 - {{ printf "--%s=%s" $key (kindIs "string" $value | ternary $value (toJson $value)) | quote }}
+{{- end }}
+{{- end }}
+
+{{/* TLS of a listener, whose flags begin with a prefix; mutual, or not: of (root, listener, mutual). */}}
+{{- define "clipper.listenerTLS" -}}
+{{- if .root.Values.tls.secret }}
+- --{{ .listener }}-tls-cert=/etc/clipper-tls/tls.crt
+- --{{ .listener }}-tls-key=/etc/clipper-tls/tls.key
+{{- if .mutual }}
+- --{{ .listener }}-tls-client-ca=/etc/clipper-tls/ca.crt
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* How a service calls the others. */}}
+{{- define "clipper.linksTLS" -}}
+{{- if .Values.tls.secret }}
+- --services-tls-ca=/etc/clipper-tls/ca.crt
+- --services-tls-cert=/etc/clipper-tls/tls.crt
+- --services-tls-key=/etc/clipper-tls/tls.key
+- --services-tls-server-name={{ .Values.tls.serverName }}
+{{- end }}
+{{- end }}
+
+{{- define "clipper.tlsMount" -}}
+{{- if .Values.tls.secret }}
+- {name: tls, mountPath: /etc/clipper-tls, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "clipper.tlsVolume" -}}
+{{- with .Values.tls.secret }}
+- name: tls
+  secret: {secretName: {{ . }}, defaultMode: 0440}
 {{- end }}
 {{- end }}
 
@@ -160,6 +194,14 @@ spec:
     matchLabels: {{- include "clipper.selector" . | nindent 6 }}
       clipper.metrics: "true"
   endpoints:
-    - {port: ops, path: /metrics, interval: {{ .root.Values.serviceMonitor.interval }}}
+    - port: ops
+      path: /metrics
+      interval: {{ .root.Values.serviceMonitor.interval }}
+      {{- with .root.Values.tls.secret }}
+      scheme: https
+      tlsConfig:
+        ca: {secret: {name: {{ . }}, key: ca.crt}}
+        serverName: {{ $.root.Values.tls.serverName }}
+      {{- end }}
 {{- end }}
 {{- end }}

@@ -304,7 +304,9 @@ type Application struct {
 	DecisionLog *DecisionLog `protobuf:"bytes,18,opt,name=decision_log,json=decisionLog,proto3" json:"decision_log,omitempty"`
 	// A model whose share of the queries grows by itself while nothing is worse for it; absent: none.
 	// The policy is "static".
-	Canary        *Canary `protobuf:"bytes,19,opt,name=canary,proto3" json:"canary,omitempty"`
+	Canary *Canary `protobuf:"bytes,19,opt,name=canary,proto3" json:"canary,omitempty"`
+	// How much may be asked of it, by all callers together.
+	Limits        *Limits `protobuf:"bytes,20,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -468,6 +470,13 @@ func (x *Application) GetDecisionLog() *DecisionLog {
 func (x *Application) GetCanary() *Canary {
 	if x != nil {
 		return x.Canary
+	}
+	return nil
+}
+
+func (x *Application) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
 	}
 	return nil
 }
@@ -1145,7 +1154,9 @@ type ListApplicationsRequest struct {
 	// The most to return, 1 to 1,000; 0 means 100.
 	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the page before; empty for the first.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only applications whose name begins with this.
+	Prefix        string `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1190,6 +1201,13 @@ func (x *ListApplicationsRequest) GetPageSize() uint32 {
 func (x *ListApplicationsRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListApplicationsRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
 	}
 	return ""
 }
@@ -3046,7 +3064,7 @@ var File_clipper_v1_application_service_proto protoreflect.FileDescriptor
 const file_clipper_v1_application_service_proto_rawDesc = "" +
 	"\n" +
 	"$clipper/v1/application_service.proto\x12\n" +
-	"clipper.v1\x1a!clipper/v1/feedback_service.proto\x1a\x1eclipper/v1/query_service.proto\x1a\x17clipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\a\n" +
+	"clipper.v1\x1a!clipper/v1/feedback_service.proto\x1a\x17clipper/v1/limits.proto\x1a\x1eclipper/v1/query_service.proto\x1a\x17clipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\a\n" +
 	"\vApplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12.\n" +
@@ -3069,7 +3087,8 @@ const file_clipper_v1_application_service_proto_rawDesc = "" +
 	"\fanswer_early\x18\x10 \x01(\bR\vanswerEarly\x12D\n" +
 	"\x10context_lifetime\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\x0fcontextLifetime\x12:\n" +
 	"\fdecision_log\x18\x12 \x01(\v2\x17.clipper.v1.DecisionLogR\vdecisionLog\x12*\n" +
-	"\x06canary\x18\x13 \x01(\v2\x12.clipper.v1.CanaryR\x06canary\"e\n" +
+	"\x06canary\x18\x13 \x01(\v2\x12.clipper.v1.CanaryR\x06canary\x12*\n" +
+	"\x06limits\x18\x14 \x01(\v2\x12.clipper.v1.LimitsR\x06limits\"e\n" +
 	"\vDecisionLog\x12\x1f\n" +
 	"\vsample_rate\x18\x01 \x01(\x01R\n" +
 	"sampleRate\x125\n" +
@@ -3125,11 +3144,12 @@ const file_clipper_v1_application_service_proto_rawDesc = "" +
 	"\x15GetApplicationRequest\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\"S\n" +
 	"\x16GetApplicationResponse\x129\n" +
-	"\vapplication\x18\x01 \x01(\v2\x17.clipper.v1.ApplicationR\vapplication\"U\n" +
+	"\vapplication\x18\x01 \x01(\v2\x17.clipper.v1.ApplicationR\vapplication\"m\n" +
 	"\x17ListApplicationsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"\x7f\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n" +
+	"\x06prefix\x18\x03 \x01(\tR\x06prefix\"\x7f\n" +
 	"\x18ListApplicationsResponse\x12;\n" +
 	"\fapplications\x18\x01 \x03(\v2\x17.clipper.v1.ApplicationR\fapplications\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb3\x01\n" +
@@ -3373,11 +3393,12 @@ var file_clipper_v1_application_service_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),          // 47: google.protobuf.Duration
 	(*structpb.Value)(nil),               // 48: google.protobuf.Value
 	(*timestamppb.Timestamp)(nil),        // 49: google.protobuf.Timestamp
-	(DataType)(0),                        // 50: clipper.v1.DataType
-	(*fieldmaskpb.FieldMask)(nil),        // 51: google.protobuf.FieldMask
-	(DefaultReason)(0),                   // 52: clipper.v1.DefaultReason
-	(PredictionStatus)(0),                // 53: clipper.v1.PredictionStatus
-	(*ModelLoss)(nil),                    // 54: clipper.v1.ModelLoss
+	(*Limits)(nil),                       // 50: clipper.v1.Limits
+	(DataType)(0),                        // 51: clipper.v1.DataType
+	(*fieldmaskpb.FieldMask)(nil),        // 52: google.protobuf.FieldMask
+	(DefaultReason)(0),                   // 53: clipper.v1.DefaultReason
+	(PredictionStatus)(0),                // 54: clipper.v1.PredictionStatus
+	(*ModelLoss)(nil),                    // 55: clipper.v1.ModelLoss
 }
 var file_clipper_v1_application_service_proto_depIdxs = []int32{
 	46, // 0: clipper.v1.Application.inputs:type_name -> clipper.v1.TensorSpec
@@ -3392,73 +3413,74 @@ var file_clipper_v1_application_service_proto_depIdxs = []int32{
 	47, // 9: clipper.v1.Application.context_lifetime:type_name -> google.protobuf.Duration
 	5,  // 10: clipper.v1.Application.decision_log:type_name -> clipper.v1.DecisionLog
 	6,  // 11: clipper.v1.Application.canary:type_name -> clipper.v1.Canary
-	0,  // 12: clipper.v1.DecisionLog.format:type_name -> clipper.v1.DecisionLogFormat
-	2,  // 13: clipper.v1.OutputSpec.kind:type_name -> clipper.v1.OutputKind
-	50, // 14: clipper.v1.OutputSpec.data_type:type_name -> clipper.v1.DataType
-	8,  // 15: clipper.v1.OutputSpec.range:type_name -> clipper.v1.NumberRange
-	1,  // 16: clipper.v1.OutputSpec.loss:type_name -> clipper.v1.Loss
-	44, // 17: clipper.v1.Policy.parameters:type_name -> clipper.v1.Policy.ParametersEntry
-	4,  // 18: clipper.v1.CreateApplicationRequest.application:type_name -> clipper.v1.Application
-	4,  // 19: clipper.v1.CreateApplicationResponse.application:type_name -> clipper.v1.Application
-	4,  // 20: clipper.v1.GetApplicationResponse.application:type_name -> clipper.v1.Application
-	4,  // 21: clipper.v1.ListApplicationsResponse.applications:type_name -> clipper.v1.Application
-	4,  // 22: clipper.v1.UpdateApplicationRequest.application:type_name -> clipper.v1.Application
-	51, // 23: clipper.v1.UpdateApplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	4,  // 24: clipper.v1.UpdateApplicationResponse.application:type_name -> clipper.v1.Application
-	23, // 25: clipper.v1.GetSelectionStateResponse.models:type_name -> clipper.v1.ModelSelectionState
-	45, // 26: clipper.v1.ModelSelectionState.statistics:type_name -> clipper.v1.ModelSelectionState.StatisticsEntry
-	22, // 27: clipper.v1.ExplainSelectionResponse.state:type_name -> clipper.v1.GetSelectionStateResponse
-	26, // 28: clipper.v1.ExplainSelectionResponse.decisions:type_name -> clipper.v1.Decision
-	49, // 29: clipper.v1.Decision.time:type_name -> google.protobuf.Timestamp
-	27, // 30: clipper.v1.Decision.models:type_name -> clipper.v1.DecisionModel
-	48, // 31: clipper.v1.Decision.output:type_name -> google.protobuf.Value
-	52, // 32: clipper.v1.Decision.default_reason:type_name -> clipper.v1.DefaultReason
-	47, // 33: clipper.v1.Decision.latency:type_name -> google.protobuf.Duration
-	28, // 34: clipper.v1.Decision.feedback:type_name -> clipper.v1.DecisionFeedback
-	53, // 35: clipper.v1.DecisionModel.status:type_name -> clipper.v1.PredictionStatus
-	48, // 36: clipper.v1.DecisionModel.prediction:type_name -> google.protobuf.Value
-	49, // 37: clipper.v1.DecisionFeedback.time:type_name -> google.protobuf.Timestamp
-	48, // 38: clipper.v1.DecisionFeedback.truth:type_name -> google.protobuf.Value
-	54, // 39: clipper.v1.DecisionFeedback.losses:type_name -> clipper.v1.ModelLoss
-	31, // 40: clipper.v1.ListContextsResponse.contexts:type_name -> clipper.v1.ContextSummary
-	49, // 41: clipper.v1.ContextSummary.expire_time:type_name -> google.protobuf.Timestamp
-	22, // 42: clipper.v1.ExportSelectionStateResponse.state:type_name -> clipper.v1.GetSelectionStateResponse
-	38, // 43: clipper.v1.GetModelCorrelationsResponse.pairs:type_name -> clipper.v1.ModelPair
-	39, // 44: clipper.v1.GetModelCorrelationsResponse.suggested_groups:type_name -> clipper.v1.SuggestedGroup
-	3,  // 45: clipper.v1.GetCanaryResponse.state:type_name -> clipper.v1.CanaryState
-	42, // 46: clipper.v1.GetCanaryResponse.tests:type_name -> clipper.v1.CanaryTest
-	43, // 47: clipper.v1.GetCanaryResponse.steps:type_name -> clipper.v1.CanaryStep
-	49, // 48: clipper.v1.CanaryStep.time:type_name -> google.protobuf.Timestamp
-	42, // 49: clipper.v1.CanaryStep.tests:type_name -> clipper.v1.CanaryTest
-	11, // 50: clipper.v1.ApplicationService.CreateApplication:input_type -> clipper.v1.CreateApplicationRequest
-	13, // 51: clipper.v1.ApplicationService.GetApplication:input_type -> clipper.v1.GetApplicationRequest
-	15, // 52: clipper.v1.ApplicationService.ListApplications:input_type -> clipper.v1.ListApplicationsRequest
-	17, // 53: clipper.v1.ApplicationService.UpdateApplication:input_type -> clipper.v1.UpdateApplicationRequest
-	19, // 54: clipper.v1.ApplicationService.DeleteApplication:input_type -> clipper.v1.DeleteApplicationRequest
-	21, // 55: clipper.v1.ApplicationService.GetSelectionState:input_type -> clipper.v1.GetSelectionStateRequest
-	24, // 56: clipper.v1.ApplicationService.ExplainSelection:input_type -> clipper.v1.ExplainSelectionRequest
-	29, // 57: clipper.v1.ApplicationService.ListContexts:input_type -> clipper.v1.ListContextsRequest
-	32, // 58: clipper.v1.ApplicationService.ExportSelectionState:input_type -> clipper.v1.ExportSelectionStateRequest
-	34, // 59: clipper.v1.ApplicationService.ResetSelectionState:input_type -> clipper.v1.ResetSelectionStateRequest
-	36, // 60: clipper.v1.ApplicationService.GetModelCorrelations:input_type -> clipper.v1.GetModelCorrelationsRequest
-	40, // 61: clipper.v1.ApplicationService.GetCanary:input_type -> clipper.v1.GetCanaryRequest
-	12, // 62: clipper.v1.ApplicationService.CreateApplication:output_type -> clipper.v1.CreateApplicationResponse
-	14, // 63: clipper.v1.ApplicationService.GetApplication:output_type -> clipper.v1.GetApplicationResponse
-	16, // 64: clipper.v1.ApplicationService.ListApplications:output_type -> clipper.v1.ListApplicationsResponse
-	18, // 65: clipper.v1.ApplicationService.UpdateApplication:output_type -> clipper.v1.UpdateApplicationResponse
-	20, // 66: clipper.v1.ApplicationService.DeleteApplication:output_type -> clipper.v1.DeleteApplicationResponse
-	22, // 67: clipper.v1.ApplicationService.GetSelectionState:output_type -> clipper.v1.GetSelectionStateResponse
-	25, // 68: clipper.v1.ApplicationService.ExplainSelection:output_type -> clipper.v1.ExplainSelectionResponse
-	30, // 69: clipper.v1.ApplicationService.ListContexts:output_type -> clipper.v1.ListContextsResponse
-	33, // 70: clipper.v1.ApplicationService.ExportSelectionState:output_type -> clipper.v1.ExportSelectionStateResponse
-	35, // 71: clipper.v1.ApplicationService.ResetSelectionState:output_type -> clipper.v1.ResetSelectionStateResponse
-	37, // 72: clipper.v1.ApplicationService.GetModelCorrelations:output_type -> clipper.v1.GetModelCorrelationsResponse
-	41, // 73: clipper.v1.ApplicationService.GetCanary:output_type -> clipper.v1.GetCanaryResponse
-	62, // [62:74] is the sub-list for method output_type
-	50, // [50:62] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	50, // 12: clipper.v1.Application.limits:type_name -> clipper.v1.Limits
+	0,  // 13: clipper.v1.DecisionLog.format:type_name -> clipper.v1.DecisionLogFormat
+	2,  // 14: clipper.v1.OutputSpec.kind:type_name -> clipper.v1.OutputKind
+	51, // 15: clipper.v1.OutputSpec.data_type:type_name -> clipper.v1.DataType
+	8,  // 16: clipper.v1.OutputSpec.range:type_name -> clipper.v1.NumberRange
+	1,  // 17: clipper.v1.OutputSpec.loss:type_name -> clipper.v1.Loss
+	44, // 18: clipper.v1.Policy.parameters:type_name -> clipper.v1.Policy.ParametersEntry
+	4,  // 19: clipper.v1.CreateApplicationRequest.application:type_name -> clipper.v1.Application
+	4,  // 20: clipper.v1.CreateApplicationResponse.application:type_name -> clipper.v1.Application
+	4,  // 21: clipper.v1.GetApplicationResponse.application:type_name -> clipper.v1.Application
+	4,  // 22: clipper.v1.ListApplicationsResponse.applications:type_name -> clipper.v1.Application
+	4,  // 23: clipper.v1.UpdateApplicationRequest.application:type_name -> clipper.v1.Application
+	52, // 24: clipper.v1.UpdateApplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	4,  // 25: clipper.v1.UpdateApplicationResponse.application:type_name -> clipper.v1.Application
+	23, // 26: clipper.v1.GetSelectionStateResponse.models:type_name -> clipper.v1.ModelSelectionState
+	45, // 27: clipper.v1.ModelSelectionState.statistics:type_name -> clipper.v1.ModelSelectionState.StatisticsEntry
+	22, // 28: clipper.v1.ExplainSelectionResponse.state:type_name -> clipper.v1.GetSelectionStateResponse
+	26, // 29: clipper.v1.ExplainSelectionResponse.decisions:type_name -> clipper.v1.Decision
+	49, // 30: clipper.v1.Decision.time:type_name -> google.protobuf.Timestamp
+	27, // 31: clipper.v1.Decision.models:type_name -> clipper.v1.DecisionModel
+	48, // 32: clipper.v1.Decision.output:type_name -> google.protobuf.Value
+	53, // 33: clipper.v1.Decision.default_reason:type_name -> clipper.v1.DefaultReason
+	47, // 34: clipper.v1.Decision.latency:type_name -> google.protobuf.Duration
+	28, // 35: clipper.v1.Decision.feedback:type_name -> clipper.v1.DecisionFeedback
+	54, // 36: clipper.v1.DecisionModel.status:type_name -> clipper.v1.PredictionStatus
+	48, // 37: clipper.v1.DecisionModel.prediction:type_name -> google.protobuf.Value
+	49, // 38: clipper.v1.DecisionFeedback.time:type_name -> google.protobuf.Timestamp
+	48, // 39: clipper.v1.DecisionFeedback.truth:type_name -> google.protobuf.Value
+	55, // 40: clipper.v1.DecisionFeedback.losses:type_name -> clipper.v1.ModelLoss
+	31, // 41: clipper.v1.ListContextsResponse.contexts:type_name -> clipper.v1.ContextSummary
+	49, // 42: clipper.v1.ContextSummary.expire_time:type_name -> google.protobuf.Timestamp
+	22, // 43: clipper.v1.ExportSelectionStateResponse.state:type_name -> clipper.v1.GetSelectionStateResponse
+	38, // 44: clipper.v1.GetModelCorrelationsResponse.pairs:type_name -> clipper.v1.ModelPair
+	39, // 45: clipper.v1.GetModelCorrelationsResponse.suggested_groups:type_name -> clipper.v1.SuggestedGroup
+	3,  // 46: clipper.v1.GetCanaryResponse.state:type_name -> clipper.v1.CanaryState
+	42, // 47: clipper.v1.GetCanaryResponse.tests:type_name -> clipper.v1.CanaryTest
+	43, // 48: clipper.v1.GetCanaryResponse.steps:type_name -> clipper.v1.CanaryStep
+	49, // 49: clipper.v1.CanaryStep.time:type_name -> google.protobuf.Timestamp
+	42, // 50: clipper.v1.CanaryStep.tests:type_name -> clipper.v1.CanaryTest
+	11, // 51: clipper.v1.ApplicationService.CreateApplication:input_type -> clipper.v1.CreateApplicationRequest
+	13, // 52: clipper.v1.ApplicationService.GetApplication:input_type -> clipper.v1.GetApplicationRequest
+	15, // 53: clipper.v1.ApplicationService.ListApplications:input_type -> clipper.v1.ListApplicationsRequest
+	17, // 54: clipper.v1.ApplicationService.UpdateApplication:input_type -> clipper.v1.UpdateApplicationRequest
+	19, // 55: clipper.v1.ApplicationService.DeleteApplication:input_type -> clipper.v1.DeleteApplicationRequest
+	21, // 56: clipper.v1.ApplicationService.GetSelectionState:input_type -> clipper.v1.GetSelectionStateRequest
+	24, // 57: clipper.v1.ApplicationService.ExplainSelection:input_type -> clipper.v1.ExplainSelectionRequest
+	29, // 58: clipper.v1.ApplicationService.ListContexts:input_type -> clipper.v1.ListContextsRequest
+	32, // 59: clipper.v1.ApplicationService.ExportSelectionState:input_type -> clipper.v1.ExportSelectionStateRequest
+	34, // 60: clipper.v1.ApplicationService.ResetSelectionState:input_type -> clipper.v1.ResetSelectionStateRequest
+	36, // 61: clipper.v1.ApplicationService.GetModelCorrelations:input_type -> clipper.v1.GetModelCorrelationsRequest
+	40, // 62: clipper.v1.ApplicationService.GetCanary:input_type -> clipper.v1.GetCanaryRequest
+	12, // 63: clipper.v1.ApplicationService.CreateApplication:output_type -> clipper.v1.CreateApplicationResponse
+	14, // 64: clipper.v1.ApplicationService.GetApplication:output_type -> clipper.v1.GetApplicationResponse
+	16, // 65: clipper.v1.ApplicationService.ListApplications:output_type -> clipper.v1.ListApplicationsResponse
+	18, // 66: clipper.v1.ApplicationService.UpdateApplication:output_type -> clipper.v1.UpdateApplicationResponse
+	20, // 67: clipper.v1.ApplicationService.DeleteApplication:output_type -> clipper.v1.DeleteApplicationResponse
+	22, // 68: clipper.v1.ApplicationService.GetSelectionState:output_type -> clipper.v1.GetSelectionStateResponse
+	25, // 69: clipper.v1.ApplicationService.ExplainSelection:output_type -> clipper.v1.ExplainSelectionResponse
+	30, // 70: clipper.v1.ApplicationService.ListContexts:output_type -> clipper.v1.ListContextsResponse
+	33, // 71: clipper.v1.ApplicationService.ExportSelectionState:output_type -> clipper.v1.ExportSelectionStateResponse
+	35, // 72: clipper.v1.ApplicationService.ResetSelectionState:output_type -> clipper.v1.ResetSelectionStateResponse
+	37, // 73: clipper.v1.ApplicationService.GetModelCorrelations:output_type -> clipper.v1.GetModelCorrelationsResponse
+	41, // 74: clipper.v1.ApplicationService.GetCanary:output_type -> clipper.v1.GetCanaryResponse
+	63, // [63:75] is the sub-list for method output_type
+	51, // [51:63] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_clipper_v1_application_service_proto_init() }
@@ -3467,6 +3489,7 @@ func file_clipper_v1_application_service_proto_init() {
 		return
 	}
 	file_clipper_v1_feedback_service_proto_init()
+	file_clipper_v1_limits_proto_init()
 	file_clipper_v1_query_service_proto_init()
 	file_clipper_v1_tensor_proto_init()
 	file_clipper_v1_application_service_proto_msgTypes[24].OneofWrappers = []any{}

@@ -96,6 +96,15 @@ const (
 	ErrorReason_ERROR_REASON_POLICY_FAILED ErrorReason = 31
 	// The application has no canary. FAILED_PRECONDITION.
 	ErrorReason_ERROR_REASON_NO_CANARY ErrorReason = 32
+	// The call has no credentials, or ones that are not accepted. UNAUTHENTICATED.
+	ErrorReason_ERROR_REASON_UNAUTHENTICATED ErrorReason = 33
+	// The credentials do not allow the call. PERMISSION_DENIED.
+	ErrorReason_ERROR_REASON_PERMISSION_DENIED ErrorReason = 34
+	// A limit of the key or the application is reached; a google.rpc.RetryInfo says when to come back.
+	// RESOURCE_EXHAUSTED.
+	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 35
+	// No API key has this id. NOT_FOUND.
+	ErrorReason_ERROR_REASON_KEY_NOT_FOUND ErrorReason = 36
 )
 
 // Enum value maps for ErrorReason.
@@ -134,6 +143,10 @@ var (
 		30: "ERROR_REASON_LAUNCH_FAILED",
 		31: "ERROR_REASON_POLICY_FAILED",
 		32: "ERROR_REASON_NO_CANARY",
+		33: "ERROR_REASON_UNAUTHENTICATED",
+		34: "ERROR_REASON_PERMISSION_DENIED",
+		35: "ERROR_REASON_RATE_LIMITED",
+		36: "ERROR_REASON_KEY_NOT_FOUND",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":             0,
@@ -169,6 +182,10 @@ var (
 		"ERROR_REASON_LAUNCH_FAILED":           30,
 		"ERROR_REASON_POLICY_FAILED":           31,
 		"ERROR_REASON_NO_CANARY":               32,
+		"ERROR_REASON_UNAUTHENTICATED":         33,
+		"ERROR_REASON_PERMISSION_DENIED":       34,
+		"ERROR_REASON_RATE_LIMITED":            35,
+		"ERROR_REASON_KEY_NOT_FOUND":           36,
 	}
 )
 
@@ -293,7 +310,7 @@ const file_clipper_v1_error_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\x0e2\x17.clipper.v1.ErrorReasonR\x06reason\x12\x14\n" +
 	"\x05field\x18\x04 \x01(\tR\x05field\x12:\n" +
 	"\vretry_after\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"retryAfter*\xbb\b\n" +
+	"retryAfter*\xc0\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bERROR_REASON_MALFORMED_JSON\x10\x01\x12\x1e\n" +
@@ -328,7 +345,11 @@ const file_clipper_v1_error_proto_rawDesc = "" +
 	"\x1eERROR_REASON_CONTEXT_NOT_FOUND\x10\x1d\x12\x1e\n" +
 	"\x1aERROR_REASON_LAUNCH_FAILED\x10\x1e\x12\x1e\n" +
 	"\x1aERROR_REASON_POLICY_FAILED\x10\x1f\x12\x1a\n" +
-	"\x16ERROR_REASON_NO_CANARY\x10 B\xa5\x01\n" +
+	"\x16ERROR_REASON_NO_CANARY\x10 \x12 \n" +
+	"\x1cERROR_REASON_UNAUTHENTICATED\x10!\x12\"\n" +
+	"\x1eERROR_REASON_PERMISSION_DENIED\x10\"\x12\x1d\n" +
+	"\x19ERROR_REASON_RATE_LIMITED\x10#\x12\x1e\n" +
+	"\x1aERROR_REASON_KEY_NOT_FOUND\x10$B\xa5\x01\n" +
 	"\x0ecom.clipper.v1B\n" +
 	"ErrorProtoP\x01Z>github.com/clipper-serving/clipper/gen/go/clipper/v1;clipperv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Clipper.V1\xca\x02\n" +

@@ -329,7 +329,10 @@ type ModelVersion struct {
 	// Between which numbers of replicas Clipper chooses by itself. `replicas` is then what it has chosen
 	// last; when the version is deployed, what it begins with: by default the minimum, at least 1. Absent:
 	// `replicas` stays as it is.
-	Autoscaling   *Autoscaling `protobuf:"bytes,20,opt,name=autoscaling,proto3" json:"autoscaling,omitempty"`
+	Autoscaling *Autoscaling `protobuf:"bytes,20,opt,name=autoscaling,proto3" json:"autoscaling,omitempty"`
+	// Set by the server; changes with every change of how the version runs. Send it back to change only what you
+	// have seen.
+	Etag          string `protobuf:"bytes,21,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -474,6 +477,13 @@ func (x *ModelVersion) GetAutoscaling() *Autoscaling {
 		return x.Autoscaling
 	}
 	return nil
+}
+
+func (x *ModelVersion) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 // Autoscaling says between which bounds the number of replicas follows the load. It is for versions whose
@@ -1022,7 +1032,7 @@ func (x *Command) GetDirectory() string {
 // Address is a container that somebody else runs.
 type Address struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "host:port", or "unix:/path".
+	// "host:port"; "tls://host:port" for a container that speaks TLS; or "unix:/path".
 	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1621,7 +1631,9 @@ type ListModelsRequest struct {
 	// The most to return, 1 to 1,000; 0 means 100.
 	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the page before; empty for the first.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only models whose name begins with this.
+	Prefix        string `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1666,6 +1678,13 @@ func (x *ListModelsRequest) GetPageSize() uint32 {
 func (x *ListModelsRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListModelsRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
 	}
 	return ""
 }
@@ -1843,7 +1862,9 @@ type UpdateModelVersionRequest struct {
 	Homes *uint32 `protobuf:"varint,7,opt,name=homes,proto3,oneof" json:"homes,omitempty"`
 	// Between which numbers of replicas Clipper chooses by itself; with `max_replicas` 0, it stops to. The
 	// number of replicas is moved within the bounds.
-	Autoscaling   *Autoscaling `protobuf:"bytes,10,opt,name=autoscaling,proto3" json:"autoscaling,omitempty"`
+	Autoscaling *Autoscaling `protobuf:"bytes,10,opt,name=autoscaling,proto3" json:"autoscaling,omitempty"`
+	// When not empty, the etag that the version must have.
+	Etag          string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1925,6 +1946,13 @@ func (x *UpdateModelVersionRequest) GetAutoscaling() *Autoscaling {
 		return x.Autoscaling
 	}
 	return nil
+}
+
+func (x *UpdateModelVersionRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 // UpdateModelVersionResponse holds the version as changed.
@@ -2319,7 +2347,9 @@ type GetBatchingResponse struct {
 	Replicas []*ReplicaBatching `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	// How many replicas the load needs, and why there are as many as there are. Absent until it was
 	// first looked at.
-	Scaling       *ScalingStatus `protobuf:"bytes,8,opt,name=scaling,proto3" json:"scaling,omitempty"`
+	Scaling *ScalingStatus `protobuf:"bytes,8,opt,name=scaling,proto3" json:"scaling,omitempty"`
+	// What was computed, since the instances that run the version started.
+	Counters      *ModelCounters `protobuf:"bytes,9,opt,name=counters,proto3" json:"counters,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2396,6 +2426,113 @@ func (x *GetBatchingResponse) GetScaling() *ScalingStatus {
 	return nil
 }
 
+func (x *GetBatchingResponse) GetCounters() *ModelCounters {
+	if x != nil {
+		return x.Counters
+	}
+	return nil
+}
+
+// ModelCounters counts what a version has done.
+type ModelCounters struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The batches that were answered.
+	Batches uint64 `protobuf:"varint,1,opt,name=batches,proto3" json:"batches,omitempty"`
+	// The rows of these batches.
+	Rows uint64 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	// The time from when the containers could begin with them to their answers, in all.
+	BatchTime *durationpb.Duration `protobuf:"bytes,3,opt,name=batch_time,json=batchTime,proto3" json:"batch_time,omitempty"`
+	// The rows that were taken from the queue.
+	QueuedRows uint64 `protobuf:"varint,4,opt,name=queued_rows,json=queuedRows,proto3" json:"queued_rows,omitempty"`
+	// The time that they had waited, in all.
+	QueueTime *durationpb.Duration `protobuf:"bytes,5,opt,name=queue_time,json=queueTime,proto3" json:"queue_time,omitempty"`
+	// The rows that were answered from the cache.
+	CacheHits uint64 `protobuf:"varint,6,opt,name=cache_hits,json=cacheHits,proto3" json:"cache_hits,omitempty"`
+	// The rows that the cache could not answer.
+	CacheMisses   uint64 `protobuf:"varint,7,opt,name=cache_misses,json=cacheMisses,proto3" json:"cache_misses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelCounters) Reset() {
+	*x = ModelCounters{}
+	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelCounters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelCounters) ProtoMessage() {}
+
+func (x *ModelCounters) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelCounters.ProtoReflect.Descriptor instead.
+func (*ModelCounters) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ModelCounters) GetBatches() uint64 {
+	if x != nil {
+		return x.Batches
+	}
+	return 0
+}
+
+func (x *ModelCounters) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *ModelCounters) GetBatchTime() *durationpb.Duration {
+	if x != nil {
+		return x.BatchTime
+	}
+	return nil
+}
+
+func (x *ModelCounters) GetQueuedRows() uint64 {
+	if x != nil {
+		return x.QueuedRows
+	}
+	return 0
+}
+
+func (x *ModelCounters) GetQueueTime() *durationpb.Duration {
+	if x != nil {
+		return x.QueueTime
+	}
+	return nil
+}
+
+func (x *ModelCounters) GetCacheHits() uint64 {
+	if x != nil {
+		return x.CacheHits
+	}
+	return 0
+}
+
+func (x *ModelCounters) GetCacheMisses() uint64 {
+	if x != nil {
+		return x.CacheMisses
+	}
+	return 0
+}
+
 // ScalingStatus is how many replicas a version needs, as its home sees it. It is there for versions
 // without autoscaling too, as advice.
 type ScalingStatus struct {
@@ -2437,7 +2574,7 @@ type ScalingStatus struct {
 
 func (x *ScalingStatus) Reset() {
 	*x = ScalingStatus{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2449,7 +2586,7 @@ func (x *ScalingStatus) String() string {
 func (*ScalingStatus) ProtoMessage() {}
 
 func (x *ScalingStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[33]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2462,7 +2599,7 @@ func (x *ScalingStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScalingStatus.ProtoReflect.Descriptor instead.
 func (*ScalingStatus) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{33}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ScalingStatus) GetAutoscaling() *Autoscaling {
@@ -2580,7 +2717,7 @@ type ScalingChange struct {
 
 func (x *ScalingChange) Reset() {
 	*x = ScalingChange{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[34]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2592,7 +2729,7 @@ func (x *ScalingChange) String() string {
 func (*ScalingChange) ProtoMessage() {}
 
 func (x *ScalingChange) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[34]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2605,7 +2742,7 @@ func (x *ScalingChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScalingChange.ProtoReflect.Descriptor instead.
 func (*ScalingChange) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{34}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ScalingChange) GetTime() *timestamppb.Timestamp {
@@ -2661,7 +2798,7 @@ type QueueStatus struct {
 
 func (x *QueueStatus) Reset() {
 	*x = QueueStatus{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[35]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2673,7 +2810,7 @@ func (x *QueueStatus) String() string {
 func (*QueueStatus) ProtoMessage() {}
 
 func (x *QueueStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[35]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2686,7 +2823,7 @@ func (x *QueueStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueStatus.ProtoReflect.Descriptor instead.
 func (*QueueStatus) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{35}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *QueueStatus) GetRows() uint32 {
@@ -2769,7 +2906,7 @@ type ReplicaBatching struct {
 
 func (x *ReplicaBatching) Reset() {
 	*x = ReplicaBatching{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[36]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2781,7 +2918,7 @@ func (x *ReplicaBatching) String() string {
 func (*ReplicaBatching) ProtoMessage() {}
 
 func (x *ReplicaBatching) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[36]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2794,7 +2931,7 @@ func (x *ReplicaBatching) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaBatching.ProtoReflect.Descriptor instead.
 func (*ReplicaBatching) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{36}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReplicaBatching) GetReplica() string {
@@ -2907,7 +3044,7 @@ type LatencyPoint struct {
 
 func (x *LatencyPoint) Reset() {
 	*x = LatencyPoint{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[37]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +3056,7 @@ func (x *LatencyPoint) String() string {
 func (*LatencyPoint) ProtoMessage() {}
 
 func (x *LatencyPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[37]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +3069,7 @@ func (x *LatencyPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyPoint.ProtoReflect.Descriptor instead.
 func (*LatencyPoint) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{37}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LatencyPoint) GetRows() uint32 {
@@ -2995,7 +3132,7 @@ type BatchDecision struct {
 
 func (x *BatchDecision) Reset() {
 	*x = BatchDecision{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[38]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3007,7 +3144,7 @@ func (x *BatchDecision) String() string {
 func (*BatchDecision) ProtoMessage() {}
 
 func (x *BatchDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[38]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3020,7 +3157,7 @@ func (x *BatchDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchDecision.ProtoReflect.Descriptor instead.
 func (*BatchDecision) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{38}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *BatchDecision) GetTime() *timestamppb.Timestamp {
@@ -3089,18 +3226,21 @@ type RegisterReplicaRequest struct {
 	// The replica's id, unique among those of the version: of the form of a name, and not a number,
 	// since numbers are replicas that Clipper starts. To register it again renews it, and may move it.
 	Replica string `protobuf:"bytes,3,opt,name=replica,proto3" json:"replica,omitempty"`
-	// Where every abstraction instance reaches it: "host:port", or "unix:/path".
+	// Where every abstraction instance reaches it: "host:port"; "tls://host:port" when it speaks TLS; or
+	// "unix:/path".
 	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
 	// From now on, the time after which the replica is removed unless it is registered again: 1 s to
 	// 1 h. Zero removes it. Default 15 s.
-	Lease         *durationpb.Duration `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`
+	Lease *durationpb.Duration `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`
+	// The token that the abstraction service asks of replicas, when it is configured with one.
+	Token         string `protobuf:"bytes,6,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RegisterReplicaRequest) Reset() {
 	*x = RegisterReplicaRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[39]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3112,7 +3252,7 @@ func (x *RegisterReplicaRequest) String() string {
 func (*RegisterReplicaRequest) ProtoMessage() {}
 
 func (x *RegisterReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[39]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3125,7 +3265,7 @@ func (x *RegisterReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterReplicaRequest.ProtoReflect.Descriptor instead.
 func (*RegisterReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{39}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RegisterReplicaRequest) GetModel() string {
@@ -3163,6 +3303,13 @@ func (x *RegisterReplicaRequest) GetLease() *durationpb.Duration {
 	return nil
 }
 
+func (x *RegisterReplicaRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
 // RegisterReplicaResponse says what was granted.
 type RegisterReplicaResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3177,7 +3324,7 @@ type RegisterReplicaResponse struct {
 
 func (x *RegisterReplicaResponse) Reset() {
 	*x = RegisterReplicaResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[40]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3189,7 +3336,7 @@ func (x *RegisterReplicaResponse) String() string {
 func (*RegisterReplicaResponse) ProtoMessage() {}
 
 func (x *RegisterReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[40]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3202,7 +3349,7 @@ func (x *RegisterReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterReplicaResponse.ProtoReflect.Descriptor instead.
 func (*RegisterReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{40}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RegisterReplicaResponse) GetLease() *durationpb.Duration {
@@ -3228,7 +3375,7 @@ type GetModelRepositoryRequest struct {
 
 func (x *GetModelRepositoryRequest) Reset() {
 	*x = GetModelRepositoryRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[41]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3240,7 +3387,7 @@ func (x *GetModelRepositoryRequest) String() string {
 func (*GetModelRepositoryRequest) ProtoMessage() {}
 
 func (x *GetModelRepositoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[41]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3253,7 +3400,7 @@ func (x *GetModelRepositoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelRepositoryRequest.ProtoReflect.Descriptor instead.
 func (*GetModelRepositoryRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{41}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{42}
 }
 
 // GetModelRepositoryResponse is what the model repository holds.
@@ -3273,7 +3420,7 @@ type GetModelRepositoryResponse struct {
 
 func (x *GetModelRepositoryResponse) Reset() {
 	*x = GetModelRepositoryResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[42]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3285,7 +3432,7 @@ func (x *GetModelRepositoryResponse) String() string {
 func (*GetModelRepositoryResponse) ProtoMessage() {}
 
 func (x *GetModelRepositoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[42]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3298,7 +3445,7 @@ func (x *GetModelRepositoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelRepositoryResponse.ProtoReflect.Descriptor instead.
 func (*GetModelRepositoryResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{42}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetModelRepositoryResponse) GetLocation() string {
@@ -3346,7 +3493,7 @@ type RepositoryVersion struct {
 
 func (x *RepositoryVersion) Reset() {
 	*x = RepositoryVersion{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[43]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3358,7 +3505,7 @@ func (x *RepositoryVersion) String() string {
 func (*RepositoryVersion) ProtoMessage() {}
 
 func (x *RepositoryVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[43]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3371,7 +3518,7 @@ func (x *RepositoryVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepositoryVersion.ProtoReflect.Descriptor instead.
 func (*RepositoryVersion) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{43}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RepositoryVersion) GetModel() string {
@@ -3428,7 +3575,7 @@ type ReadLogsRequest struct {
 
 func (x *ReadLogsRequest) Reset() {
 	*x = ReadLogsRequest{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[44]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3440,7 +3587,7 @@ func (x *ReadLogsRequest) String() string {
 func (*ReadLogsRequest) ProtoMessage() {}
 
 func (x *ReadLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[44]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3453,7 +3600,7 @@ func (x *ReadLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogsRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogsRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{44}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ReadLogsRequest) GetModel() string {
@@ -3529,7 +3676,7 @@ type ReadLogsResponse struct {
 
 func (x *ReadLogsResponse) Reset() {
 	*x = ReadLogsResponse{}
-	mi := &file_clipper_v1_model_service_proto_msgTypes[45]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3541,7 +3688,7 @@ func (x *ReadLogsResponse) String() string {
 func (*ReadLogsResponse) ProtoMessage() {}
 
 func (x *ReadLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_model_service_proto_msgTypes[45]
+	mi := &file_clipper_v1_model_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3554,7 +3701,7 @@ func (x *ReadLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogsResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogsResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{45}
+	return file_clipper_v1_model_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ReadLogsResponse) GetReplica() string {
@@ -3596,7 +3743,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x0fcurrent_version\x18\x02 \x01(\tR\x0ecurrentVersion\x124\n" +
 	"\bversions\x18\x03 \x03(\v2\x18.clipper.v1.ModelVersionR\bversions\x12(\n" +
 	"\rkeep_versions\x18\x04 \x01(\rH\x00R\fkeepVersions\x88\x01\x01B\x10\n" +
-	"\x0e_keep_versions\"\x8e\x06\n" +
+	"\x0e_keep_versions\"\xa2\x06\n" +
 	"\fModelVersion\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x123\n" +
@@ -3615,7 +3762,8 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"createTime\x12+\n" +
 	"\awarm_up\x18\x0e \x01(\v2\x12.clipper.v1.WarmUpR\x06warmUp\x12\x14\n" +
 	"\x05homes\x18\x10 \x01(\rR\x05homes\x129\n" +
-	"\vautoscaling\x18\x14 \x01(\v2\x17.clipper.v1.AutoscalingR\vautoscaling\x1a9\n" +
+	"\vautoscaling\x18\x14 \x01(\v2\x17.clipper.v1.AutoscalingR\vautoscaling\x12\x12\n" +
+	"\x04etag\x18\x15 \x01(\tR\x04etag\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
@@ -3700,11 +3848,12 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x0fGetModelRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\";\n" +
 	"\x10GetModelResponse\x12'\n" +
-	"\x05model\x18\x01 \x01(\v2\x11.clipper.v1.ModelR\x05model\"O\n" +
+	"\x05model\x18\x01 \x01(\v2\x11.clipper.v1.ModelR\x05model\"g\n" +
 	"\x11ListModelsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"g\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n" +
+	"\x06prefix\x18\x03 \x01(\tR\x06prefix\"g\n" +
 	"\x12ListModelsResponse\x12)\n" +
 	"\x06models\x18\x01 \x03(\v2\x11.clipper.v1.ModelR\x06models\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"H\n" +
@@ -3712,7 +3861,7 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"M\n" +
 	"\x17GetModelVersionResponse\x122\n" +
-	"\aversion\x18\x01 \x01(\v2\x18.clipper.v1.ModelVersionR\aversion\"\xb4\x02\n" +
+	"\aversion\x18\x01 \x01(\v2\x18.clipper.v1.ModelVersionR\aversion\"\xc8\x02\n" +
 	"\x19UpdateModelVersionRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1f\n" +
@@ -3721,7 +3870,8 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x05cache\x18\x05 \x01(\v2\x11.clipper.v1.CacheR\x05cache\x12\x19\n" +
 	"\x05homes\x18\a \x01(\rH\x01R\x05homes\x88\x01\x01\x129\n" +
 	"\vautoscaling\x18\n" +
-	" \x01(\v2\x17.clipper.v1.AutoscalingR\vautoscalingB\v\n" +
+	" \x01(\v2\x17.clipper.v1.AutoscalingR\vautoscaling\x12\x12\n" +
+	"\x04etag\x18\v \x01(\tR\x04etagB\v\n" +
 	"\t_replicasB\b\n" +
 	"\x06_homes\"P\n" +
 	"\x1aUpdateModelVersionResponse\x122\n" +
@@ -3740,14 +3890,27 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x13DeleteModelResponse\"D\n" +
 	"\x12GetBatchingRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\"\x94\x02\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"\xcb\x02\n" +
 	"\x13GetBatchingResponse\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x120\n" +
 	"\bbatching\x18\x03 \x01(\v2\x14.clipper.v1.BatchingR\bbatching\x12-\n" +
 	"\x05queue\x18\x04 \x01(\v2\x17.clipper.v1.QueueStatusR\x05queue\x127\n" +
 	"\breplicas\x18\x05 \x03(\v2\x1b.clipper.v1.ReplicaBatchingR\breplicas\x123\n" +
-	"\ascaling\x18\b \x01(\v2\x19.clipper.v1.ScalingStatusR\ascaling\"\xab\x04\n" +
+	"\ascaling\x18\b \x01(\v2\x19.clipper.v1.ScalingStatusR\ascaling\x125\n" +
+	"\bcounters\x18\t \x01(\v2\x19.clipper.v1.ModelCountersR\bcounters\"\x94\x02\n" +
+	"\rModelCounters\x12\x18\n" +
+	"\abatches\x18\x01 \x01(\x04R\abatches\x12\x12\n" +
+	"\x04rows\x18\x02 \x01(\x04R\x04rows\x128\n" +
+	"\n" +
+	"batch_time\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tbatchTime\x12\x1f\n" +
+	"\vqueued_rows\x18\x04 \x01(\x04R\n" +
+	"queuedRows\x128\n" +
+	"\n" +
+	"queue_time\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\tqueueTime\x12\x1d\n" +
+	"\n" +
+	"cache_hits\x18\x06 \x01(\x04R\tcacheHits\x12!\n" +
+	"\fcache_misses\x18\a \x01(\x04R\vcacheMisses\"\xab\x04\n" +
 	"\rScalingStatus\x129\n" +
 	"\vautoscaling\x18\x01 \x01(\v2\x17.clipper.v1.AutoscalingR\vautoscaling\x12\x1a\n" +
 	"\breplicas\x18\x02 \x01(\rR\breplicas\x12'\n" +
@@ -3822,13 +3985,14 @@ const file_clipper_v1_model_service_proto_rawDesc = "" +
 	"\x0fexpected_micros\x18\x05 \x01(\x01R\x0eexpectedMicros\x12\x12\n" +
 	"\x04shed\x18\x06 \x01(\rR\x04shed\x12\x14\n" +
 	"\x05ahead\x18\a \x01(\bR\x05ahead\x12\x10\n" +
-	"\x03why\x18\b \x01(\tR\x03why\"\xad\x01\n" +
+	"\x03why\x18\b \x01(\tR\x03why\"\xc3\x01\n" +
 	"\x16RegisterReplicaRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
 	"\areplica\x18\x03 \x01(\tR\areplica\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12/\n" +
-	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"f\n" +
+	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x14\n" +
+	"\x05token\x18\x06 \x01(\tR\x05token\"f\n" +
 	"\x17RegisterReplicaResponse\x12/\n" +
 	"\x05lease\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x1a\n" +
 	"\bdeployed\x18\x02 \x01(\bR\bdeployed\"\x1b\n" +
@@ -3910,7 +4074,7 @@ func file_clipper_v1_model_service_proto_rawDescGZIP() []byte {
 }
 
 var file_clipper_v1_model_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_clipper_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_clipper_v1_model_service_proto_goTypes = []any{
 	(ModelState)(0),                    // 0: clipper.v1.ModelState
 	(ReplicaState)(0),                  // 1: clipper.v1.ReplicaState
@@ -3948,56 +4112,57 @@ var file_clipper_v1_model_service_proto_goTypes = []any{
 	(*DeleteModelResponse)(nil),        // 33: clipper.v1.DeleteModelResponse
 	(*GetBatchingRequest)(nil),         // 34: clipper.v1.GetBatchingRequest
 	(*GetBatchingResponse)(nil),        // 35: clipper.v1.GetBatchingResponse
-	(*ScalingStatus)(nil),              // 36: clipper.v1.ScalingStatus
-	(*ScalingChange)(nil),              // 37: clipper.v1.ScalingChange
-	(*QueueStatus)(nil),                // 38: clipper.v1.QueueStatus
-	(*ReplicaBatching)(nil),            // 39: clipper.v1.ReplicaBatching
-	(*LatencyPoint)(nil),               // 40: clipper.v1.LatencyPoint
-	(*BatchDecision)(nil),              // 41: clipper.v1.BatchDecision
-	(*RegisterReplicaRequest)(nil),     // 42: clipper.v1.RegisterReplicaRequest
-	(*RegisterReplicaResponse)(nil),    // 43: clipper.v1.RegisterReplicaResponse
-	(*GetModelRepositoryRequest)(nil),  // 44: clipper.v1.GetModelRepositoryRequest
-	(*GetModelRepositoryResponse)(nil), // 45: clipper.v1.GetModelRepositoryResponse
-	(*RepositoryVersion)(nil),          // 46: clipper.v1.RepositoryVersion
-	(*ReadLogsRequest)(nil),            // 47: clipper.v1.ReadLogsRequest
-	(*ReadLogsResponse)(nil),           // 48: clipper.v1.ReadLogsResponse
-	nil,                                // 49: clipper.v1.ModelVersion.LabelsEntry
-	nil,                                // 50: clipper.v1.Container.EnvironmentEntry
-	nil,                                // 51: clipper.v1.QueueStatus.DroppedEntry
-	(*Signature)(nil),                  // 52: clipper.v1.Signature
-	(*timestamppb.Timestamp)(nil),      // 53: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 54: google.protobuf.Duration
-	(*Tensor)(nil),                     // 55: clipper.v1.Tensor
+	(*ModelCounters)(nil),              // 36: clipper.v1.ModelCounters
+	(*ScalingStatus)(nil),              // 37: clipper.v1.ScalingStatus
+	(*ScalingChange)(nil),              // 38: clipper.v1.ScalingChange
+	(*QueueStatus)(nil),                // 39: clipper.v1.QueueStatus
+	(*ReplicaBatching)(nil),            // 40: clipper.v1.ReplicaBatching
+	(*LatencyPoint)(nil),               // 41: clipper.v1.LatencyPoint
+	(*BatchDecision)(nil),              // 42: clipper.v1.BatchDecision
+	(*RegisterReplicaRequest)(nil),     // 43: clipper.v1.RegisterReplicaRequest
+	(*RegisterReplicaResponse)(nil),    // 44: clipper.v1.RegisterReplicaResponse
+	(*GetModelRepositoryRequest)(nil),  // 45: clipper.v1.GetModelRepositoryRequest
+	(*GetModelRepositoryResponse)(nil), // 46: clipper.v1.GetModelRepositoryResponse
+	(*RepositoryVersion)(nil),          // 47: clipper.v1.RepositoryVersion
+	(*ReadLogsRequest)(nil),            // 48: clipper.v1.ReadLogsRequest
+	(*ReadLogsResponse)(nil),           // 49: clipper.v1.ReadLogsResponse
+	nil,                                // 50: clipper.v1.ModelVersion.LabelsEntry
+	nil,                                // 51: clipper.v1.Container.EnvironmentEntry
+	nil,                                // 52: clipper.v1.QueueStatus.DroppedEntry
+	(*Signature)(nil),                  // 53: clipper.v1.Signature
+	(*timestamppb.Timestamp)(nil),      // 54: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 55: google.protobuf.Duration
+	(*Tensor)(nil),                     // 56: clipper.v1.Tensor
 }
 var file_clipper_v1_model_service_proto_depIdxs = []int32{
 	4,  // 0: clipper.v1.Model.versions:type_name -> clipper.v1.ModelVersion
-	52, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
+	53, // 1: clipper.v1.ModelVersion.signature:type_name -> clipper.v1.Signature
 	8,  // 2: clipper.v1.ModelVersion.container:type_name -> clipper.v1.Container
 	15, // 3: clipper.v1.ModelVersion.batching:type_name -> clipper.v1.Batching
 	16, // 4: clipper.v1.ModelVersion.cache:type_name -> clipper.v1.Cache
-	49, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
+	50, // 5: clipper.v1.ModelVersion.labels:type_name -> clipper.v1.ModelVersion.LabelsEntry
 	0,  // 6: clipper.v1.ModelVersion.state:type_name -> clipper.v1.ModelState
 	17, // 7: clipper.v1.ModelVersion.replica_status:type_name -> clipper.v1.Replica
-	53, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
+	54, // 8: clipper.v1.ModelVersion.create_time:type_name -> google.protobuf.Timestamp
 	6,  // 9: clipper.v1.ModelVersion.warm_up:type_name -> clipper.v1.WarmUp
 	5,  // 10: clipper.v1.ModelVersion.autoscaling:type_name -> clipper.v1.Autoscaling
-	54, // 11: clipper.v1.Autoscaling.scale_down_delay:type_name -> google.protobuf.Duration
-	54, // 12: clipper.v1.Autoscaling.idle_timeout:type_name -> google.protobuf.Duration
+	55, // 11: clipper.v1.Autoscaling.scale_down_delay:type_name -> google.protobuf.Duration
+	55, // 12: clipper.v1.Autoscaling.idle_timeout:type_name -> google.protobuf.Duration
 	7,  // 13: clipper.v1.WarmUp.samples:type_name -> clipper.v1.WarmUpSample
-	54, // 14: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
-	55, // 15: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
+	55, // 14: clipper.v1.WarmUp.time_limit:type_name -> google.protobuf.Duration
+	56, // 15: clipper.v1.WarmUpSample.tensors:type_name -> clipper.v1.Tensor
 	10, // 16: clipper.v1.Container.adapter:type_name -> clipper.v1.Adapter
 	11, // 17: clipper.v1.Container.command:type_name -> clipper.v1.Command
 	12, // 18: clipper.v1.Container.address:type_name -> clipper.v1.Address
 	13, // 19: clipper.v1.Container.image:type_name -> clipper.v1.Image
 	14, // 20: clipper.v1.Container.registered:type_name -> clipper.v1.Registered
-	50, // 21: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
-	54, // 22: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
+	51, // 21: clipper.v1.Container.environment:type_name -> clipper.v1.Container.EnvironmentEntry
+	55, // 22: clipper.v1.Container.start_timeout:type_name -> google.protobuf.Duration
 	9,  // 23: clipper.v1.Container.resources:type_name -> clipper.v1.Resources
-	54, // 24: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
-	54, // 25: clipper.v1.Batching.max_delay:type_name -> google.protobuf.Duration
+	55, // 24: clipper.v1.Batching.latency_objective:type_name -> google.protobuf.Duration
+	55, // 25: clipper.v1.Batching.max_delay:type_name -> google.protobuf.Duration
 	1,  // 26: clipper.v1.Replica.state:type_name -> clipper.v1.ReplicaState
-	53, // 27: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
+	54, // 27: clipper.v1.Replica.state_time:type_name -> google.protobuf.Timestamp
 	4,  // 28: clipper.v1.DeployModelRequest.version:type_name -> clipper.v1.ModelVersion
 	4,  // 29: clipper.v1.DeployModelResponse.version:type_name -> clipper.v1.ModelVersion
 	3,  // 30: clipper.v1.GetModelResponse.model:type_name -> clipper.v1.Model
@@ -4009,56 +4174,59 @@ var file_clipper_v1_model_service_proto_depIdxs = []int32{
 	4,  // 36: clipper.v1.UpdateModelVersionResponse.version:type_name -> clipper.v1.ModelVersion
 	3,  // 37: clipper.v1.SetCurrentVersionResponse.model:type_name -> clipper.v1.Model
 	15, // 38: clipper.v1.GetBatchingResponse.batching:type_name -> clipper.v1.Batching
-	38, // 39: clipper.v1.GetBatchingResponse.queue:type_name -> clipper.v1.QueueStatus
-	39, // 40: clipper.v1.GetBatchingResponse.replicas:type_name -> clipper.v1.ReplicaBatching
-	36, // 41: clipper.v1.GetBatchingResponse.scaling:type_name -> clipper.v1.ScalingStatus
-	5,  // 42: clipper.v1.ScalingStatus.autoscaling:type_name -> clipper.v1.Autoscaling
-	54, // 43: clipper.v1.ScalingStatus.time_budget:type_name -> google.protobuf.Duration
-	54, // 44: clipper.v1.ScalingStatus.start_time:type_name -> google.protobuf.Duration
-	37, // 45: clipper.v1.ScalingStatus.changes:type_name -> clipper.v1.ScalingChange
-	53, // 46: clipper.v1.ScalingChange.time:type_name -> google.protobuf.Timestamp
-	54, // 47: clipper.v1.QueueStatus.delay:type_name -> google.protobuf.Duration
-	51, // 48: clipper.v1.QueueStatus.dropped:type_name -> clipper.v1.QueueStatus.DroppedEntry
-	40, // 49: clipper.v1.ReplicaBatching.latencies:type_name -> clipper.v1.LatencyPoint
-	41, // 50: clipper.v1.ReplicaBatching.decisions:type_name -> clipper.v1.BatchDecision
-	53, // 51: clipper.v1.BatchDecision.time:type_name -> google.protobuf.Timestamp
-	54, // 52: clipper.v1.BatchDecision.slack:type_name -> google.protobuf.Duration
-	54, // 53: clipper.v1.RegisterReplicaRequest.lease:type_name -> google.protobuf.Duration
-	54, // 54: clipper.v1.RegisterReplicaResponse.lease:type_name -> google.protobuf.Duration
-	53, // 55: clipper.v1.GetModelRepositoryResponse.scan_time:type_name -> google.protobuf.Timestamp
-	46, // 56: clipper.v1.GetModelRepositoryResponse.versions:type_name -> clipper.v1.RepositoryVersion
-	2,  // 57: clipper.v1.RepositoryVersion.state:type_name -> clipper.v1.RepositoryState
-	53, // 58: clipper.v1.ReadLogsRequest.since:type_name -> google.protobuf.Timestamp
-	53, // 59: clipper.v1.ReadLogsResponse.time:type_name -> google.protobuf.Timestamp
-	18, // 60: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
-	20, // 61: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
-	22, // 62: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
-	24, // 63: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
-	26, // 64: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
-	28, // 65: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
-	30, // 66: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
-	32, // 67: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
-	34, // 68: clipper.v1.ModelService.GetBatching:input_type -> clipper.v1.GetBatchingRequest
-	42, // 69: clipper.v1.ModelService.RegisterReplica:input_type -> clipper.v1.RegisterReplicaRequest
-	44, // 70: clipper.v1.ModelService.GetModelRepository:input_type -> clipper.v1.GetModelRepositoryRequest
-	47, // 71: clipper.v1.ModelService.ReadLogs:input_type -> clipper.v1.ReadLogsRequest
-	19, // 72: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
-	21, // 73: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
-	23, // 74: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
-	25, // 75: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
-	27, // 76: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
-	29, // 77: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
-	31, // 78: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
-	33, // 79: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
-	35, // 80: clipper.v1.ModelService.GetBatching:output_type -> clipper.v1.GetBatchingResponse
-	43, // 81: clipper.v1.ModelService.RegisterReplica:output_type -> clipper.v1.RegisterReplicaResponse
-	45, // 82: clipper.v1.ModelService.GetModelRepository:output_type -> clipper.v1.GetModelRepositoryResponse
-	48, // 83: clipper.v1.ModelService.ReadLogs:output_type -> clipper.v1.ReadLogsResponse
-	72, // [72:84] is the sub-list for method output_type
-	60, // [60:72] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	39, // 39: clipper.v1.GetBatchingResponse.queue:type_name -> clipper.v1.QueueStatus
+	40, // 40: clipper.v1.GetBatchingResponse.replicas:type_name -> clipper.v1.ReplicaBatching
+	37, // 41: clipper.v1.GetBatchingResponse.scaling:type_name -> clipper.v1.ScalingStatus
+	36, // 42: clipper.v1.GetBatchingResponse.counters:type_name -> clipper.v1.ModelCounters
+	55, // 43: clipper.v1.ModelCounters.batch_time:type_name -> google.protobuf.Duration
+	55, // 44: clipper.v1.ModelCounters.queue_time:type_name -> google.protobuf.Duration
+	5,  // 45: clipper.v1.ScalingStatus.autoscaling:type_name -> clipper.v1.Autoscaling
+	55, // 46: clipper.v1.ScalingStatus.time_budget:type_name -> google.protobuf.Duration
+	55, // 47: clipper.v1.ScalingStatus.start_time:type_name -> google.protobuf.Duration
+	38, // 48: clipper.v1.ScalingStatus.changes:type_name -> clipper.v1.ScalingChange
+	54, // 49: clipper.v1.ScalingChange.time:type_name -> google.protobuf.Timestamp
+	55, // 50: clipper.v1.QueueStatus.delay:type_name -> google.protobuf.Duration
+	52, // 51: clipper.v1.QueueStatus.dropped:type_name -> clipper.v1.QueueStatus.DroppedEntry
+	41, // 52: clipper.v1.ReplicaBatching.latencies:type_name -> clipper.v1.LatencyPoint
+	42, // 53: clipper.v1.ReplicaBatching.decisions:type_name -> clipper.v1.BatchDecision
+	54, // 54: clipper.v1.BatchDecision.time:type_name -> google.protobuf.Timestamp
+	55, // 55: clipper.v1.BatchDecision.slack:type_name -> google.protobuf.Duration
+	55, // 56: clipper.v1.RegisterReplicaRequest.lease:type_name -> google.protobuf.Duration
+	55, // 57: clipper.v1.RegisterReplicaResponse.lease:type_name -> google.protobuf.Duration
+	54, // 58: clipper.v1.GetModelRepositoryResponse.scan_time:type_name -> google.protobuf.Timestamp
+	47, // 59: clipper.v1.GetModelRepositoryResponse.versions:type_name -> clipper.v1.RepositoryVersion
+	2,  // 60: clipper.v1.RepositoryVersion.state:type_name -> clipper.v1.RepositoryState
+	54, // 61: clipper.v1.ReadLogsRequest.since:type_name -> google.protobuf.Timestamp
+	54, // 62: clipper.v1.ReadLogsResponse.time:type_name -> google.protobuf.Timestamp
+	18, // 63: clipper.v1.ModelService.DeployModel:input_type -> clipper.v1.DeployModelRequest
+	20, // 64: clipper.v1.ModelService.GetModel:input_type -> clipper.v1.GetModelRequest
+	22, // 65: clipper.v1.ModelService.ListModels:input_type -> clipper.v1.ListModelsRequest
+	24, // 66: clipper.v1.ModelService.GetModelVersion:input_type -> clipper.v1.GetModelVersionRequest
+	26, // 67: clipper.v1.ModelService.UpdateModelVersion:input_type -> clipper.v1.UpdateModelVersionRequest
+	28, // 68: clipper.v1.ModelService.SetCurrentVersion:input_type -> clipper.v1.SetCurrentVersionRequest
+	30, // 69: clipper.v1.ModelService.DeleteModelVersion:input_type -> clipper.v1.DeleteModelVersionRequest
+	32, // 70: clipper.v1.ModelService.DeleteModel:input_type -> clipper.v1.DeleteModelRequest
+	34, // 71: clipper.v1.ModelService.GetBatching:input_type -> clipper.v1.GetBatchingRequest
+	43, // 72: clipper.v1.ModelService.RegisterReplica:input_type -> clipper.v1.RegisterReplicaRequest
+	45, // 73: clipper.v1.ModelService.GetModelRepository:input_type -> clipper.v1.GetModelRepositoryRequest
+	48, // 74: clipper.v1.ModelService.ReadLogs:input_type -> clipper.v1.ReadLogsRequest
+	19, // 75: clipper.v1.ModelService.DeployModel:output_type -> clipper.v1.DeployModelResponse
+	21, // 76: clipper.v1.ModelService.GetModel:output_type -> clipper.v1.GetModelResponse
+	23, // 77: clipper.v1.ModelService.ListModels:output_type -> clipper.v1.ListModelsResponse
+	25, // 78: clipper.v1.ModelService.GetModelVersion:output_type -> clipper.v1.GetModelVersionResponse
+	27, // 79: clipper.v1.ModelService.UpdateModelVersion:output_type -> clipper.v1.UpdateModelVersionResponse
+	29, // 80: clipper.v1.ModelService.SetCurrentVersion:output_type -> clipper.v1.SetCurrentVersionResponse
+	31, // 81: clipper.v1.ModelService.DeleteModelVersion:output_type -> clipper.v1.DeleteModelVersionResponse
+	33, // 82: clipper.v1.ModelService.DeleteModel:output_type -> clipper.v1.DeleteModelResponse
+	35, // 83: clipper.v1.ModelService.GetBatching:output_type -> clipper.v1.GetBatchingResponse
+	44, // 84: clipper.v1.ModelService.RegisterReplica:output_type -> clipper.v1.RegisterReplicaResponse
+	46, // 85: clipper.v1.ModelService.GetModelRepository:output_type -> clipper.v1.GetModelRepositoryResponse
+	49, // 86: clipper.v1.ModelService.ReadLogs:output_type -> clipper.v1.ReadLogsResponse
+	75, // [75:87] is the sub-list for method output_type
+	63, // [63:75] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_clipper_v1_model_service_proto_init() }
@@ -4078,14 +4246,14 @@ func file_clipper_v1_model_service_proto_init() {
 	}
 	file_clipper_v1_model_service_proto_msgTypes[15].OneofWrappers = []any{}
 	file_clipper_v1_model_service_proto_msgTypes[23].OneofWrappers = []any{}
-	file_clipper_v1_model_service_proto_msgTypes[44].OneofWrappers = []any{}
+	file_clipper_v1_model_service_proto_msgTypes[45].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clipper_v1_model_service_proto_rawDesc), len(file_clipper_v1_model_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   49,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

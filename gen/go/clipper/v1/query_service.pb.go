@@ -175,6 +175,181 @@ func (PredictionStatus) EnumDescriptor() ([]byte, []int) {
 	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{1}
 }
 
+// PredictModelRequest is rows for a model.
+type PredictModelRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The model's name.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// The version; empty for the current one.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The rows, at least 1 and at most 10,000.
+	Rows []*ModelRow `protobuf:"bytes,3,rep,name=rows,proto3" json:"rows,omitempty"`
+	// The time within which the answer is wanted, from the arrival of the request; at most one minute,
+	// which is also the default.
+	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// As in QueryRequest.
+	Priority      uint32 `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PredictModelRequest) Reset() {
+	*x = PredictModelRequest{}
+	mi := &file_clipper_v1_query_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PredictModelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PredictModelRequest) ProtoMessage() {}
+
+func (x *PredictModelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_query_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PredictModelRequest.ProtoReflect.Descriptor instead.
+func (*PredictModelRequest) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *PredictModelRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *PredictModelRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *PredictModelRequest) GetRows() []*ModelRow {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *PredictModelRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *PredictModelRequest) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+// ModelRow is one input of a model.
+type ModelRow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The input as tensors, without a batch dimension.
+	Inputs        []*Tensor `protobuf:"bytes,1,rep,name=inputs,proto3" json:"inputs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelRow) Reset() {
+	*x = ModelRow{}
+	mi := &file_clipper_v1_query_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelRow) ProtoMessage() {}
+
+func (x *ModelRow) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_query_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelRow.ProtoReflect.Descriptor instead.
+func (*ModelRow) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ModelRow) GetInputs() []*Tensor {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
+// PredictModelResponse has one prediction for each row, in the order of the rows.
+type PredictModelResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The predictions.
+	Predictions   []*ModelPrediction `protobuf:"bytes,1,rep,name=predictions,proto3" json:"predictions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PredictModelResponse) Reset() {
+	*x = PredictModelResponse{}
+	mi := &file_clipper_v1_query_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PredictModelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PredictModelResponse) ProtoMessage() {}
+
+func (x *PredictModelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clipper_v1_query_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PredictModelResponse.ProtoReflect.Descriptor instead.
+func (*PredictModelResponse) Descriptor() ([]byte, []int) {
+	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PredictModelResponse) GetPredictions() []*ModelPrediction {
+	if x != nil {
+		return x.Predictions
+	}
+	return nil
+}
+
 // QueryRequest is one question.
 type QueryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -203,7 +378,7 @@ type QueryRequest struct {
 
 func (x *QueryRequest) Reset() {
 	*x = QueryRequest{}
-	mi := &file_clipper_v1_query_service_proto_msgTypes[0]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -215,7 +390,7 @@ func (x *QueryRequest) String() string {
 func (*QueryRequest) ProtoMessage() {}
 
 func (x *QueryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_query_service_proto_msgTypes[0]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -228,7 +403,7 @@ func (x *QueryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryRequest.ProtoReflect.Descriptor instead.
 func (*QueryRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{0}
+	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *QueryRequest) GetApplication() string {
@@ -304,7 +479,7 @@ type QueryResponse struct {
 
 func (x *QueryResponse) Reset() {
 	*x = QueryResponse{}
-	mi := &file_clipper_v1_query_service_proto_msgTypes[1]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +491,7 @@ func (x *QueryResponse) String() string {
 func (*QueryResponse) ProtoMessage() {}
 
 func (x *QueryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_query_service_proto_msgTypes[1]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +504,7 @@ func (x *QueryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryResponse.ProtoReflect.Descriptor instead.
 func (*QueryResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{1}
+	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *QueryResponse) GetOutputs() []*Tensor {
@@ -408,7 +583,7 @@ type ModelPrediction struct {
 
 func (x *ModelPrediction) Reset() {
 	*x = ModelPrediction{}
-	mi := &file_clipper_v1_query_service_proto_msgTypes[2]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -420,7 +595,7 @@ func (x *ModelPrediction) String() string {
 func (*ModelPrediction) ProtoMessage() {}
 
 func (x *ModelPrediction) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_query_service_proto_msgTypes[2]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -433,7 +608,7 @@ func (x *ModelPrediction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelPrediction.ProtoReflect.Descriptor instead.
 func (*ModelPrediction) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{2}
+	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ModelPrediction) GetModel() string {
@@ -514,7 +689,7 @@ type QueryBatchRequest struct {
 
 func (x *QueryBatchRequest) Reset() {
 	*x = QueryBatchRequest{}
-	mi := &file_clipper_v1_query_service_proto_msgTypes[3]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +701,7 @@ func (x *QueryBatchRequest) String() string {
 func (*QueryBatchRequest) ProtoMessage() {}
 
 func (x *QueryBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_query_service_proto_msgTypes[3]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +714,7 @@ func (x *QueryBatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryBatchRequest.ProtoReflect.Descriptor instead.
 func (*QueryBatchRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{3}
+	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *QueryBatchRequest) GetApplication() string {
@@ -582,7 +757,7 @@ type BatchQuery struct {
 
 func (x *BatchQuery) Reset() {
 	*x = BatchQuery{}
-	mi := &file_clipper_v1_query_service_proto_msgTypes[4]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +769,7 @@ func (x *BatchQuery) String() string {
 func (*BatchQuery) ProtoMessage() {}
 
 func (x *BatchQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_query_service_proto_msgTypes[4]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +782,7 @@ func (x *BatchQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchQuery.ProtoReflect.Descriptor instead.
 func (*BatchQuery) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{4}
+	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *BatchQuery) GetInputs() []*Tensor {
@@ -656,7 +831,7 @@ type QueryBatchResponse struct {
 
 func (x *QueryBatchResponse) Reset() {
 	*x = QueryBatchResponse{}
-	mi := &file_clipper_v1_query_service_proto_msgTypes[5]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +843,7 @@ func (x *QueryBatchResponse) String() string {
 func (*QueryBatchResponse) ProtoMessage() {}
 
 func (x *QueryBatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_query_service_proto_msgTypes[5]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +856,7 @@ func (x *QueryBatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryBatchResponse.ProtoReflect.Descriptor instead.
 func (*QueryBatchResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{5}
+	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *QueryBatchResponse) GetResults() []*QueryResult {
@@ -707,7 +882,7 @@ type QueryResult struct {
 
 func (x *QueryResult) Reset() {
 	*x = QueryResult{}
-	mi := &file_clipper_v1_query_service_proto_msgTypes[6]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +894,7 @@ func (x *QueryResult) String() string {
 func (*QueryResult) ProtoMessage() {}
 
 func (x *QueryResult) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_query_service_proto_msgTypes[6]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +907,7 @@ func (x *QueryResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryResult.ProtoReflect.Descriptor instead.
 func (*QueryResult) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{6}
+	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *QueryResult) GetResult() isQueryResult_Result {
@@ -791,7 +966,7 @@ type QueryStreamRequest struct {
 
 func (x *QueryStreamRequest) Reset() {
 	*x = QueryStreamRequest{}
-	mi := &file_clipper_v1_query_service_proto_msgTypes[7]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +978,7 @@ func (x *QueryStreamRequest) String() string {
 func (*QueryStreamRequest) ProtoMessage() {}
 
 func (x *QueryStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_query_service_proto_msgTypes[7]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +991,7 @@ func (x *QueryStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryStreamRequest.ProtoReflect.Descriptor instead.
 func (*QueryStreamRequest) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{7}
+	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *QueryStreamRequest) GetSequence() uint64 {
@@ -846,7 +1021,7 @@ type QueryStreamResponse struct {
 
 func (x *QueryStreamResponse) Reset() {
 	*x = QueryStreamResponse{}
-	mi := &file_clipper_v1_query_service_proto_msgTypes[8]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +1033,7 @@ func (x *QueryStreamResponse) String() string {
 func (*QueryStreamResponse) ProtoMessage() {}
 
 func (x *QueryStreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clipper_v1_query_service_proto_msgTypes[8]
+	mi := &file_clipper_v1_query_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +1046,7 @@ func (x *QueryStreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryStreamResponse.ProtoReflect.Descriptor instead.
 func (*QueryStreamResponse) Descriptor() ([]byte, []int) {
-	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{8}
+	return file_clipper_v1_query_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *QueryStreamResponse) GetSequence() uint64 {
@@ -893,7 +1068,17 @@ var File_clipper_v1_query_service_proto protoreflect.FileDescriptor
 const file_clipper_v1_query_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1eclipper/v1/query_service.proto\x12\n" +
-	"clipper.v1\x1a\x16clipper/v1/error.proto\x1a\x17clipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf6\x01\n" +
+	"clipper.v1\x1a\x16clipper/v1/error.proto\x1a\x17clipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc0\x01\n" +
+	"\x13PredictModelRequest\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12(\n" +
+	"\x04rows\x18\x03 \x03(\v2\x14.clipper.v1.ModelRowR\x04rows\x123\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1a\n" +
+	"\bpriority\x18\x05 \x01(\rR\bpriority\"6\n" +
+	"\bModelRow\x12*\n" +
+	"\x06inputs\x18\x01 \x03(\v2\x12.clipper.v1.TensorR\x06inputs\"U\n" +
+	"\x14PredictModelResponse\x12=\n" +
+	"\vpredictions\x18\x01 \x03(\v2\x1b.clipper.v1.ModelPredictionR\vpredictions\"\xf6\x01\n" +
 	"\fQueryRequest\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x12*\n" +
 	"\x06inputs\x18\x02 \x03(\v2\x12.clipper.v1.TensorR\x06inputs\x12\x1d\n" +
@@ -970,12 +1155,13 @@ const file_clipper_v1_query_service_proto_rawDesc = "" +
 	"\x1cPREDICTION_STATUS_OVERLOADED\x10\x05\x12\x1f\n" +
 	"\x1bPREDICTION_STATUS_NOT_FOUND\x10\x06\x12!\n" +
 	"\x1dPREDICTION_STATUS_UNAVAILABLE\x10\a\x12\x1d\n" +
-	"\x19PREDICTION_STATUS_PENDING\x10\b2\xed\x01\n" +
+	"\x19PREDICTION_STATUS_PENDING\x10\b2\xc0\x02\n" +
 	"\fQueryService\x12<\n" +
 	"\x05Query\x12\x18.clipper.v1.QueryRequest\x1a\x19.clipper.v1.QueryResponse\x12K\n" +
 	"\n" +
 	"QueryBatch\x12\x1d.clipper.v1.QueryBatchRequest\x1a\x1e.clipper.v1.QueryBatchResponse\x12R\n" +
-	"\vQueryStream\x12\x1e.clipper.v1.QueryStreamRequest\x1a\x1f.clipper.v1.QueryStreamResponse(\x010\x01B\xac\x01\n" +
+	"\vQueryStream\x12\x1e.clipper.v1.QueryStreamRequest\x1a\x1f.clipper.v1.QueryStreamResponse(\x010\x01\x12Q\n" +
+	"\fPredictModel\x12\x1f.clipper.v1.PredictModelRequest\x1a .clipper.v1.PredictModelResponseB\xac\x01\n" +
 	"\x0ecom.clipper.v1B\x11QueryServiceProtoP\x01Z>github.com/clipper-serving/clipper/gen/go/clipper/v1;clipperv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Clipper.V1\xca\x02\n" +
 	"Clipper\\V1\xe2\x02\x16Clipper\\V1\\GPBMetadata\xea\x02\vClipper::V1b\x06proto3"
@@ -993,51 +1179,60 @@ func file_clipper_v1_query_service_proto_rawDescGZIP() []byte {
 }
 
 var file_clipper_v1_query_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_clipper_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_clipper_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_clipper_v1_query_service_proto_goTypes = []any{
-	(DefaultReason)(0),          // 0: clipper.v1.DefaultReason
-	(PredictionStatus)(0),       // 1: clipper.v1.PredictionStatus
-	(*QueryRequest)(nil),        // 2: clipper.v1.QueryRequest
-	(*QueryResponse)(nil),       // 3: clipper.v1.QueryResponse
-	(*ModelPrediction)(nil),     // 4: clipper.v1.ModelPrediction
-	(*QueryBatchRequest)(nil),   // 5: clipper.v1.QueryBatchRequest
-	(*BatchQuery)(nil),          // 6: clipper.v1.BatchQuery
-	(*QueryBatchResponse)(nil),  // 7: clipper.v1.QueryBatchResponse
-	(*QueryResult)(nil),         // 8: clipper.v1.QueryResult
-	(*QueryStreamRequest)(nil),  // 9: clipper.v1.QueryStreamRequest
-	(*QueryStreamResponse)(nil), // 10: clipper.v1.QueryStreamResponse
-	(*Tensor)(nil),              // 11: clipper.v1.Tensor
-	(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
-	(*Error)(nil),               // 13: clipper.v1.Error
+	(DefaultReason)(0),           // 0: clipper.v1.DefaultReason
+	(PredictionStatus)(0),        // 1: clipper.v1.PredictionStatus
+	(*PredictModelRequest)(nil),  // 2: clipper.v1.PredictModelRequest
+	(*ModelRow)(nil),             // 3: clipper.v1.ModelRow
+	(*PredictModelResponse)(nil), // 4: clipper.v1.PredictModelResponse
+	(*QueryRequest)(nil),         // 5: clipper.v1.QueryRequest
+	(*QueryResponse)(nil),        // 6: clipper.v1.QueryResponse
+	(*ModelPrediction)(nil),      // 7: clipper.v1.ModelPrediction
+	(*QueryBatchRequest)(nil),    // 8: clipper.v1.QueryBatchRequest
+	(*BatchQuery)(nil),           // 9: clipper.v1.BatchQuery
+	(*QueryBatchResponse)(nil),   // 10: clipper.v1.QueryBatchResponse
+	(*QueryResult)(nil),          // 11: clipper.v1.QueryResult
+	(*QueryStreamRequest)(nil),   // 12: clipper.v1.QueryStreamRequest
+	(*QueryStreamResponse)(nil),  // 13: clipper.v1.QueryStreamResponse
+	(*durationpb.Duration)(nil),  // 14: google.protobuf.Duration
+	(*Tensor)(nil),               // 15: clipper.v1.Tensor
+	(*Error)(nil),                // 16: clipper.v1.Error
 }
 var file_clipper_v1_query_service_proto_depIdxs = []int32{
-	11, // 0: clipper.v1.QueryRequest.inputs:type_name -> clipper.v1.Tensor
-	12, // 1: clipper.v1.QueryRequest.timeout:type_name -> google.protobuf.Duration
-	11, // 2: clipper.v1.QueryResponse.outputs:type_name -> clipper.v1.Tensor
-	0,  // 3: clipper.v1.QueryResponse.default_reason:type_name -> clipper.v1.DefaultReason
-	4,  // 4: clipper.v1.QueryResponse.predictions:type_name -> clipper.v1.ModelPrediction
-	1,  // 5: clipper.v1.ModelPrediction.status:type_name -> clipper.v1.PredictionStatus
-	11, // 6: clipper.v1.ModelPrediction.outputs:type_name -> clipper.v1.Tensor
-	12, // 7: clipper.v1.ModelPrediction.retry_after:type_name -> google.protobuf.Duration
-	6,  // 8: clipper.v1.QueryBatchRequest.queries:type_name -> clipper.v1.BatchQuery
-	12, // 9: clipper.v1.QueryBatchRequest.timeout:type_name -> google.protobuf.Duration
-	11, // 10: clipper.v1.BatchQuery.inputs:type_name -> clipper.v1.Tensor
-	8,  // 11: clipper.v1.QueryBatchResponse.results:type_name -> clipper.v1.QueryResult
-	3,  // 12: clipper.v1.QueryResult.response:type_name -> clipper.v1.QueryResponse
-	13, // 13: clipper.v1.QueryResult.error:type_name -> clipper.v1.Error
-	2,  // 14: clipper.v1.QueryStreamRequest.query:type_name -> clipper.v1.QueryRequest
-	8,  // 15: clipper.v1.QueryStreamResponse.result:type_name -> clipper.v1.QueryResult
-	2,  // 16: clipper.v1.QueryService.Query:input_type -> clipper.v1.QueryRequest
-	5,  // 17: clipper.v1.QueryService.QueryBatch:input_type -> clipper.v1.QueryBatchRequest
-	9,  // 18: clipper.v1.QueryService.QueryStream:input_type -> clipper.v1.QueryStreamRequest
-	3,  // 19: clipper.v1.QueryService.Query:output_type -> clipper.v1.QueryResponse
-	7,  // 20: clipper.v1.QueryService.QueryBatch:output_type -> clipper.v1.QueryBatchResponse
-	10, // 21: clipper.v1.QueryService.QueryStream:output_type -> clipper.v1.QueryStreamResponse
-	19, // [19:22] is the sub-list for method output_type
-	16, // [16:19] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	3,  // 0: clipper.v1.PredictModelRequest.rows:type_name -> clipper.v1.ModelRow
+	14, // 1: clipper.v1.PredictModelRequest.timeout:type_name -> google.protobuf.Duration
+	15, // 2: clipper.v1.ModelRow.inputs:type_name -> clipper.v1.Tensor
+	7,  // 3: clipper.v1.PredictModelResponse.predictions:type_name -> clipper.v1.ModelPrediction
+	15, // 4: clipper.v1.QueryRequest.inputs:type_name -> clipper.v1.Tensor
+	14, // 5: clipper.v1.QueryRequest.timeout:type_name -> google.protobuf.Duration
+	15, // 6: clipper.v1.QueryResponse.outputs:type_name -> clipper.v1.Tensor
+	0,  // 7: clipper.v1.QueryResponse.default_reason:type_name -> clipper.v1.DefaultReason
+	7,  // 8: clipper.v1.QueryResponse.predictions:type_name -> clipper.v1.ModelPrediction
+	1,  // 9: clipper.v1.ModelPrediction.status:type_name -> clipper.v1.PredictionStatus
+	15, // 10: clipper.v1.ModelPrediction.outputs:type_name -> clipper.v1.Tensor
+	14, // 11: clipper.v1.ModelPrediction.retry_after:type_name -> google.protobuf.Duration
+	9,  // 12: clipper.v1.QueryBatchRequest.queries:type_name -> clipper.v1.BatchQuery
+	14, // 13: clipper.v1.QueryBatchRequest.timeout:type_name -> google.protobuf.Duration
+	15, // 14: clipper.v1.BatchQuery.inputs:type_name -> clipper.v1.Tensor
+	11, // 15: clipper.v1.QueryBatchResponse.results:type_name -> clipper.v1.QueryResult
+	6,  // 16: clipper.v1.QueryResult.response:type_name -> clipper.v1.QueryResponse
+	16, // 17: clipper.v1.QueryResult.error:type_name -> clipper.v1.Error
+	5,  // 18: clipper.v1.QueryStreamRequest.query:type_name -> clipper.v1.QueryRequest
+	11, // 19: clipper.v1.QueryStreamResponse.result:type_name -> clipper.v1.QueryResult
+	5,  // 20: clipper.v1.QueryService.Query:input_type -> clipper.v1.QueryRequest
+	8,  // 21: clipper.v1.QueryService.QueryBatch:input_type -> clipper.v1.QueryBatchRequest
+	12, // 22: clipper.v1.QueryService.QueryStream:input_type -> clipper.v1.QueryStreamRequest
+	2,  // 23: clipper.v1.QueryService.PredictModel:input_type -> clipper.v1.PredictModelRequest
+	6,  // 24: clipper.v1.QueryService.Query:output_type -> clipper.v1.QueryResponse
+	10, // 25: clipper.v1.QueryService.QueryBatch:output_type -> clipper.v1.QueryBatchResponse
+	13, // 26: clipper.v1.QueryService.QueryStream:output_type -> clipper.v1.QueryStreamResponse
+	4,  // 27: clipper.v1.QueryService.PredictModel:output_type -> clipper.v1.PredictModelResponse
+	24, // [24:28] is the sub-list for method output_type
+	20, // [20:24] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_clipper_v1_query_service_proto_init() }
@@ -1047,7 +1242,7 @@ func file_clipper_v1_query_service_proto_init() {
 	}
 	file_clipper_v1_error_proto_init()
 	file_clipper_v1_tensor_proto_init()
-	file_clipper_v1_query_service_proto_msgTypes[6].OneofWrappers = []any{
+	file_clipper_v1_query_service_proto_msgTypes[9].OneofWrappers = []any{
 		(*QueryResult_Response)(nil),
 		(*QueryResult_Error)(nil),
 	}
@@ -1057,7 +1252,7 @@ func file_clipper_v1_query_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clipper_v1_query_service_proto_rawDesc), len(file_clipper_v1_query_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

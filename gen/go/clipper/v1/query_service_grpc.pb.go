@@ -21,9 +21,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	QueryService_Query_FullMethodName       = "/clipper.v1.QueryService/Query"
-	QueryService_QueryBatch_FullMethodName  = "/clipper.v1.QueryService/QueryBatch"
-	QueryService_QueryStream_FullMethodName = "/clipper.v1.QueryService/QueryStream"
+	QueryService_Query_FullMethodName        = "/clipper.v1.QueryService/Query"
+	QueryService_QueryBatch_FullMethodName   = "/clipper.v1.QueryService/QueryBatch"
+	QueryService_QueryStream_FullMethodName  = "/clipper.v1.QueryService/QueryStream"
+	QueryService_PredictModel_FullMethodName = "/clipper.v1.QueryService/PredictModel"
 )
 
 // QueryServiceClient is the client API for QueryService service.
@@ -49,6 +50,13 @@ type QueryServiceClient interface {
 	// The stream carries errors of single queries as messages and ends with a status only when the
 	// stream itself is broken or the server drains (UNAVAILABLE).
 	QueryStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[QueryStreamRequest, QueryStreamResponse], error)
+	// PredictModel asks a version of a model itself: no application, no policy, no default output and
+	// nothing to learn from. Each row is cached, queued and batched as if an application had asked.
+	//
+	// INVALID_ARGUMENT: there is no row, there are more than 10,000, or a row is not well formed; whether
+	// it fits the model is in its prediction. DEADLINE_EXCEEDED and UNAVAILABLE as Query does. What
+	// becomes of a single row, a model that does not exist included, is in its prediction.
+	PredictModel(ctx context.Context, in *PredictModelRequest, opts ...grpc.CallOption) (*PredictModelResponse, error)
 }
 
 type queryServiceClient struct {
@@ -92,6 +100,16 @@ func (c *queryServiceClient) QueryStream(ctx context.Context, opts ...grpc.CallO
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type QueryService_QueryStreamClient = grpc.BidiStreamingClient[QueryStreamRequest, QueryStreamResponse]
 
+func (c *queryServiceClient) PredictModel(ctx context.Context, in *PredictModelRequest, opts ...grpc.CallOption) (*PredictModelResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PredictModelResponse)
+	err := c.cc.Invoke(ctx, QueryService_PredictModel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // QueryServiceServer is the server API for QueryService service.
 // All implementations must embed UnimplementedQueryServiceServer
 // for forward compatibility.
@@ -115,6 +133,13 @@ type QueryServiceServer interface {
 	// The stream carries errors of single queries as messages and ends with a status only when the
 	// stream itself is broken or the server drains (UNAVAILABLE).
 	QueryStream(grpc.BidiStreamingServer[QueryStreamRequest, QueryStreamResponse]) error
+	// PredictModel asks a version of a model itself: no application, no policy, no default output and
+	// nothing to learn from. Each row is cached, queued and batched as if an application had asked.
+	//
+	// INVALID_ARGUMENT: there is no row, there are more than 10,000, or a row is not well formed; whether
+	// it fits the model is in its prediction. DEADLINE_EXCEEDED and UNAVAILABLE as Query does. What
+	// becomes of a single row, a model that does not exist included, is in its prediction.
+	PredictModel(context.Context, *PredictModelRequest) (*PredictModelResponse, error)
 	mustEmbedUnimplementedQueryServiceServer()
 }
 
@@ -133,6 +158,9 @@ func (UnimplementedQueryServiceServer) QueryBatch(context.Context, *QueryBatchRe
 }
 func (UnimplementedQueryServiceServer) QueryStream(grpc.BidiStreamingServer[QueryStreamRequest, QueryStreamResponse]) error {
 	return status.Error(codes.Unimplemented, "method QueryStream not implemented")
+}
+func (UnimplementedQueryServiceServer) PredictModel(context.Context, *PredictModelRequest) (*PredictModelResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PredictModel not implemented")
 }
 func (UnimplementedQueryServiceServer) mustEmbedUnimplementedQueryServiceServer() {}
 func (UnimplementedQueryServiceServer) testEmbeddedByValue()                      {}
@@ -198,6 +226,24 @@ func _QueryService_QueryStream_Handler(srv interface{}, stream grpc.ServerStream
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type QueryService_QueryStreamServer = grpc.BidiStreamingServer[QueryStreamRequest, QueryStreamResponse]
 
+func _QueryService_PredictModel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PredictModelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueryServiceServer).PredictModel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueryService_PredictModel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueryServiceServer).PredictModel(ctx, req.(*PredictModelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // QueryService_ServiceDesc is the grpc.ServiceDesc for QueryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -212,6 +258,10 @@ var QueryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "QueryBatch",
 			Handler:    _QueryService_QueryBatch_Handler,
+		},
+		{
+			MethodName: "PredictModel",
+			Handler:    _QueryService_PredictModel_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

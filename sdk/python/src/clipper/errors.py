@@ -8,7 +8,6 @@ from typing import Any, Optional
 
 import grpc
 from clipper_proto.v1 import error_pb2
-from google.rpc import error_details_pb2, status_pb2
 
 _DOMAIN = "clipper.dev"
 _DETAILS = "grpc-status-details-bin"
@@ -53,6 +52,9 @@ def from_rpc(error: Any, left: float = math.inf) -> ClipperError:
     if code == grpc.StatusCode.CANCELLED and left < _DEADLINE_SLACK_SECONDS:
         # The server gave the call up at its deadline, and says so by cancelling, before it passed here.
         return ClipperError("the deadline passed before the call was done", code=grpc.StatusCode.DEADLINE_EXCEEDED, reason="DEADLINE")
+    # Here, so that who only saves functions needs no more than a container has.
+    from google.rpc import error_details_pb2, status_pb2
+
     message, reason, field, retry_after = error.details() or "", _REASONS.get(code, ""), "", None
     answered = False
     for key, value in error.trailing_metadata() or ():

@@ -1,4 +1,5 @@
 from clipper_proto.v1 import feedback_service_pb2 as _feedback_service_pb2
+from clipper_proto.v1 import limits_pb2 as _limits_pb2
 from clipper_proto.v1 import query_service_pb2 as _query_service_pb2
 from clipper_proto.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -56,7 +57,7 @@ CANARY_STATE_PROMOTED: CanaryState
 CANARY_STATE_ROLLED_BACK: CanaryState
 
 class Application(_message.Message):
-    __slots__ = ("name", "description", "inputs", "output", "latency_objective", "default_output", "policy", "models", "confidence_threshold", "feedback_lifetime", "prior_weight", "create_time", "update_time", "etag", "refuse_overload", "answer_early", "context_lifetime", "decision_log", "canary")
+    __slots__ = ("name", "description", "inputs", "output", "latency_objective", "default_output", "policy", "models", "confidence_threshold", "feedback_lifetime", "prior_weight", "create_time", "update_time", "etag", "refuse_overload", "answer_early", "context_lifetime", "decision_log", "canary", "limits")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +77,7 @@ class Application(_message.Message):
     CONTEXT_LIFETIME_FIELD_NUMBER: _ClassVar[int]
     DECISION_LOG_FIELD_NUMBER: _ClassVar[int]
     CANARY_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     inputs: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
@@ -95,7 +97,8 @@ class Application(_message.Message):
     context_lifetime: _duration_pb2.Duration
     decision_log: DecisionLog
     canary: Canary
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., output: _Optional[_Union[OutputSpec, _Mapping]] = ..., latency_objective: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., default_output: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., models: _Optional[_Iterable[_Union[ApplicationModel, _Mapping]]] = ..., confidence_threshold: _Optional[float] = ..., feedback_lifetime: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., prior_weight: _Optional[float] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., refuse_overload: bool = ..., answer_early: bool = ..., context_lifetime: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., decision_log: _Optional[_Union[DecisionLog, _Mapping]] = ..., canary: _Optional[_Union[Canary, _Mapping]] = ...) -> None: ...
+    limits: _limits_pb2.Limits
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., output: _Optional[_Union[OutputSpec, _Mapping]] = ..., latency_objective: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., default_output: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., models: _Optional[_Iterable[_Union[ApplicationModel, _Mapping]]] = ..., confidence_threshold: _Optional[float] = ..., feedback_lifetime: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., prior_weight: _Optional[float] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., refuse_overload: bool = ..., answer_early: bool = ..., context_lifetime: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., decision_log: _Optional[_Union[DecisionLog, _Mapping]] = ..., canary: _Optional[_Union[Canary, _Mapping]] = ..., limits: _Optional[_Union[_limits_pb2.Limits, _Mapping]] = ...) -> None: ...
 
 class DecisionLog(_message.Message):
     __slots__ = ("sample_rate", "format")
@@ -209,12 +212,14 @@ class GetApplicationResponse(_message.Message):
     def __init__(self, application: _Optional[_Union[Application, _Mapping]] = ...) -> None: ...
 
 class ListApplicationsRequest(_message.Message):
-    __slots__ = ("page_size", "page_token")
+    __slots__ = ("page_size", "page_token", "prefix")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
     page_size: int
     page_token: str
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    prefix: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., prefix: _Optional[str] = ...) -> None: ...
 
 class ListApplicationsResponse(_message.Message):
     __slots__ = ("applications", "next_page_token")

@@ -41,6 +41,10 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_LAUNCH_FAILED: _ClassVar[ErrorReason]
     ERROR_REASON_POLICY_FAILED: _ClassVar[ErrorReason]
     ERROR_REASON_NO_CANARY: _ClassVar[ErrorReason]
+    ERROR_REASON_UNAUTHENTICATED: _ClassVar[ErrorReason]
+    ERROR_REASON_PERMISSION_DENIED: _ClassVar[ErrorReason]
+    ERROR_REASON_RATE_LIMITED: _ClassVar[ErrorReason]
+    ERROR_REASON_KEY_NOT_FOUND: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_MALFORMED_JSON: ErrorReason
 ERROR_REASON_INVALID_FIELD: ErrorReason
@@ -74,6 +78,10 @@ ERROR_REASON_CONTEXT_NOT_FOUND: ErrorReason
 ERROR_REASON_LAUNCH_FAILED: ErrorReason
 ERROR_REASON_POLICY_FAILED: ErrorReason
 ERROR_REASON_NO_CANARY: ErrorReason
+ERROR_REASON_UNAUTHENTICATED: ErrorReason
+ERROR_REASON_PERMISSION_DENIED: ErrorReason
+ERROR_REASON_RATE_LIMITED: ErrorReason
+ERROR_REASON_KEY_NOT_FOUND: ErrorReason
 
 class Error(_message.Message):
     __slots__ = ("code", "message", "reason", "field", "retry_after")

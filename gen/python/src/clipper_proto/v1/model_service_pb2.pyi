@@ -65,7 +65,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., current_version: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., keep_versions: _Optional[int] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("model", "version", "signature", "container", "replicas", "batching", "cache", "labels", "current", "state", "state_message", "replica_status", "create_time", "warm_up", "homes", "autoscaling")
+    __slots__ = ("model", "version", "signature", "container", "replicas", "batching", "cache", "labels", "current", "state", "state_message", "replica_status", "create_time", "warm_up", "homes", "autoscaling", "etag")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +89,7 @@ class ModelVersion(_message.Message):
     WARM_UP_FIELD_NUMBER: _ClassVar[int]
     HOMES_FIELD_NUMBER: _ClassVar[int]
     AUTOSCALING_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     signature: _tensor_pb2.Signature
@@ -105,7 +106,8 @@ class ModelVersion(_message.Message):
     warm_up: WarmUp
     homes: int
     autoscaling: Autoscaling
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., signature: _Optional[_Union[_tensor_pb2.Signature, _Mapping]] = ..., container: _Optional[_Union[Container, _Mapping]] = ..., replicas: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., cache: _Optional[_Union[Cache, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., current: bool = ..., state: _Optional[_Union[ModelState, str]] = ..., state_message: _Optional[str] = ..., replica_status: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., warm_up: _Optional[_Union[WarmUp, _Mapping]] = ..., homes: _Optional[int] = ..., autoscaling: _Optional[_Union[Autoscaling, _Mapping]] = ...) -> None: ...
+    etag: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., signature: _Optional[_Union[_tensor_pb2.Signature, _Mapping]] = ..., container: _Optional[_Union[Container, _Mapping]] = ..., replicas: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., cache: _Optional[_Union[Cache, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., current: bool = ..., state: _Optional[_Union[ModelState, str]] = ..., state_message: _Optional[str] = ..., replica_status: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., warm_up: _Optional[_Union[WarmUp, _Mapping]] = ..., homes: _Optional[int] = ..., autoscaling: _Optional[_Union[Autoscaling, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class Autoscaling(_message.Message):
     __slots__ = ("min_replicas", "max_replicas", "target_load", "scale_down_delay", "idle_timeout")
@@ -279,12 +281,14 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
-    __slots__ = ("page_size", "page_token")
+    __slots__ = ("page_size", "page_token", "prefix")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
     page_size: int
     page_token: str
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    prefix: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., prefix: _Optional[str] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models", "next_page_token")
@@ -309,7 +313,7 @@ class GetModelVersionResponse(_message.Message):
     def __init__(self, version: _Optional[_Union[ModelVersion, _Mapping]] = ...) -> None: ...
 
 class UpdateModelVersionRequest(_message.Message):
-    __slots__ = ("model", "version", "replicas", "batching", "cache", "homes", "autoscaling")
+    __slots__ = ("model", "version", "replicas", "batching", "cache", "homes", "autoscaling", "etag")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
@@ -317,6 +321,7 @@ class UpdateModelVersionRequest(_message.Message):
     CACHE_FIELD_NUMBER: _ClassVar[int]
     HOMES_FIELD_NUMBER: _ClassVar[int]
     AUTOSCALING_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     replicas: int
@@ -324,7 +329,8 @@ class UpdateModelVersionRequest(_message.Message):
     cache: Cache
     homes: int
     autoscaling: Autoscaling
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., replicas: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., cache: _Optional[_Union[Cache, _Mapping]] = ..., homes: _Optional[int] = ..., autoscaling: _Optional[_Union[Autoscaling, _Mapping]] = ...) -> None: ...
+    etag: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., replicas: _Optional[int] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., cache: _Optional[_Union[Cache, _Mapping]] = ..., homes: _Optional[int] = ..., autoscaling: _Optional[_Union[Autoscaling, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class UpdateModelVersionResponse(_message.Message):
     __slots__ = ("version",)
@@ -377,20 +383,40 @@ class GetBatchingRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class GetBatchingResponse(_message.Message):
-    __slots__ = ("model", "version", "batching", "queue", "replicas", "scaling")
+    __slots__ = ("model", "version", "batching", "queue", "replicas", "scaling", "counters")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BATCHING_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     SCALING_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     batching: Batching
     queue: QueueStatus
     replicas: _containers.RepeatedCompositeFieldContainer[ReplicaBatching]
     scaling: ScalingStatus
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., queue: _Optional[_Union[QueueStatus, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaBatching, _Mapping]]] = ..., scaling: _Optional[_Union[ScalingStatus, _Mapping]] = ...) -> None: ...
+    counters: ModelCounters
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., batching: _Optional[_Union[Batching, _Mapping]] = ..., queue: _Optional[_Union[QueueStatus, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaBatching, _Mapping]]] = ..., scaling: _Optional[_Union[ScalingStatus, _Mapping]] = ..., counters: _Optional[_Union[ModelCounters, _Mapping]] = ...) -> None: ...
+
+class ModelCounters(_message.Message):
+    __slots__ = ("batches", "rows", "batch_time", "queued_rows", "queue_time", "cache_hits", "cache_misses")
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_TIME_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_TIME_FIELD_NUMBER: _ClassVar[int]
+    CACHE_HITS_FIELD_NUMBER: _ClassVar[int]
+    CACHE_MISSES_FIELD_NUMBER: _ClassVar[int]
+    batches: int
+    rows: int
+    batch_time: _duration_pb2.Duration
+    queued_rows: int
+    queue_time: _duration_pb2.Duration
+    cache_hits: int
+    cache_misses: int
+    def __init__(self, batches: _Optional[int] = ..., rows: _Optional[int] = ..., batch_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., queued_rows: _Optional[int] = ..., queue_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., cache_hits: _Optional[int] = ..., cache_misses: _Optional[int] = ...) -> None: ...
 
 class ScalingStatus(_message.Message):
     __slots__ = ("autoscaling", "replicas", "needed_replicas", "ready_replicas", "arrival_rate", "burstiness", "time_budget", "batch_rows", "replica_rate", "load_ratio", "why", "held", "start_time", "changes")
@@ -523,18 +549,20 @@ class BatchDecision(_message.Message):
     def __init__(self, time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., rows: _Optional[int] = ..., waiting: _Optional[int] = ..., slack: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., expected_micros: _Optional[float] = ..., shed: _Optional[int] = ..., ahead: bool = ..., why: _Optional[str] = ...) -> None: ...
 
 class RegisterReplicaRequest(_message.Message):
-    __slots__ = ("model", "version", "replica", "address", "lease")
+    __slots__ = ("model", "version", "replica", "address", "lease", "token")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     replica: str
     address: str
     lease: _duration_pb2.Duration
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., replica: _Optional[str] = ..., address: _Optional[str] = ..., lease: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    token: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., replica: _Optional[str] = ..., address: _Optional[str] = ..., lease: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., token: _Optional[str] = ...) -> None: ...
 
 class RegisterReplicaResponse(_message.Message):
     __slots__ = ("lease", "deployed")

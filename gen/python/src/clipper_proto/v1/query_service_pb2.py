@@ -27,7 +27,7 @@ from clipper_proto.v1 import tensor_pb2 as clipper_dot_v1_dot_tensor__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63lipper/v1/query_service.proto\x12\nclipper.v1\x1a\x16\x63lipper/v1/error.proto\x1a\x17\x63lipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb6\x01\n\x0cQueryRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\"\n\x06inputs\x18\x02 \x03(\x0b\x32\x12.clipper.v1.Tensor\x12\x12\n\ninput_json\x18\x03 \x01(\x0c\x12\x0f\n\x07\x63ontext\x18\x04 \x01(\t\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\n\n\x02id\x18\x06 \x01(\t\x12\x10\n\x08priority\x18\x0f \x01(\r\"\xe2\x01\n\rQueryResponse\x12#\n\x07outputs\x18\x01 \x03(\x0b\x32\x12.clipper.v1.Tensor\x12\x12\n\nis_default\x18\x02 \x01(\x08\x12\x31\n\x0e\x64\x65\x66\x61ult_reason\x18\x03 \x01(\x0e\x32\x19.clipper.v1.DefaultReason\x12\x12\n\nconfidence\x18\x04 \x01(\x01\x12\x30\n\x0bpredictions\x18\x05 \x03(\x0b\x32\x1b.clipper.v1.ModelPrediction\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x06 \x01(\t\x12\n\n\x02id\x18\x07 \x01(\t\"\xf9\x01\n\x0fModelPrediction\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12,\n\x06status\x18\x03 \x01(\x0e\x32\x1c.clipper.v1.PredictionStatus\x12#\n\x07outputs\x18\x04 \x03(\x0b\x32\x12.clipper.v1.Tensor\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0e\n\x06\x63\x61\x63hed\x18\x06 \x01(\x08\x12\x12\n\npropensity\x18\x07 \x01(\x01\x12\x0e\n\x06shadow\x18\x08 \x01(\x08\x12.\n\x0bretry_after\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"}\n\x11QueryBatchRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\'\n\x07queries\x18\x02 \x03(\x0b\x32\x16.clipper.v1.BatchQuery\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"s\n\nBatchQuery\x12\"\n\x06inputs\x18\x01 \x03(\x0b\x32\x12.clipper.v1.Tensor\x12\x12\n\ninput_json\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63ontext\x18\x03 \x01(\t\x12\n\n\x02id\x18\x04 \x01(\t\x12\x10\n\x08priority\x18\x0f \x01(\r\">\n\x12QueryBatchResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.clipper.v1.QueryResult\"j\n\x0bQueryResult\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x19.clipper.v1.QueryResponseH\x00\x12\"\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x11.clipper.v1.ErrorH\x00\x42\x08\n\x06result\"O\n\x12QueryStreamRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\'\n\x05query\x18\x02 \x01(\x0b\x32\x18.clipper.v1.QueryRequest\"P\n\x13QueryStreamResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\'\n\x06result\x18\x02 \x01(\x0b\x32\x17.clipper.v1.QueryResult*\x91\x02\n\rDefaultReason\x12\x1e\n\x1a\x44\x45\x46\x41ULT_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45\x46\x41ULT_REASON_DEADLINE\x10\x01\x12!\n\x1d\x44\x45\x46\x41ULT_REASON_LOW_CONFIDENCE\x10\x02\x12 \n\x1c\x44\x45\x46\x41ULT_REASON_MODELS_FAILED\x10\x03\x12\x1d\n\x19\x44\x45\x46\x41ULT_REASON_NO_REPLICA\x10\x04\x12\x1d\n\x19\x44\x45\x46\x41ULT_REASON_OVERLOADED\x10\x05\x12\x1e\n\x1a\x44\x45\x46\x41ULT_REASON_UNAVAILABLE\x10\x06\x12 \n\x1c\x44\x45\x46\x41ULT_REASON_POLICY_FAILED\x10\x07*\xb4\x02\n\x10PredictionStatus\x12!\n\x1dPREDICTION_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14PREDICTION_STATUS_OK\x10\x01\x12\x1e\n\x1aPREDICTION_STATUS_DEADLINE\x10\x02\x12\x1c\n\x18PREDICTION_STATUS_FAILED\x10\x03\x12 \n\x1cPREDICTION_STATUS_NO_REPLICA\x10\x04\x12 \n\x1cPREDICTION_STATUS_OVERLOADED\x10\x05\x12\x1f\n\x1bPREDICTION_STATUS_NOT_FOUND\x10\x06\x12!\n\x1dPREDICTION_STATUS_UNAVAILABLE\x10\x07\x12\x1d\n\x19PREDICTION_STATUS_PENDING\x10\x08\x32\xed\x01\n\x0cQueryService\x12<\n\x05Query\x12\x18.clipper.v1.QueryRequest\x1a\x19.clipper.v1.QueryResponse\x12K\n\nQueryBatch\x12\x1d.clipper.v1.QueryBatchRequest\x1a\x1e.clipper.v1.QueryBatchResponse\x12R\n\x0bQueryStream\x12\x1e.clipper.v1.QueryStreamRequest\x1a\x1f.clipper.v1.QueryStreamResponse(\x01\x30\x01\x42\x12\n\x0e\x64\x65v.clipper.v1P\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63lipper/v1/query_service.proto\x12\nclipper.v1\x1a\x16\x63lipper/v1/error.proto\x1a\x17\x63lipper/v1/tensor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x97\x01\n\x13PredictModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\"\n\x04rows\x18\x03 \x03(\x0b\x32\x14.clipper.v1.ModelRow\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08priority\x18\x05 \x01(\r\".\n\x08ModelRow\x12\"\n\x06inputs\x18\x01 \x03(\x0b\x32\x12.clipper.v1.Tensor\"H\n\x14PredictModelResponse\x12\x30\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x1b.clipper.v1.ModelPrediction\"\xb6\x01\n\x0cQueryRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\"\n\x06inputs\x18\x02 \x03(\x0b\x32\x12.clipper.v1.Tensor\x12\x12\n\ninput_json\x18\x03 \x01(\x0c\x12\x0f\n\x07\x63ontext\x18\x04 \x01(\t\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\n\n\x02id\x18\x06 \x01(\t\x12\x10\n\x08priority\x18\x0f \x01(\r\"\xe2\x01\n\rQueryResponse\x12#\n\x07outputs\x18\x01 \x03(\x0b\x32\x12.clipper.v1.Tensor\x12\x12\n\nis_default\x18\x02 \x01(\x08\x12\x31\n\x0e\x64\x65\x66\x61ult_reason\x18\x03 \x01(\x0e\x32\x19.clipper.v1.DefaultReason\x12\x12\n\nconfidence\x18\x04 \x01(\x01\x12\x30\n\x0bpredictions\x18\x05 \x03(\x0b\x32\x1b.clipper.v1.ModelPrediction\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x06 \x01(\t\x12\n\n\x02id\x18\x07 \x01(\t\"\xf9\x01\n\x0fModelPrediction\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12,\n\x06status\x18\x03 \x01(\x0e\x32\x1c.clipper.v1.PredictionStatus\x12#\n\x07outputs\x18\x04 \x03(\x0b\x32\x12.clipper.v1.Tensor\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0e\n\x06\x63\x61\x63hed\x18\x06 \x01(\x08\x12\x12\n\npropensity\x18\x07 \x01(\x01\x12\x0e\n\x06shadow\x18\x08 \x01(\x08\x12.\n\x0bretry_after\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"}\n\x11QueryBatchRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\'\n\x07queries\x18\x02 \x03(\x0b\x32\x16.clipper.v1.BatchQuery\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"s\n\nBatchQuery\x12\"\n\x06inputs\x18\x01 \x03(\x0b\x32\x12.clipper.v1.Tensor\x12\x12\n\ninput_json\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63ontext\x18\x03 \x01(\t\x12\n\n\x02id\x18\x04 \x01(\t\x12\x10\n\x08priority\x18\x0f \x01(\r\">\n\x12QueryBatchResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.clipper.v1.QueryResult\"j\n\x0bQueryResult\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x19.clipper.v1.QueryResponseH\x00\x12\"\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x11.clipper.v1.ErrorH\x00\x42\x08\n\x06result\"O\n\x12QueryStreamRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\'\n\x05query\x18\x02 \x01(\x0b\x32\x18.clipper.v1.QueryRequest\"P\n\x13QueryStreamResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\'\n\x06result\x18\x02 \x01(\x0b\x32\x17.clipper.v1.QueryResult*\x91\x02\n\rDefaultReason\x12\x1e\n\x1a\x44\x45\x46\x41ULT_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45\x46\x41ULT_REASON_DEADLINE\x10\x01\x12!\n\x1d\x44\x45\x46\x41ULT_REASON_LOW_CONFIDENCE\x10\x02\x12 \n\x1c\x44\x45\x46\x41ULT_REASON_MODELS_FAILED\x10\x03\x12\x1d\n\x19\x44\x45\x46\x41ULT_REASON_NO_REPLICA\x10\x04\x12\x1d\n\x19\x44\x45\x46\x41ULT_REASON_OVERLOADED\x10\x05\x12\x1e\n\x1a\x44\x45\x46\x41ULT_REASON_UNAVAILABLE\x10\x06\x12 \n\x1c\x44\x45\x46\x41ULT_REASON_POLICY_FAILED\x10\x07*\xb4\x02\n\x10PredictionStatus\x12!\n\x1dPREDICTION_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14PREDICTION_STATUS_OK\x10\x01\x12\x1e\n\x1aPREDICTION_STATUS_DEADLINE\x10\x02\x12\x1c\n\x18PREDICTION_STATUS_FAILED\x10\x03\x12 \n\x1cPREDICTION_STATUS_NO_REPLICA\x10\x04\x12 \n\x1cPREDICTION_STATUS_OVERLOADED\x10\x05\x12\x1f\n\x1bPREDICTION_STATUS_NOT_FOUND\x10\x06\x12!\n\x1dPREDICTION_STATUS_UNAVAILABLE\x10\x07\x12\x1d\n\x19PREDICTION_STATUS_PENDING\x10\x08\x32\xc0\x02\n\x0cQueryService\x12<\n\x05Query\x12\x18.clipper.v1.QueryRequest\x1a\x19.clipper.v1.QueryResponse\x12K\n\nQueryBatch\x12\x1d.clipper.v1.QueryBatchRequest\x1a\x1e.clipper.v1.QueryBatchResponse\x12R\n\x0bQueryStream\x12\x1e.clipper.v1.QueryStreamRequest\x1a\x1f.clipper.v1.QueryStreamResponse(\x01\x30\x01\x12Q\n\x0cPredictModel\x12\x1f.clipper.v1.PredictModelRequest\x1a .clipper.v1.PredictModelResponseB\x12\n\x0e\x64\x65v.clipper.v1P\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,28 +35,34 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'clipper.v1.query_service_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016dev.clipper.v1P\001'
-  _globals['_DEFAULTREASON']._serialized_start=1373
-  _globals['_DEFAULTREASON']._serialized_end=1646
-  _globals['_PREDICTIONSTATUS']._serialized_start=1649
-  _globals['_PREDICTIONSTATUS']._serialized_end=1957
-  _globals['_QUERYREQUEST']._serialized_start=128
-  _globals['_QUERYREQUEST']._serialized_end=310
-  _globals['_QUERYRESPONSE']._serialized_start=313
-  _globals['_QUERYRESPONSE']._serialized_end=539
-  _globals['_MODELPREDICTION']._serialized_start=542
-  _globals['_MODELPREDICTION']._serialized_end=791
-  _globals['_QUERYBATCHREQUEST']._serialized_start=793
-  _globals['_QUERYBATCHREQUEST']._serialized_end=918
-  _globals['_BATCHQUERY']._serialized_start=920
-  _globals['_BATCHQUERY']._serialized_end=1035
-  _globals['_QUERYBATCHRESPONSE']._serialized_start=1037
-  _globals['_QUERYBATCHRESPONSE']._serialized_end=1099
-  _globals['_QUERYRESULT']._serialized_start=1101
-  _globals['_QUERYRESULT']._serialized_end=1207
-  _globals['_QUERYSTREAMREQUEST']._serialized_start=1209
-  _globals['_QUERYSTREAMREQUEST']._serialized_end=1288
-  _globals['_QUERYSTREAMRESPONSE']._serialized_start=1290
-  _globals['_QUERYSTREAMRESPONSE']._serialized_end=1370
-  _globals['_QUERYSERVICE']._serialized_start=1960
-  _globals['_QUERYSERVICE']._serialized_end=2197
+  _globals['_DEFAULTREASON']._serialized_start=1649
+  _globals['_DEFAULTREASON']._serialized_end=1922
+  _globals['_PREDICTIONSTATUS']._serialized_start=1925
+  _globals['_PREDICTIONSTATUS']._serialized_end=2233
+  _globals['_PREDICTMODELREQUEST']._serialized_start=128
+  _globals['_PREDICTMODELREQUEST']._serialized_end=279
+  _globals['_MODELROW']._serialized_start=281
+  _globals['_MODELROW']._serialized_end=327
+  _globals['_PREDICTMODELRESPONSE']._serialized_start=329
+  _globals['_PREDICTMODELRESPONSE']._serialized_end=401
+  _globals['_QUERYREQUEST']._serialized_start=404
+  _globals['_QUERYREQUEST']._serialized_end=586
+  _globals['_QUERYRESPONSE']._serialized_start=589
+  _globals['_QUERYRESPONSE']._serialized_end=815
+  _globals['_MODELPREDICTION']._serialized_start=818
+  _globals['_MODELPREDICTION']._serialized_end=1067
+  _globals['_QUERYBATCHREQUEST']._serialized_start=1069
+  _globals['_QUERYBATCHREQUEST']._serialized_end=1194
+  _globals['_BATCHQUERY']._serialized_start=1196
+  _globals['_BATCHQUERY']._serialized_end=1311
+  _globals['_QUERYBATCHRESPONSE']._serialized_start=1313
+  _globals['_QUERYBATCHRESPONSE']._serialized_end=1375
+  _globals['_QUERYRESULT']._serialized_start=1377
+  _globals['_QUERYRESULT']._serialized_end=1483
+  _globals['_QUERYSTREAMREQUEST']._serialized_start=1485
+  _globals['_QUERYSTREAMREQUEST']._serialized_end=1564
+  _globals['_QUERYSTREAMRESPONSE']._serialized_start=1566
+  _globals['_QUERYSTREAMRESPONSE']._serialized_end=1646
+  _globals['_QUERYSERVICE']._serialized_start=2236
+  _globals['_QUERYSERVICE']._serialized_end=2556
 # @@protoc_insertion_point(module_scope)

@@ -49,6 +49,32 @@ PREDICTION_STATUS_NOT_FOUND: PredictionStatus
 PREDICTION_STATUS_UNAVAILABLE: PredictionStatus
 PREDICTION_STATUS_PENDING: PredictionStatus
 
+class PredictModelRequest(_message.Message):
+    __slots__ = ("model", "version", "rows", "timeout", "priority")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    rows: _containers.RepeatedCompositeFieldContainer[ModelRow]
+    timeout: _duration_pb2.Duration
+    priority: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[ModelRow, _Mapping]]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., priority: _Optional[int] = ...) -> None: ...
+
+class ModelRow(_message.Message):
+    __slots__ = ("inputs",)
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    inputs: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]
+    def __init__(self, inputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ...) -> None: ...
+
+class PredictModelResponse(_message.Message):
+    __slots__ = ("predictions",)
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    predictions: _containers.RepeatedCompositeFieldContainer[ModelPrediction]
+    def __init__(self, predictions: _Optional[_Iterable[_Union[ModelPrediction, _Mapping]]] = ...) -> None: ...
+
 class QueryRequest(_message.Message):
     __slots__ = ("application", "inputs", "input_json", "context", "timeout", "id", "priority")
     APPLICATION_FIELD_NUMBER: _ClassVar[int]

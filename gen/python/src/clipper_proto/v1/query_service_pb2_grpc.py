@@ -50,6 +50,11 @@ class QueryServiceStub(object):
                 request_serializer=clipper_dot_v1_dot_query__service__pb2.QueryStreamRequest.SerializeToString,
                 response_deserializer=clipper_dot_v1_dot_query__service__pb2.QueryStreamResponse.FromString,
                 _registered_method=True)
+        self.PredictModel = channel.unary_unary(
+                '/clipper.v1.QueryService/PredictModel',
+                request_serializer=clipper_dot_v1_dot_query__service__pb2.PredictModelRequest.SerializeToString,
+                response_deserializer=clipper_dot_v1_dot_query__service__pb2.PredictModelResponse.FromString,
+                _registered_method=True)
 
 
 class QueryServiceServicer(object):
@@ -88,6 +93,18 @@ class QueryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PredictModel(self, request, context):
+        """PredictModel asks a version of a model itself: no application, no policy, no default output and
+        nothing to learn from. Each row is cached, queued and batched as if an application had asked.
+
+        INVALID_ARGUMENT: there is no row, there are more than 10,000, or a row is not well formed; whether
+        it fits the model is in its prediction. DEADLINE_EXCEEDED and UNAVAILABLE as Query does. What
+        becomes of a single row, a model that does not exist included, is in its prediction.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -105,6 +122,11 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.QueryStream,
                     request_deserializer=clipper_dot_v1_dot_query__service__pb2.QueryStreamRequest.FromString,
                     response_serializer=clipper_dot_v1_dot_query__service__pb2.QueryStreamResponse.SerializeToString,
+            ),
+            'PredictModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PredictModel,
+                    request_deserializer=clipper_dot_v1_dot_query__service__pb2.PredictModelRequest.FromString,
+                    response_serializer=clipper_dot_v1_dot_query__service__pb2.PredictModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -189,6 +211,33 @@ class QueryService(object):
             '/clipper.v1.QueryService/QueryStream',
             clipper_dot_v1_dot_query__service__pb2.QueryStreamRequest.SerializeToString,
             clipper_dot_v1_dot_query__service__pb2.QueryStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PredictModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clipper.v1.QueryService/PredictModel',
+            clipper_dot_v1_dot_query__service__pb2.PredictModelRequest.SerializeToString,
+            clipper_dot_v1_dot_query__service__pb2.PredictModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,7 +18,99 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file clipper/v1/query_service.proto.
  */
 export const file_clipper_v1_query_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5jbGlwcGVyL3YxL3F1ZXJ5X3NlcnZpY2UucHJvdG8SCmNsaXBwZXIudjEitgEKDFF1ZXJ5UmVxdWVzdBITCgthcHBsaWNhdGlvbhgBIAEoCRIiCgZpbnB1dHMYAiADKAsyEi5jbGlwcGVyLnYxLlRlbnNvchISCgppbnB1dF9qc29uGAMgASgMEg8KB2NvbnRleHQYBCABKAkSKgoHdGltZW91dBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIKCgJpZBgGIAEoCRIQCghwcmlvcml0eRgPIAEoDSLiAQoNUXVlcnlSZXNwb25zZRIjCgdvdXRwdXRzGAEgAygLMhIuY2xpcHBlci52MS5UZW5zb3ISEgoKaXNfZGVmYXVsdBgCIAEoCBIxCg5kZWZhdWx0X3JlYXNvbhgDIAEoDjIZLmNsaXBwZXIudjEuRGVmYXVsdFJlYXNvbhISCgpjb25maWRlbmNlGAQgASgBEjAKC3ByZWRpY3Rpb25zGAUgAygLMhsuY2xpcHBlci52MS5Nb2RlbFByZWRpY3Rpb24SEwoLZmVlZGJhY2tfaWQYBiABKAkSCgoCaWQYByABKAki+QEKD01vZGVsUHJlZGljdGlvbhINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEiwKBnN0YXR1cxgDIAEoDjIcLmNsaXBwZXIudjEuUHJlZGljdGlvblN0YXR1cxIjCgdvdXRwdXRzGAQgAygLMhIuY2xpcHBlci52MS5UZW5zb3ISDwoHbWVzc2FnZRgFIAEoCRIOCgZjYWNoZWQYBiABKAgSEgoKcHJvcGVuc2l0eRgHIAEoARIOCgZzaGFkb3cYCCABKAgSLgoLcmV0cnlfYWZ0ZXIYCSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24ifQoRUXVlcnlCYXRjaFJlcXVlc3QSEwoLYXBwbGljYXRpb24YASABKAkSJwoHcXVlcmllcxgCIAMoCzIWLmNsaXBwZXIudjEuQmF0Y2hRdWVyeRIqCgd0aW1lb3V0GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uInMKCkJhdGNoUXVlcnkSIgoGaW5wdXRzGAEgAygLMhIuY2xpcHBlci52MS5UZW5zb3ISEgoKaW5wdXRfanNvbhgCIAEoDBIPCgdjb250ZXh0GAMgASgJEgoKAmlkGAQgASgJEhAKCHByaW9yaXR5GA8gASgNIj4KElF1ZXJ5QmF0Y2hSZXNwb25zZRIoCgdyZXN1bHRzGAEgAygLMhcuY2xpcHBlci52MS5RdWVyeVJlc3VsdCJqCgtRdWVyeVJlc3VsdBItCghyZXNwb25zZRgBIAEoCzIZLmNsaXBwZXIudjEuUXVlcnlSZXNwb25zZUgAEiIKBWVycm9yGAIgASgLMhEuY2xpcHBlci52MS5FcnJvckgAQggKBnJlc3VsdCJPChJRdWVyeVN0cmVhbVJlcXVlc3QSEAoIc2VxdWVuY2UYASABKAQSJwoFcXVlcnkYAiABKAsyGC5jbGlwcGVyLnYxLlF1ZXJ5UmVxdWVzdCJQChNRdWVyeVN0cmVhbVJlc3BvbnNlEhAKCHNlcXVlbmNlGAEgASgEEicKBnJlc3VsdBgCIAEoCzIXLmNsaXBwZXIudjEuUXVlcnlSZXN1bHQqkQIKDURlZmF1bHRSZWFzb24SHgoaREVGQVVMVF9SRUFTT05fVU5TUEVDSUZJRUQQABIbChdERUZBVUxUX1JFQVNPTl9ERUFETElORRABEiEKHURFRkFVTFRfUkVBU09OX0xPV19DT05GSURFTkNFEAISIAocREVGQVVMVF9SRUFTT05fTU9ERUxTX0ZBSUxFRBADEh0KGURFRkFVTFRfUkVBU09OX05PX1JFUExJQ0EQBBIdChlERUZBVUxUX1JFQVNPTl9PVkVSTE9BREVEEAUSHgoaREVGQVVMVF9SRUFTT05fVU5BVkFJTEFCTEUQBhIgChxERUZBVUxUX1JFQVNPTl9QT0xJQ1lfRkFJTEVEEAcqtAIKEFByZWRpY3Rpb25TdGF0dXMSIQodUFJFRElDVElPTl9TVEFUVVNfVU5TUEVDSUZJRUQQABIYChRQUkVESUNUSU9OX1NUQVRVU19PSxABEh4KGlBSRURJQ1RJT05fU1RBVFVTX0RFQURMSU5FEAISHAoYUFJFRElDVElPTl9TVEFUVVNfRkFJTEVEEAMSIAocUFJFRElDVElPTl9TVEFUVVNfTk9fUkVQTElDQRAEEiAKHFBSRURJQ1RJT05fU1RBVFVTX09WRVJMT0FERUQQBRIfChtQUkVESUNUSU9OX1NUQVRVU19OT1RfRk9VTkQQBhIhCh1QUkVESUNUSU9OX1NUQVRVU19VTkFWQUlMQUJMRRAHEh0KGVBSRURJQ1RJT05fU1RBVFVTX1BFTkRJTkcQCDLtAQoMUXVlcnlTZXJ2aWNlEjwKBVF1ZXJ5EhguY2xpcHBlci52MS5RdWVyeVJlcXVlc3QaGS5jbGlwcGVyLnYxLlF1ZXJ5UmVzcG9uc2USSwoKUXVlcnlCYXRjaBIdLmNsaXBwZXIudjEuUXVlcnlCYXRjaFJlcXVlc3QaHi5jbGlwcGVyLnYxLlF1ZXJ5QmF0Y2hSZXNwb25zZRJSCgtRdWVyeVN0cmVhbRIeLmNsaXBwZXIudjEuUXVlcnlTdHJlYW1SZXF1ZXN0Gh8uY2xpcHBlci52MS5RdWVyeVN0cmVhbVJlc3BvbnNlKAEwAUISCg5kZXYuY2xpcHBlci52MVABYgZwcm90bzM", [file_clipper_v1_error, file_clipper_v1_tensor, file_google_protobuf_duration]);
+  fileDesc("Ch5jbGlwcGVyL3YxL3F1ZXJ5X3NlcnZpY2UucHJvdG8SCmNsaXBwZXIudjEilwEKE1ByZWRpY3RNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIiCgRyb3dzGAMgAygLMhQuY2xpcHBlci52MS5Nb2RlbFJvdxIqCgd0aW1lb3V0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhAKCHByaW9yaXR5GAUgASgNIi4KCE1vZGVsUm93EiIKBmlucHV0cxgBIAMoCzISLmNsaXBwZXIudjEuVGVuc29yIkgKFFByZWRpY3RNb2RlbFJlc3BvbnNlEjAKC3ByZWRpY3Rpb25zGAEgAygLMhsuY2xpcHBlci52MS5Nb2RlbFByZWRpY3Rpb24itgEKDFF1ZXJ5UmVxdWVzdBITCgthcHBsaWNhdGlvbhgBIAEoCRIiCgZpbnB1dHMYAiADKAsyEi5jbGlwcGVyLnYxLlRlbnNvchISCgppbnB1dF9qc29uGAMgASgMEg8KB2NvbnRleHQYBCABKAkSKgoHdGltZW91dBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIKCgJpZBgGIAEoCRIQCghwcmlvcml0eRgPIAEoDSLiAQoNUXVlcnlSZXNwb25zZRIjCgdvdXRwdXRzGAEgAygLMhIuY2xpcHBlci52MS5UZW5zb3ISEgoKaXNfZGVmYXVsdBgCIAEoCBIxCg5kZWZhdWx0X3JlYXNvbhgDIAEoDjIZLmNsaXBwZXIudjEuRGVmYXVsdFJlYXNvbhISCgpjb25maWRlbmNlGAQgASgBEjAKC3ByZWRpY3Rpb25zGAUgAygLMhsuY2xpcHBlci52MS5Nb2RlbFByZWRpY3Rpb24SEwoLZmVlZGJhY2tfaWQYBiABKAkSCgoCaWQYByABKAki+QEKD01vZGVsUHJlZGljdGlvbhINCgVtb2RlbBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEiwKBnN0YXR1cxgDIAEoDjIcLmNsaXBwZXIudjEuUHJlZGljdGlvblN0YXR1cxIjCgdvdXRwdXRzGAQgAygLMhIuY2xpcHBlci52MS5UZW5zb3ISDwoHbWVzc2FnZRgFIAEoCRIOCgZjYWNoZWQYBiABKAgSEgoKcHJvcGVuc2l0eRgHIAEoARIOCgZzaGFkb3cYCCABKAgSLgoLcmV0cnlfYWZ0ZXIYCSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24ifQoRUXVlcnlCYXRjaFJlcXVlc3QSEwoLYXBwbGljYXRpb24YASABKAkSJwoHcXVlcmllcxgCIAMoCzIWLmNsaXBwZXIudjEuQmF0Y2hRdWVyeRIqCgd0aW1lb3V0GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uInMKCkJhdGNoUXVlcnkSIgoGaW5wdXRzGAEgAygLMhIuY2xpcHBlci52MS5UZW5zb3ISEgoKaW5wdXRfanNvbhgCIAEoDBIPCgdjb250ZXh0GAMgASgJEgoKAmlkGAQgASgJEhAKCHByaW9yaXR5GA8gASgNIj4KElF1ZXJ5QmF0Y2hSZXNwb25zZRIoCgdyZXN1bHRzGAEgAygLMhcuY2xpcHBlci52MS5RdWVyeVJlc3VsdCJqCgtRdWVyeVJlc3VsdBItCghyZXNwb25zZRgBIAEoCzIZLmNsaXBwZXIudjEuUXVlcnlSZXNwb25zZUgAEiIKBWVycm9yGAIgASgLMhEuY2xpcHBlci52MS5FcnJvckgAQggKBnJlc3VsdCJPChJRdWVyeVN0cmVhbVJlcXVlc3QSEAoIc2VxdWVuY2UYASABKAQSJwoFcXVlcnkYAiABKAsyGC5jbGlwcGVyLnYxLlF1ZXJ5UmVxdWVzdCJQChNRdWVyeVN0cmVhbVJlc3BvbnNlEhAKCHNlcXVlbmNlGAEgASgEEicKBnJlc3VsdBgCIAEoCzIXLmNsaXBwZXIudjEuUXVlcnlSZXN1bHQqkQIKDURlZmF1bHRSZWFzb24SHgoaREVGQVVMVF9SRUFTT05fVU5TUEVDSUZJRUQQABIbChdERUZBVUxUX1JFQVNPTl9ERUFETElORRABEiEKHURFRkFVTFRfUkVBU09OX0xPV19DT05GSURFTkNFEAISIAocREVGQVVMVF9SRUFTT05fTU9ERUxTX0ZBSUxFRBADEh0KGURFRkFVTFRfUkVBU09OX05PX1JFUExJQ0EQBBIdChlERUZBVUxUX1JFQVNPTl9PVkVSTE9BREVEEAUSHgoaREVGQVVMVF9SRUFTT05fVU5BVkFJTEFCTEUQBhIgChxERUZBVUxUX1JFQVNPTl9QT0xJQ1lfRkFJTEVEEAcqtAIKEFByZWRpY3Rpb25TdGF0dXMSIQodUFJFRElDVElPTl9TVEFUVVNfVU5TUEVDSUZJRUQQABIYChRQUkVESUNUSU9OX1NUQVRVU19PSxABEh4KGlBSRURJQ1RJT05fU1RBVFVTX0RFQURMSU5FEAISHAoYUFJFRElDVElPTl9TVEFUVVNfRkFJTEVEEAMSIAocUFJFRElDVElPTl9TVEFUVVNfTk9fUkVQTElDQRAEEiAKHFBSRURJQ1RJT05fU1RBVFVTX09WRVJMT0FERUQQBRIfChtQUkVESUNUSU9OX1NUQVRVU19OT1RfRk9VTkQQBhIhCh1QUkVESUNUSU9OX1NUQVRVU19VTkFWQUlMQUJMRRAHEh0KGVBSRURJQ1RJT05fU1RBVFVTX1BFTkRJTkcQCDLAAgoMUXVlcnlTZXJ2aWNlEjwKBVF1ZXJ5EhguY2xpcHBlci52MS5RdWVyeVJlcXVlc3QaGS5jbGlwcGVyLnYxLlF1ZXJ5UmVzcG9uc2USSwoKUXVlcnlCYXRjaBIdLmNsaXBwZXIudjEuUXVlcnlCYXRjaFJlcXVlc3QaHi5jbGlwcGVyLnYxLlF1ZXJ5QmF0Y2hSZXNwb25zZRJSCgtRdWVyeVN0cmVhbRIeLmNsaXBwZXIudjEuUXVlcnlTdHJlYW1SZXF1ZXN0Gh8uY2xpcHBlci52MS5RdWVyeVN0cmVhbVJlc3BvbnNlKAEwARJRCgxQcmVkaWN0TW9kZWwSHy5jbGlwcGVyLnYxLlByZWRpY3RNb2RlbFJlcXVlc3QaIC5jbGlwcGVyLnYxLlByZWRpY3RNb2RlbFJlc3BvbnNlQhIKDmRldi5jbGlwcGVyLnYxUAFiBnByb3RvMw", [file_clipper_v1_error, file_clipper_v1_tensor, file_google_protobuf_duration]);
+
+/**
+ * PredictModelRequest is rows for a model.
+ *
+ * @generated from message clipper.v1.PredictModelRequest
+ */
+export type PredictModelRequest = Message<"clipper.v1.PredictModelRequest"> & {
+  /**
+   * The model's name.
+   *
+   * @generated from field: string model = 1;
+   */
+  model: string;
+
+  /**
+   * The version; empty for the current one.
+   *
+   * @generated from field: string version = 2;
+   */
+  version: string;
+
+  /**
+   * The rows, at least 1 and at most 10,000.
+   *
+   * @generated from field: repeated clipper.v1.ModelRow rows = 3;
+   */
+  rows: ModelRow[];
+
+  /**
+   * The time within which the answer is wanted, from the arrival of the request; at most one minute,
+   * which is also the default.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 4;
+   */
+  timeout?: Duration | undefined;
+
+  /**
+   * As in QueryRequest.
+   *
+   * @generated from field: uint32 priority = 5;
+   */
+  priority: number;
+};
+
+/**
+ * Describes the message clipper.v1.PredictModelRequest.
+ * Use `create(PredictModelRequestSchema)` to create a new message.
+ */
+export const PredictModelRequestSchema: GenMessage<PredictModelRequest> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_query_service, 0);
+
+/**
+ * ModelRow is one input of a model.
+ *
+ * @generated from message clipper.v1.ModelRow
+ */
+export type ModelRow = Message<"clipper.v1.ModelRow"> & {
+  /**
+   * The input as tensors, without a batch dimension.
+   *
+   * @generated from field: repeated clipper.v1.Tensor inputs = 1;
+   */
+  inputs: Tensor[];
+};
+
+/**
+ * Describes the message clipper.v1.ModelRow.
+ * Use `create(ModelRowSchema)` to create a new message.
+ */
+export const ModelRowSchema: GenMessage<ModelRow> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_query_service, 1);
+
+/**
+ * PredictModelResponse has one prediction for each row, in the order of the rows.
+ *
+ * @generated from message clipper.v1.PredictModelResponse
+ */
+export type PredictModelResponse = Message<"clipper.v1.PredictModelResponse"> & {
+  /**
+   * The predictions.
+   *
+   * @generated from field: repeated clipper.v1.ModelPrediction predictions = 1;
+   */
+  predictions: ModelPrediction[];
+};
+
+/**
+ * Describes the message clipper.v1.PredictModelResponse.
+ * Use `create(PredictModelResponseSchema)` to create a new message.
+ */
+export const PredictModelResponseSchema: GenMessage<PredictModelResponse> = /*@__PURE__*/
+  messageDesc(file_clipper_v1_query_service, 2);
 
 /**
  * QueryRequest is one question.
@@ -86,7 +178,7 @@ export type QueryRequest = Message<"clipper.v1.QueryRequest"> & {
  * Use `create(QueryRequestSchema)` to create a new message.
  */
 export const QueryRequestSchema: GenMessage<QueryRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_query_service, 0);
+  messageDesc(file_clipper_v1_query_service, 3);
 
 /**
  * QueryResponse is the answer to one question.
@@ -150,7 +242,7 @@ export type QueryResponse = Message<"clipper.v1.QueryResponse"> & {
  * Use `create(QueryResponseSchema)` to create a new message.
  */
 export const QueryResponseSchema: GenMessage<QueryResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_query_service, 1);
+  messageDesc(file_clipper_v1_query_service, 4);
 
 /**
  * ModelPrediction is one model's part in an answer.
@@ -227,7 +319,7 @@ export type ModelPrediction = Message<"clipper.v1.ModelPrediction"> & {
  * Use `create(ModelPredictionSchema)` to create a new message.
  */
 export const ModelPredictionSchema: GenMessage<ModelPrediction> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_query_service, 2);
+  messageDesc(file_clipper_v1_query_service, 5);
 
 /**
  * QueryBatchRequest is many questions to one application.
@@ -262,7 +354,7 @@ export type QueryBatchRequest = Message<"clipper.v1.QueryBatchRequest"> & {
  * Use `create(QueryBatchRequestSchema)` to create a new message.
  */
 export const QueryBatchRequestSchema: GenMessage<QueryBatchRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_query_service, 3);
+  messageDesc(file_clipper_v1_query_service, 6);
 
 /**
  * BatchQuery is one question of a batch.
@@ -311,7 +403,7 @@ export type BatchQuery = Message<"clipper.v1.BatchQuery"> & {
  * Use `create(BatchQuerySchema)` to create a new message.
  */
 export const BatchQuerySchema: GenMessage<BatchQuery> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_query_service, 4);
+  messageDesc(file_clipper_v1_query_service, 7);
 
 /**
  * QueryBatchResponse has one result for each query, in the order of the queries.
@@ -332,7 +424,7 @@ export type QueryBatchResponse = Message<"clipper.v1.QueryBatchResponse"> & {
  * Use `create(QueryBatchResponseSchema)` to create a new message.
  */
 export const QueryBatchResponseSchema: GenMessage<QueryBatchResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_query_service, 5);
+  messageDesc(file_clipper_v1_query_service, 8);
 
 /**
  * QueryResult is an answer or an error.
@@ -369,7 +461,7 @@ export type QueryResult = Message<"clipper.v1.QueryResult"> & {
  * Use `create(QueryResultSchema)` to create a new message.
  */
 export const QueryResultSchema: GenMessage<QueryResult> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_query_service, 6);
+  messageDesc(file_clipper_v1_query_service, 9);
 
 /**
  * QueryStreamRequest is one question on a stream.
@@ -397,7 +489,7 @@ export type QueryStreamRequest = Message<"clipper.v1.QueryStreamRequest"> & {
  * Use `create(QueryStreamRequestSchema)` to create a new message.
  */
 export const QueryStreamRequestSchema: GenMessage<QueryStreamRequest> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_query_service, 7);
+  messageDesc(file_clipper_v1_query_service, 10);
 
 /**
  * QueryStreamResponse is one answer on a stream.
@@ -425,7 +517,7 @@ export type QueryStreamResponse = Message<"clipper.v1.QueryStreamResponse"> & {
  * Use `create(QueryStreamResponseSchema)` to create a new message.
  */
 export const QueryStreamResponseSchema: GenMessage<QueryStreamResponse> = /*@__PURE__*/
-  messageDesc(file_clipper_v1_query_service, 8);
+  messageDesc(file_clipper_v1_query_service, 11);
 
 /**
  * DefaultReason says why a default output was given.
@@ -619,6 +711,21 @@ export const QueryService: GenService<{
     methodKind: "bidi_streaming";
     input: typeof QueryStreamRequestSchema;
     output: typeof QueryStreamResponseSchema;
+  },
+  /**
+   * PredictModel asks a version of a model itself: no application, no policy, no default output and
+   * nothing to learn from. Each row is cached, queued and batched as if an application had asked.
+   *
+   * INVALID_ARGUMENT: there is no row, there are more than 10,000, or a row is not well formed; whether
+   * it fits the model is in its prediction. DEADLINE_EXCEEDED and UNAVAILABLE as Query does. What
+   * becomes of a single row, a model that does not exist included, is in its prediction.
+   *
+   * @generated from rpc clipper.v1.QueryService.PredictModel
+   */
+  predictModel: {
+    methodKind: "unary";
+    input: typeof PredictModelRequestSchema;
+    output: typeof PredictModelResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_clipper_v1_query_service, 0);
