@@ -76,6 +76,8 @@ public final class Reason {
     public static final String PERMISSION_DENIED = "PERMISSION_DENIED";
     /** The limit of calls is reached; {@code retryAfter} says when to come back. */
     public static final String RATE_LIMITED = "RATE_LIMITED";
+    /** No API key has this id. */
+    public static final String KEY_NOT_FOUND = "KEY_NOT_FOUND";
 
     private Reason() {}
 }
