@@ -11,7 +11,7 @@ GENERATORS := .cache/.generators
 # Paths that `make gen` writes.
 GENERATED := gen/go/clipper gen/go/inference gen/openapi gen/python/src gen/typescript/src internal/gen frontend/gateway
 
-.PHONY: help build demo demo-docker test test-go test-python test-clients test-openapi test-cpp test-rust test-typescript test-adapters test-images test-compose check gen lint fmt bench image images clean
+.PHONY: help build demo demo-docker test test-go test-python test-clients test-openapi test-cpp test-rust test-typescript test-java test-adapters test-images test-compose check gen lint fmt bench image images clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -29,7 +29,7 @@ demo-docker: build ## The same with each model in a Docker container; starts a D
 
 test: ## Run every check and every test; installs what it needs.
 	tools/setup.sh test
-	$(MAKE) check lint test-go test-python test-clients test-openapi test-cpp test-rust test-typescript test-adapters
+	$(MAKE) check lint test-go test-python test-clients test-openapi test-cpp test-rust test-typescript test-java test-adapters
 	$(MAKE) test-images IMAGES=sklearn # All of them take long, and tens of GB.
 
 test-go: ## Run the Go tests of every module with the race detector.
@@ -68,6 +68,9 @@ test-openapi: ## Hold the REST API to its description; SEED=2 EXAMPLES=200 asks 
 test-typescript: ## Type-check and test the generated TypeScript, and the SDK from its packed file.
 	tools/test-typescript.sh
 	tools/test-sdk-typescript.sh
+
+test-java: ## Test the Java SDK, also from a project that has it installed.
+	tools/test-java.sh
 
 check: $(TOOLS) $(GENERATORS) ## Check the protos and that generating leaves no difference.
 	buf lint

@@ -8,11 +8,11 @@ declare -A package=(
   [git]=git [make]=make [python3]=python3 [redis-server]=redis-server [cmake]=cmake [g++]=g++
   [protoc]=protobuf-compiler [grpc_cpp_plugin]=protobuf-compiler-grpc [chromium]=chromium [gcc]=gcc
   [docker]=docker.io [dockerd]=docker.io [docker-compose]=docker-compose [debootstrap]=debootstrap
-  [npm]=npm [node]=nodejs [java]=default-jre-headless [ip]=iproute2 [iptables]=iptables [openssl]=openssl [curl]=curl
+  [npm]=npm [node]=nodejs [java]=default-jre-headless [javac]=default-jdk-headless [mvn]=maven [ip]=iproute2 [iptables]=iptables [openssl]=openssl [curl]=curl
 )
 case "${1:-}" in
   demo | demo-docker) commands=(python3) ;;
-  test) commands=(git gcc g++ cmake python3 node npm redis-server protoc grpc_cpp_plugin chromium java ip iptables openssl curl) ;;
+  test) commands=(git gcc g++ cmake python3 node npm redis-server protoc grpc_cpp_plugin chromium java javac mvn ip iptables openssl curl) ;;
   compose) commands=(python3 redis-server) && { docker compose version >/dev/null 2>&1 || commands+=(docker-compose); } ;;
   *) echo "usage: tools/setup.sh demo|demo-docker|test|compose" >&2; exit 2 ;;
 esac
