@@ -8,7 +8,7 @@ server=$PWD/build/acceptance-server
 go build -o "$server" ./sdk/acceptance/server
 
 repository=$PWD/.cache/maven
-maven=(mvn --quiet --batch-mode -Dstyle.color=never "-Dmaven.repo.local=$repository")
+maven=(mvn --quiet --batch-mode "-Dmaven.repo.local=$repository")
 poms=(sdk/java/pom.xml sdk/java/acceptance/pom.xml)
 if cat "${poms[@]}" | cmp -s - "$repository/.complete"; then maven+=(--offline); fi
 "${maven[@]}" -f sdk/java install
