@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file clipper/v1/limits.proto.
  */
 export const file_clipper_v1_limits: GenFile = /*@__PURE__*/
-  fileDesc("ChdjbGlwcGVyL3YxL2xpbWl0cy5wcm90bxIKY2xpcHBlci52MSJICgZMaW1pdHMSGgoScXVlcmllc19wZXJfc2Vjb25kGAEgASgBEg0KBWJ1cnN0GAIgASgNEhMKC2NvbmN1cnJlbmN5GAMgASgNYgZwcm90bzM");
+  fileDesc("ChdjbGlwcGVyL3YxL2xpbWl0cy5wcm90bxIKY2xpcHBlci52MSJICgZMaW1pdHMSGgoScXVlcmllc19wZXJfc2Vjb25kGAEgASgBEg0KBWJ1cnN0GAIgASgNEhMKC2NvbmN1cnJlbmN5GAMgASgNQhIKDmRldi5jbGlwcGVyLnYxUAFiBnByb3RvMw");
 
 /**
  * Limits bound how much may be asked. They hold on each instance of the frontend by itself. A batch counts
