@@ -35,12 +35,12 @@ class Certificates:
     def __init__(self, folder):
         folder.mkdir()
         self.folder, self.ca = folder, folder / "ca.crt"
-        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", 2, "-subj", "/CN=ca", "-keyout", folder / "ca.key", "-out", self.ca)
+        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", 2, "-subj", "/CN=ca", "-addext", "keyUsage=critical,keyCertSign", "-keyout", folder / "ca.key", "-out", self.ca)
 
     def issue(self, name):
         """Makes, or replaces, the certificate and key of a name, for 127.0.0.1."""
         key, cert, extensions = (self.folder / f"{name}.{kind}" for kind in ("key", "crt", "ext"))
-        extensions.write_text("subjectAltName=IP:127.0.0.1\n")
+        extensions.write_text("subjectAltName=IP:127.0.0.1\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
         openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}", "-keyout", f"{key}.new", "-out", self.folder / "csr")
         openssl("x509", "-req", "-in", self.folder / "csr", "-CA", self.ca, "-CAkey", self.folder / "ca.key", "-CAcreateserial", "-days", 2, "-extfile", extensions, "-out", f"{cert}.new")
         Path(f"{cert}.new").replace(cert)
