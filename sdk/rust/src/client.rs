@@ -258,7 +258,7 @@ impl Client {
     pub async fn all_applications(&self, page_size: u32) -> Result<Vec<v1::Application>> {
         let (mut all, mut page_token) = (Vec::new(), String::new());
         loop {
-            let request = v1::ListApplicationsRequest { page_size, page_token };
+            let request = v1::ListApplicationsRequest { page_size, page_token, ..Default::default() };
             let page = self.list_applications(request).await?;
             all.extend(page.applications);
             page_token = page.next_page_token;
@@ -272,7 +272,7 @@ impl Client {
     pub async fn all_models(&self, page_size: u32) -> Result<Vec<v1::Model>> {
         let (mut all, mut page_token) = (Vec::new(), String::new());
         loop {
-            let page = self.list_models(v1::ListModelsRequest { page_size, page_token }).await?;
+            let page = self.list_models(v1::ListModelsRequest { page_size, page_token, ..Default::default() }).await?;
             all.extend(page.models);
             page_token = page.next_page_token;
             if page_token.is_empty() {
